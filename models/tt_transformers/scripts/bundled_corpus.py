@@ -1,0 +1,124 @@
+"""Text and tokenizer of the bundled checkpoint.
+
+The text is the King James Version of the Bible (public domain), read through the `bible` program of Debian's
+`bible-kjv` and `bible-kjv-text` packages. One chapter is one document: a heading line ("Genesis 1"), then one verse
+a line without its number.
+"""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+WHOLE_TEXT = "Genesis1:1-Revelation22:21"
+N_CHAPTERS, N_VERSES = 1189, 31102
+LONGER_THAN_ANY_VERSE = 100_000
+HELD_OUT_EVERY = 50
+
+VOCAB_SIZE = 4096
+UNK, BOS, EOS = "<unk>", "<s>", "<|endoftext|>"
+SPECIAL_TOKENS = [UNK, BOS, EOS, "<|user|>", "<|assistant|>", "<|end|>"]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    heading: str
+    verses: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join((self.heading, *self.verses)) + "\n"
+
+
+def read_chapters(cache_file: Path) -> list[Chapter]:
+    """All chapters in the order of the books. The extracted text is kept in `cache_file`.
+
+    Raises:
+        FileNotFoundError: the `bible` program is not installed.
+        ValueError: the extracted text has not the expected number of chapters and verses.
+    """
+    if cache_file.is_file():
+        raw = cache_file.read_text(encoding="utf-8")
+    else:
+        raw = _run_bible()
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        cache_file.write_text(raw, encoding="utf-8")
+    chapters = _parse(raw)
+    n_verses = sum(len(chapter.verses) for chapter in chapters)
+    if (len(chapters), n_verses) != (N_CHAPTERS, N_VERSES):
+        raise ValueError(
+            f"{cache_file}: {len(chapters)} chapters with {n_verses} verses, expected {N_CHAPTERS} with {N_VERSES}; "
+            "delete the file and install the packages bible-kjv and bible-kjv-text"
+        )
+    return chapters
+
+
+def _run_bible() -> str:
+    if shutil.which("bible") is None:
+        raise FileNotFoundError(
+            "the program `bible` is not installed; on Debian: apt-get install bible-kjv bible-kjv-text"
+        )
+    command = ["bible", f"-l{LONGER_THAN_ANY_VERSE}", WHOLE_TEXT]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    return done.stdout.decode("ascii")
+
+
+def _parse(raw: str) -> list[Chapter]:
+    """`bible` indents verses and their numbers, and sets a chapter's heading flush left between blank lines."""
+    headings, verses = [], []
+    for line in filter(str.strip, raw.splitlines()):
+        verse = re.match(r"\s+\d+ (.*)", line)
+        if verse:
+            verses[-1].append(re.sub(r" {2,}", " ", verse.group(1)).strip())
+        else:
+            headings.append(line.strip())
+            verses.append([])
+    return [Chapter(heading, tuple(lines)) for heading, lines in zip(headings, verses)]
+
+
+def split_held_out(chapters: list[Chapter]) -> tuple[list[Chapter], list[Chapter]]:
+    """(training, held-out) chapters; every 50th is held out, which spreads them over the books."""
+    middle = HELD_OUT_EVERY // 2
+    held_out = chapters[middle::HELD_OUT_EVERY]
+    training = [chapter for i, chapter in enumerate(chapters) if i % HELD_OUT_EVERY != middle]
+    return training, held_out
+
+
+def train_tokenizer(chapters: list[Chapter]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with exactly `VOCAB_SIZE` entries; decoding gives back any text unchanged."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((chapter.text for chapter in chapters), trainer)
+    if bpe.get_vocab_size() != VOCAB_SIZE:
+        raise ValueError(f"the tokenizer has {bpe.get_vocab_size()} entries, expected {VOCAB_SIZE}")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        unk_token=UNK,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        additional_special_tokens=SPECIAL_TOKENS[3:],
+        clean_up_tokenization_spaces=False,
+        model_max_length=16384,
+        padding_side="left",
+    )
+
+
+def token_stream(tokenizer: PreTrainedTokenizerFast, chapters: list[Chapter]) -> torch.Tensor:
+    """All chapters one after the other, each closed by the end-of-text token: int64 `[n_tokens]`."""
+    ids = []
+    for encoded in tokenizer([chapter.text for chapter in chapters])["input_ids"]:
+        ids += [*encoded, tokenizer.eos_token_id]
+    return torch.tensor(ids)

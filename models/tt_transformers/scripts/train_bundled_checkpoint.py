@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Train, evaluate and save the bundled checkpoint `Phi-3-tiny-kjv` on a CPU.
+
+    python models/tt_transformers/scripts/train_bundled_checkpoint.py train --minutes 60 --output DIR
+    python models/tt_transformers/scripts/train_bundled_checkpoint.py evaluate --output DIR
+
+The length of the run is given in minutes: the learning rate follows the share of that time which has passed, so that
+the run ends on time whatever the machine's speed. An interrupted run goes on from its last saved state.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from bundled_corpus import EOS, VOCAB_SIZE, read_chapters, split_held_out, token_stream, train_tokenizer
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Phi3ForCausalLM
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+DEFAULT_OUTPUT = REPOSITORY / "models" / "checkpoints" / "Phi-3-tiny-kjv"
+
+ROPE_THETA = 10000.0
+HEAD_DIM = 96
+ORIGINAL_CONTEXT, CONTEXT = 512, 16384
+SHORT_SCALE, LONG_SCALE = 1.3, CONTEXT / ORIGINAL_CONTEXT
+
+TOKENS_PER_STEP = 4096  # a longer sequence is a step of its own
+# (sequence length, share of the steps, share of the run after which it is used). Up to 512 tokens the model runs on
+# the short factors, past it on the long ones; both have to be trained.
+LENGTHS = [(512, 0.5, 0.0), (1024, 0.2, 0.0), (2048, 0.15, 0.0), (4096, 0.1, 0.1), (8192, 0.05, 0.7)]
+MUON_LR, ADAMW_LR = 0.02, 0.003
+WEIGHT_DECAY = 0.1
+WARMUP, DECAY_FROM = 0.02, 0.3
+GRADIENT_CLIP = 1.0
+SAVE_EVERY_SECONDS = 300
+EVALUATED_LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
+
+
+def rope_factors(scale: float) -> list[float]:
+    """Divisors of the RoPE frequencies that stretch the context by `scale`: 1 for fast dimensions, `scale` for slow.
+
+    "NTK-by-parts" of YaRN (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.2) with its alpha 1 and
+    beta 32: a dimension that turns over 32 times within the original context keeps its frequency, one that turns less
+    than once has it divided by `scale`, and between them the frequency is mixed linearly.
+    """
+    factors = []
+    for i in range(HEAD_DIM // 2):
+        turns = ORIGINAL_CONTEXT / (2 * math.pi * ROPE_THETA ** (2 * i / HEAD_DIM))
+        keep = min(max((turns - 1) / (32 - 1), 0.0), 1.0)
+        factors.append(round(1 / ((1 - keep) / scale + keep), 4))
+    return factors
+
+
+def checkpoint_config(eos_token_id: int) -> dict:
+    """`config.json` in the form of the published Phi-3 ones.
+
+    hidden_size is 8 x 96: `Phi3Config` derives the number of RoPE factors from hidden_size // num_attention_heads and
+    refuses any other head_dim.
+    """
+    return {
+        "architectures": ["Phi3ForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 1,
+        "embd_pdrop": 0.0,
+        "eos_token_id": eos_token_id,
+        "hidden_act": "silu",
+        "hidden_size": 768,
+        "initializer_range": 0.02,
+        "intermediate_size": 1024,
+        "max_position_embeddings": CONTEXT,
+        "model_type": "phi3",
+        "num_attention_heads": 8,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 8,
+        "original_max_position_embeddings": ORIGINAL_CONTEXT,
+        "pad_token_id": eos_token_id,
+        "resid_pdrop": 0.0,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "long_factor": rope_factors(LONG_SCALE),
+            "short_factor": rope_factors(SHORT_SCALE),
+            "type": "longrope",
+        },
+        "rope_theta": ROPE_THETA,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "vocab_size": VOCAB_SIZE,
+    }
+
+
+class Windows:
+    """Batches of windows of one length. Each pass cuts the stream at a new offset and shuffles the windows."""
+
+    def __init__(self, stream: torch.Tensor, length: int):
+        self.stream, self.length, self.starts = stream, length, []
+
+    def batch(self) -> torch.Tensor:
+        """int64 `[max(1, TOKENS_PER_STEP // length), length + 1]`: inputs and, shifted by one, targets."""
+        starts = []
+        while len(starts) < max(1, TOKENS_PER_STEP // self.length):
+            if not self.starts:
+                first = int(torch.randint(self.length, ()))
+                every = torch.arange(first, len(self.stream) - self.length, self.length)
+                self.starts = every[torch.randperm(len(every))].tolist()
+            starts.append(self.starts.pop())
+        return torch.stack([self.stream[s : s + self.length + 1] for s in starts])
+
+
+def choose_length(progress: float) -> int:
+    """A sequence length drawn by the shares of those in use at this point of the run (0 to 1)."""
+    in_use = [(length, share) for length, share, since in LENGTHS if progress >= since]
+    shares = torch.tensor([share for _, share in in_use])
+    return in_use[int(torch.multinomial(shares, 1))][0]
+
+
+def lr_scale(progress: float) -> float:
+    """Linear warm-up, constant, then linear decay to zero at the end of the run."""
+    return min(1.0, progress / WARMUP, max(0.0, (1 - progress) / (1 - DECAY_FROM)))
+
+
+def make_optimizers(model: Phi3ForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embedding, LM head and norms (no weight decay on norms)."""
+    outer = [model.model.embed_tokens.weight, model.lm_head.weight]
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    muon = torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=WEIGHT_DECAY)
+    adamw = torch.optim.AdamW(
+        [{"params": outer, "weight_decay": WEIGHT_DECAY}, {"params": norms, "weight_decay": 0.0}],
+        lr=ADAMW_LR,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return [muon, adamw]
+
+
+def loss_of(model: Phi3ForCausalLM, windows: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Next-token cross-entropy in nats over `windows` `[batch, length + 1]`."""
+    logits = model(input_ids=windows[:, :-1], use_cache=False).logits
+    return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction=reduction)
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    training, held_out = split_held_out(read_chapters(args.work_dir / "kjv.txt"))
+    tokenizer = train_tokenizer(training)
+    stream, held_out_stream = token_stream(tokenizer, training), token_stream(tokenizer, held_out)
+    windows = {length: Windows(stream, length) for length, _, _ in LENGTHS}
+
+    config = checkpoint_config(tokenizer.convert_tokens_to_ids(EOS))
+    model = Phi3ForCausalLM(Phi3Config.from_dict({**config, "torch_dtype": "float32"}))
+    optimizers = make_optimizers(model)
+    state_file = args.work_dir / "state.pt"
+    done = {"seconds": 0.0, "steps": 0, "tokens": 0}
+    if state_file.is_file():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        done = state["done"]
+        print(f"continuing from {state_file}: {done}", flush=True)
+
+    budget, since, saved_at = 60 * args.minutes, time.monotonic() - done["seconds"], time.monotonic()
+    print(f"{len(stream)} training tokens, {sum(p.numel() for p in model.parameters())} parameters", flush=True)
+    while done["seconds"] < budget:
+        progress = done["seconds"] / budget
+        length = choose_length(progress)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            batch = windows[length].batch()
+            loss = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * lr_scale(progress)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        done["seconds"] = time.monotonic() - since
+        done["steps"] += 1
+        done["tokens"] += batch[:, 1:].numel()
+        print(f"step {done['steps']} {done['seconds']:.0f}s length {length} loss {loss.item():.3f}", flush=True)
+        if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+            saved_at = time.monotonic()
+            save_state(state_file, model, optimizers, done)
+            for held_out_length in (512, 2048):
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    perplexity, _ = perplexity_of(model, held_out_stream, held_out_length)
+                print(f"held-out perplexity at {held_out_length}: {perplexity:.2f}", flush=True)
+    save_state(state_file, model, optimizers, done)
+    save_checkpoint(args.output, model, config, tokenizer)
+    epochs = done["tokens"] / len(stream)
+    print(f"{args.output}: {done['steps']} steps, {done['tokens']} tokens ({epochs:.1f} epochs)", flush=True)
+
+
+def save_state(path: Path, model: Phi3ForCausalLM, optimizers: list, done: dict) -> None:
+    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "done": done}
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def save_checkpoint(output: Path, model: Phi3ForCausalLM, config: dict, tokenizer) -> None:
+    """Hugging Face format: one bf16 safetensors file, config, generation config and tokenizer."""
+    output.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, output / "model.safetensors", metadata={"format": "pt"})
+    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    (output / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    tokenizer.save_pretrained(output)
+
+
+@torch.no_grad()
+def perplexity_of(model: Phi3ForCausalLM, stream: torch.Tensor, length: int) -> tuple[float, int]:
+    """(perplexity, scored tokens) of the stream in windows of `length`.
+
+    Only whole windows of the longest evaluated length are scored, so that every length scores the same tokens.
+    """
+    n_scored = (len(stream) - 1) // max(EVALUATED_LENGTHS) * max(EVALUATED_LENGTHS)
+    total = 0.0
+    for start in range(0, n_scored, length):
+        total += loss_of(model, stream[start : start + length + 1][None], reduction="sum").item()
+    return math.exp(total / n_scored), n_scored
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print held-out perplexity and bits per byte of the saved checkpoint as a table."""
+    _, held_out = split_held_out(read_chapters(args.work_dir / "kjv.txt"))
+    tokenizer = AutoTokenizer.from_pretrained(args.output)
+    model = AutoModelForCausalLM.from_pretrained(args.output, dtype=torch.float32).eval()
+    stream = token_stream(tokenizer, held_out)
+    n_bytes = sum(len(chapter.text.encode()) for chapter in held_out)
+    print("| window (tokens) | RoPE factors | perplexity per token | bits per byte |\n| --- | --- | --- | --- |")
+    for length in EVALUATED_LENGTHS:
+        perplexity, n_scored = perplexity_of(model, stream, length)
+        bits_per_byte = math.log2(perplexity) * len(stream) / n_bytes
+        factors = "short" if length <= ORIGINAL_CONTEXT else "long"
+        print(f"| {length} | {factors} | {perplexity:.2f} | {bits_per_byte:.3f} |", flush=True)
+    print(f"\n{len(held_out)} chapters, {len(stream)} tokens, {n_bytes} bytes; {n_scored} tokens scored")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["train", "evaluate"])
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="checkpoint directory")
+    parser.add_argument("--work-dir", type=Path, default=Path.home() / ".cache" / "phi-3-tiny-kjv", help="text, state")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the training run")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    {"train": train, "evaluate": evaluate}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()
