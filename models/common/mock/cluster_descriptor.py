@@ -1,0 +1,135 @@
+"""Cluster descriptors for the vendor's mock device, made from a mesh's name.
+
+A descriptor lists the chips, the ethernet links between them, which chips have PCIe, which rows of
+cores are harvested, and the boards. The vendor's runtime reads it from
+`TT_METAL_MOCK_CLUSTER_DESC_PATH` and believes that this machine is there.
+"""
+
+from pathlib import Path
+
+import yaml
+
+# One row is harvested on every chip. With dispatch on a row of worker cores this leaves the 8x8 grid
+# that a real N300 or T3K has (two rows harvested, dispatch on ethernet cores); the mock's validation
+# of ethernet dispatch counts only 8x7.
+_HARVEST_MASK = 0b1
+
+# Ethernet channels that join the two chips of an N300 board: (on the PCIe chip, on the other one).
+_ON_BOARD = ((8, 0), (9, 1))
+
+# The four boards of a T3K stand in a row of 2x4 chips as (PCIe chip, other chip):
+#     4 - 0 - 2 - 6
+#     |   |   |   |
+#     5 - 1 - 3 - 7
+_T3K_BOARDS = ((0, 4), (1, 5), (2, 6), (3, 7))
+_T3K_BETWEEN_BOARDS = {
+    (0, 2): ((6, 6), (7, 7)),
+    (1, 3): ((0, 0), (1, 1)),
+    (0, 1): ((14, 14), (15, 15)),
+    (2, 3): ((14, 14), (15, 15)),
+    (4, 5): ((6, 6), (7, 7)),
+    (6, 7): ((6, 6), (7, 7)),
+}
+
+# Bits 36 and up of a board's id tell its type.
+_BOARD_TYPE_CODES = {"n150": 0x18, "n300": 0x14, "ubb": 0x35}
+
+# A TG's 8x4 chips sit on four trays of 4x2, one per quarter of the grid, by the tray's first PCIe bus.
+_TG_ROWS, _TG_COLS = 8, 4
+_TG_TRAY_BUS = {("top", "left"): 0xC0, ("bottom", "left"): 0x40, ("top", "right"): 0x00, ("bottom", "right"): 0x80}
+# Trays are mirrored: a chip's channels point to the middle of the grid or away from it.
+_TG_TO_MIDDLE_ROW, _TG_FROM_MIDDLE_ROW = (8, 9, 10, 11), (4, 5, 6, 7)
+_TG_TO_MIDDLE_COL, _TG_FROM_MIDDLE_COL = (12, 13, 14, 15), (0, 1, 2, 3)
+
+
+def cluster_descriptor(mesh_name: str) -> dict:
+    """Returns the descriptor of `mesh_name` (N150, N300, T3K or TG) as plain data.
+
+    Raises ValueError for any other name.
+    """
+    if mesh_name not in _BUILDERS:
+        raise ValueError(f"No mock cluster for mesh {mesh_name!r}: known are {', '.join(_BUILDERS)}")
+    return _BUILDERS[mesh_name]()
+
+
+def write_cluster_descriptor(mesh_name: str, path: Path) -> None:
+    """Writes the descriptor of `mesh_name` to `path` as YAML."""
+    Path(path).write_text(yaml.safe_dump(cluster_descriptor(mesh_name), sort_keys=False))
+
+
+def _n150() -> dict:
+    return _describe(1, links={}, mmio_chips=[0], boards=[("n150", [0])], positions=[(0, 0)])
+
+
+def _n300() -> dict:
+    return _describe(2, {(0, 1): _ON_BOARD}, mmio_chips=[0], boards=[("n300", [0, 1])], positions=[(0, 0), (1, 0)])
+
+
+def _t3k() -> dict:
+    links = {board: _ON_BOARD for board in _T3K_BOARDS} | _T3K_BETWEEN_BOARDS
+    boards = [("n300", list(board)) for board in _T3K_BOARDS]
+    pcie_chips = [pcie_chip for pcie_chip, _ in _T3K_BOARDS]
+    return _describe(8, links, pcie_chips, boards, positions=[(1, 0), (1, 1), (2, 0), (2, 1), (0, 0), (0, 1), (3, 0), (3, 1)])
+
+
+def _tg() -> dict:
+    chips = range(_TG_ROWS * _TG_COLS)
+    links = {}
+    bus_ids = {}
+    for chip in chips:
+        row, col = divmod(chip, _TG_COLS)
+        top, left = row < _TG_ROWS // 2, col < _TG_COLS // 2
+        if row + 1 < _TG_ROWS:
+            next_top = row + 1 < _TG_ROWS // 2
+            links[chip, chip + _TG_COLS] = tuple(
+                zip(
+                    _TG_TO_MIDDLE_ROW if top else _TG_FROM_MIDDLE_ROW,
+                    _TG_FROM_MIDDLE_ROW if next_top else _TG_TO_MIDDLE_ROW,
+                )
+            )
+        if col + 1 < _TG_COLS:
+            next_left = col + 1 < _TG_COLS // 2
+            links[chip, chip + 1] = tuple(
+                zip(
+                    _TG_TO_MIDDLE_COL if left else _TG_FROM_MIDDLE_COL,
+                    _TG_FROM_MIDDLE_COL if next_left else _TG_TO_MIDDLE_COL,
+                )
+            )
+        rows_from_edge, cols_from_edge = min(row, _TG_ROWS - 1 - row), min(col, _TG_COLS - 1 - col)
+        location = 1 + rows_from_edge + cols_from_edge * _TG_ROWS // 2
+        tray_bus = _TG_TRAY_BUS["top" if top else "bottom", "left" if left else "right"]
+        bus_ids[chip] = f"0x{tray_bus + location:04x}"
+    boards = [("ubb", list(chips))]
+    descriptor = _describe(len(chips), links, mmio_chips=chips, boards=boards, positions=[])
+    return descriptor | {"chip_to_bus_id": bus_ids}
+
+
+_BUILDERS = {"N150": _n150, "N300": _n300, "T3K": _t3k, "TG": _tg}
+
+
+def _describe(chip_count: int, links: dict, mmio_chips: list, boards: list, positions: list) -> dict:
+    """Puts chips, links `{(chip, chip): ((channel, channel), ...)}` and boards in the vendor's format."""
+    harvesting = {
+        "noc_translation": True,
+        "harvest_mask": _HARVEST_MASK,
+        "dram_harvesting_mask": 0,
+        "eth_harvesting_mask": 0,
+        "pcie_harvesting_mask": 0,
+    }
+    return {
+        "arch": {chip: "wormhole_b0" for chip in range(chip_count)},
+        "chips": {chip: [x, y, 0, 0] for chip, (x, y) in enumerate(positions)},
+        "chip_unique_ids": {chip: chip + 1 for chip in range(chip_count)},
+        "ethernet_connections": [
+            [{"chip": a, "chan": chan_a}, {"chip": b, "chan": chan_b}]
+            for (a, b), channels in links.items()
+            for chan_a, chan_b in channels
+        ],
+        "ethernet_connections_to_remote_devices": [],
+        "chips_with_mmio": [{chip: device} for device, chip in enumerate(mmio_chips)],
+        "harvesting": {chip: dict(harvesting) for chip in range(chip_count)},
+        "boards": [
+            [{"board_id": (_BOARD_TYPE_CODES[kind] << 36) + number}, {"board_type": kind}, {"chips": chips}]
+            for number, (kind, chips) in enumerate(boards)
+        ],
+    }

@@ -1,0 +1,142 @@
+"""What the vendor's ttnn needs to open its mock device: a cluster, a runtime root, a kernel compiler.
+
+Everything is built under `generated/mock/` of the project; the installed package is only read, and a
+user's own kernel cache never sees a mock kernel.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .cluster_descriptor import write_cluster_descriptor
+
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
+GENERATED = PROJECT_ROOT / "generated" / "mock"
+
+BINUTILS_PACKAGE = "binutils-riscv64-unknown-elf"
+_ASSEMBLER = "riscv64-unknown-elf-as"
+_LINKER = "riscv64-unknown-elf-ld"
+
+_COMPILER = "riscv-tt-elf-g++"
+_HERE = Path(__file__).resolve().parent
+
+
+class MockUnavailable(RuntimeError):
+    """The mock device cannot be set up here; the message says what to install."""
+
+
+def prepare(mesh_name: str) -> dict:
+    """Builds what a mock cluster of `mesh_name` (N150, N300, T3K, TG) needs, once, and returns its environment.
+
+    The variables must be in `os.environ` before the vendor's `ttnn` is imported. Values that the user
+    set for the log level and for backtraces are kept. Safe when two processes call it at once.
+
+    Raises MockUnavailable if `ttnn` or the RISC-V binutils are not installed.
+    """
+    package = find_ttnn()
+    toolchain = _real_toolchain(package)
+    if toolchain is None:
+        _require_binutils()
+
+    home = GENERATED / _key(package, toolchain)
+    _build_once(home / "runtime", lambda directory: _fill_runtime_root(directory, package, toolchain))
+    descriptor = home / f"{mesh_name}.yaml"
+    _build_once(descriptor, lambda path: write_cluster_descriptor(mesh_name, path))
+    cache = home / "kernels"
+    cache.mkdir(exist_ok=True)
+    return {
+        "TT_METAL_MOCK_CLUSTER_DESC_PATH": str(descriptor),
+        "TT_METAL_RUNTIME_ROOT": str(home / "runtime"),
+        "TT_METAL_CACHE": str(cache),
+        "TT_METAL_LOGGER_LEVEL": os.environ.get("TT_METAL_LOGGER_LEVEL", "fatal"),
+        "TT_METAL_DISABLE_BACKTRACE": os.environ.get("TT_METAL_DISABLE_BACKTRACE", "1"),
+    }
+
+
+def find_ttnn() -> Path:
+    """The folder of the installed vendor package, found without importing it."""
+    spec = importlib.util.find_spec("ttnn")
+    if spec is None or not spec.origin:
+        raise MockUnavailable("The mock device needs the vendor's package `ttnn`, which is not installed")
+    return Path(spec.origin).resolve().parent
+
+
+def missing_binutils() -> list:
+    """The RISC-V programs that the compiler's stand-in needs and that are not on PATH."""
+    return [program for program in (_ASSEMBLER, _LINKER) if shutil.which(program) is None]
+
+
+def _require_binutils() -> None:
+    missing = missing_binutils()
+    if missing:
+        raise MockUnavailable(
+            f"The mock device needs {' and '.join(missing)}: install the package {BINUTILS_PACKAGE}"
+        )
+
+
+def _real_toolchain(package: Path):
+    """The folder of the vendor's kernel compiler, where one is installed; None otherwise."""
+    for toolchain in (package / "runtime" / "sfpi", Path("/opt/tenstorrent/sfpi")):
+        if (toolchain / "compiler" / "bin" / _COMPILER).exists():
+            return toolchain
+    return None
+
+
+def _key(package: Path, toolchain) -> str:
+    """Names what a runtime root was made from, so that another package or stand-in gets another one."""
+    digest = hashlib.sha256(f"{package}\n{toolchain}\n".encode())
+    for source in (package / "tt_metal" / "sfpi-version", *sorted(_HERE.iterdir())):
+        if source.is_file():
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build_once(target: Path, fill) -> None:
+    """Makes `target` with `fill(path)` under another name and renames it, so that it is whole or not there."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        made = Path(scratch) / target.name
+        fill(made)
+        try:
+            made.rename(target)
+        except OSError:
+            # Another process was faster: a folder is not renamed onto a folder that has content.
+            if not target.exists():
+                raise
+
+
+def _fill_runtime_root(root: Path, package: Path, toolchain) -> None:
+    (root / "runtime").mkdir(parents=True)
+    for part in ("tt_metal", "ttnn", "runtime/hw"):
+        (root / part).symlink_to(package / part)
+    sfpi = root / "runtime" / "sfpi"
+    if toolchain is not None:
+        sfpi.symlink_to(toolchain)
+    else:
+        _install_stand_in(sfpi / "compiler" / "bin", package)
+
+
+def _install_stand_in(directory: Path, package: Path) -> None:
+    directory.mkdir(parents=True)
+    shutil.copy(_HERE / _COMPILER, directory)
+    (directory / "version").write_text(_compiler_version(package))
+    subprocess.run(
+        [_ASSEMBLER, "-march=rv32im", "-mabi=ilp32", _HERE / "stand_in.s", "-o", directory / "stand_in.o"],
+        check=True,
+    )
+
+
+def _compiler_version(package: Path) -> str:
+    """What the package's own compiler answers to `--version`; with it the pre-compiled firmware is found."""
+    stated = (package / "tt_metal" / "sfpi-version").read_text()
+    version, build = (
+        re.search(rf"^sfpi_{field}='([^']+)'", stated, re.MULTILINE).group(1) for field in ("version", "build")
+    )
+    return f"{_COMPILER} (tenstorrent/sfpi:{version}[{build}]) 15.1.0\n"
