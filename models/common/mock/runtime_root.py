@@ -5,7 +5,7 @@ user's own kernel cache never sees a mock kernel.
 """
 
 import hashlib
-import importlib.util
+import importlib.machinery
 import os
 import re
 import shutil
@@ -59,8 +59,11 @@ def prepare(mesh_name: str) -> dict:
 
 
 def find_ttnn() -> Path:
-    """The folder of the installed vendor package, found without importing it."""
-    spec = importlib.util.find_spec("ttnn")
+    """The folder of the installed vendor package, found without importing it.
+
+    Looks on disk only: `sys.modules["ttnn"]` may be the emulator.
+    """
+    spec = importlib.machinery.PathFinder.find_spec("ttnn")
     if spec is None or not spec.origin:
         raise MockUnavailable("The mock device needs the vendor's package `ttnn`, which is not installed")
     return Path(spec.origin).resolve().parent

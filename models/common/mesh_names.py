@@ -1,0 +1,36 @@
+"""The meshes that models run on, by the name that a user types. Needs no `ttnn`.
+
+The mock device has to know the mesh before `ttnn` is imported, so this stands apart from `mesh`.
+"""
+
+import os
+from typing import Optional
+
+# Rows and columns of devices.
+MESH_SHAPES = {"N150": (1, 1), "N300": (1, 2), "T3K": (1, 8), "TG": (8, 4)}
+
+# FAKE_DEVICE is the older name of MESH_DEVICE.
+_VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")
+
+
+def check_mesh_name(name: str, source: str = "mesh") -> str:
+    """Returns `name` if it is a mesh's name; raises ValueError that names `source` and the known meshes if not."""
+    if name not in MESH_SHAPES:
+        raise ValueError(f"{source}: {name!r} is not a known mesh; known are {', '.join(MESH_SHAPES)}")
+    return name
+
+
+def requested_mesh_name() -> Optional[str]:
+    """The mesh that MESH_DEVICE (or its alias FAKE_DEVICE) asks for; None if neither is set.
+
+    Raises ValueError for an unknown name, or if both are set and differ.
+    """
+    requested = {variable: os.environ[variable] for variable in _VARIABLES if variable in os.environ}
+    for variable, name in requested.items():
+        check_mesh_name(name, source=variable)
+    if len(set(requested.values())) > 1:
+        raise ValueError(
+            f"MESH_DEVICE={requested['MESH_DEVICE']} and FAKE_DEVICE={requested['FAKE_DEVICE']} differ: "
+            "set one of them, or both alike"
+        )
+    return next(iter(requested.values()), None)
