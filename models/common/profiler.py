@@ -1,0 +1,39 @@
+"""Wall-clock times of a run, by name."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a run. `batch` is the batch it was measured in; None where it is of the run as a whole."""
+
+    name: str
+    value: float
+    unit: str
+    batch: int | None = None
+
+
+class Profiler:
+    """Adds up the seconds spent under each name.
+
+    with profiler.timed("decode"):
+        ...
+    profiler.seconds("decode")
+    """
+
+    def __init__(self, clock=time.perf_counter):
+        self._clock = clock
+        self._seconds = {}
+
+    @contextmanager
+    def timed(self, name: str):
+        """Times its body; a body that raises is not counted."""
+        start = self._clock()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - start
+
+    def seconds(self, name: str) -> float:
+        """Seconds spent under `name`. Raises KeyError if nothing was."""
+        return self._seconds[name]

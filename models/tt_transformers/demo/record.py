@@ -1,0 +1,112 @@
+"""The JSON record of a demo run (`--output_json`). README.md beside this file documents the fields."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len")
+
+_NUMBER = (int, float)
+
+# Field -> type, `[type]` for a list, `{...}` for an object. A name that ends in `?` may be left out.
+_SCHEMA = {
+    "schema_version": int,
+    "created": str,
+    "backend": str,
+    "values_meaningful": bool,
+    "mesh": str,
+    "model": str,
+    "precision": str,
+    "precision_settings": str,
+    "case": str,
+    "settings": dict,
+    "notes": [str],
+    "versions": dict,
+    "measurements": [{"name": str, "value": _NUMBER, "unit": str, "batch?": int}],
+    "users": [
+        {
+            "batch": int,
+            "user": int,
+            "prompt": str,
+            "prompt_tokens": int,
+            "token_ids": [int],
+            "text": str,
+            "stop_reason": str,
+        }
+    ],
+    "accuracy?": {"top1": _NUMBER, "top5": _NUMBER},
+}
+
+
+def validate(record: dict):
+    """Checks a record against schema version 1.
+
+    Raises:
+        ValueError: naming the field and what it should hold.
+    """
+    _check("record", record, _SCHEMA)
+    if record["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"record: schema_version is {record['schema_version']}; accepted: {SCHEMA_VERSION}")
+    for index, user in enumerate(record["users"]):
+        if user["stop_reason"] not in STOP_REASONS:
+            raise ValueError(
+                f"record.users[{index}].stop_reason is {user['stop_reason']!r}; accepted: {', '.join(STOP_REASONS)}"
+            )
+
+
+def _check(where, value, schema):
+    if isinstance(schema, dict):
+        _check(where, value, dict)
+        fields = {name.rstrip("?"): (name.endswith("?"), kind) for name, kind in schema.items()}
+        for name in value:
+            if name not in fields:
+                raise ValueError(f"{where}: field {name!r} is not known; accepted: {', '.join(fields)}")
+        for name, (optional, kind) in fields.items():
+            if name in value:
+                _check(f"{where}.{name}", value[name], kind)
+            elif not optional:
+                raise ValueError(f"{where}: field {name!r} is missing")
+    elif isinstance(schema, list):
+        _check(where, value, list)
+        for index, item in enumerate(value):
+            _check(f"{where}[{index}]", item, schema[0])
+    elif not isinstance(value, schema) or isinstance(value, bool) and schema is not bool:
+        names = " or ".join(kind.__name__ for kind in (schema if isinstance(schema, tuple) else (schema,)))
+        raise ValueError(f"{where} is {value!r}; expected {names}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which JSON cannot hold")
+
+
+def check_writable(path: str | Path):
+    """Raises ValueError if a file cannot be written at `path`. An existing file is left as it is."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"output_json {path} is a directory; expected a file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"output_json {path}: cannot write to {path.parent}: {error.strerror}") from error
+
+
+def write_record(path: str | Path, record: dict):
+    """Validates the record and writes it to `path`, whole or not at all."""
+    validate(record)
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        # mkstemp makes files private; a record is as readable as any other file the user creates.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
