@@ -1,0 +1,208 @@
+"""Facts of a checkpoint's `config.json` as one frozen dataclass, which refuses what the model code cannot run."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Mapping
+
+from models.common.mesh_names import MESH_SHAPES
+from models.tt_transformers.tt.rope import DefaultRope, make_rope
+
+TILE = 32
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one architecture name implies beyond its `config.json`: how another family is added as data.
+
+    `defaults` are the values Hugging Face takes for keys that a `config.json` leaves out.
+    """
+
+    defaults: Mapping[str, Any]
+    rope_aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "Phi3ForCausalLM": Family(
+            defaults={
+                "hidden_act": "silu",
+                "rms_norm_eps": 1e-5,
+                "tie_word_embeddings": False,
+                "bos_token_id": 1,
+                "eos_token_id": 32000,
+                "pad_token_id": 32000,
+                "sliding_window": None,
+                "original_max_position_embeddings": 4096,
+            },
+            # First releases of Phi-3 call LongRoPE so; Hugging Face reads both names as longrope.
+            rope_aliases={"su": "longrope", "yarn": "longrope"},
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder-only transformer. Weights are [out_features, in_features]; q has n_heads * head_dim columns."""
+
+    architecture: str
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    hidden_dim: int
+    vocab_size: int
+    norm_eps: float
+    max_context_len: int
+    rope: DefaultRope
+    tie_word_embeddings: bool
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    pad_token_id: int | None
+    sliding_window: int | None
+
+    def __post_init__(self):
+        sizes = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_context_len")
+        for name in sizes:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"num_attention_heads {self.n_heads} is not a multiple of num_key_value_heads {self.n_kv_heads}")
+        for name in ("dim", "head_dim", "hidden_dim"):
+            if getattr(self, name) % TILE:
+                raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the tile width {TILE}")
+        if not isinstance(self.norm_eps, float) or self.norm_eps <= 0:
+            raise ValueError(f"rms_norm_eps must be a positive number, got {self.norm_eps!r}")
+        for token_id in self.eos_token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(f"eos_token_id {token_id} is outside the vocabulary of {self.vocab_size}")
+        if self.sliding_window is not None and self.sliding_window < self.max_context_len:
+            raise ValueError(
+                f"sliding_window {self.sliding_window} is smaller than max_position_embeddings {self.max_context_len}: "
+                "attention over a sliding window is not supported; supported are null or a window of the whole context"
+            )
+
+    @classmethod
+    def from_hf_config(cls, config: Mapping[str, Any]) -> "Architecture":
+        """From the parsed `config.json` of a Hugging Face checkpoint.
+
+        Raises ValueError that names the key, its value and what is supported.
+        """
+        names = config.get("architectures")
+        if not isinstance(names, list) or len(names) != 1:
+            raise ValueError(f"config.json must name one architecture in 'architectures', got {names!r}; {_supported()}")
+        name = names[0]
+        if name not in FAMILIES:
+            raise ValueError(f"architecture {name!r} is not supported; {_supported()}")
+        family = FAMILIES[name]
+        value = _Reader(config, family.defaults)
+
+        if value("hidden_act") != "silu":
+            raise ValueError(f"hidden_act {value('hidden_act')!r} is not supported; supported is 'silu'")
+        if config.get("quantization_config") is not None:
+            raise ValueError("quantization_config: quantised checkpoints are not supported; use one in bf16, fp16 or fp32")
+
+        dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
+        head_dim = config.get("head_dim")
+        if head_dim is None:
+            if dim % n_heads:
+                raise ValueError(f"hidden_size {dim} is not a multiple of num_attention_heads {n_heads}")
+            head_dim = dim // n_heads
+        n_kv_heads = config.get("num_key_value_heads")
+        max_context_len = value.integer("max_position_embeddings")
+        return cls(
+            architecture=name,
+            dim=dim,
+            n_layers=value.integer("num_hidden_layers"),
+            n_heads=n_heads,
+            n_kv_heads=n_heads if n_kv_heads is None else value.integer("num_key_value_heads"),
+            head_dim=head_dim,
+            hidden_dim=value.integer("intermediate_size"),
+            vocab_size=value.integer("vocab_size"),
+            norm_eps=value("rms_norm_eps"),
+            max_context_len=max_context_len,
+            rope=make_rope(
+                config,
+                head_dim=head_dim,
+                max_context_len=max_context_len,
+                default_original_len=family.defaults.get("original_max_position_embeddings"),
+                aliases=family.rope_aliases,
+            ),
+            tie_word_embeddings=bool(value("tie_word_embeddings")),
+            eos_token_ids=_token_ids(value("eos_token_id")),
+            bos_token_id=value("bos_token_id"),
+            pad_token_id=value("pad_token_id"),
+            sliding_window=value("sliding_window"),
+        )
+
+    def with_layers(self, n_layers: int | None) -> "Architecture":
+        """The same model with its first `n_layers` layers only; all of them for None."""
+        if n_layers is None:
+            return self
+        if not 1 <= n_layers <= self.n_layers:
+            raise ValueError(f"num_layers {n_layers} is outside 1 to {self.n_layers}, the layers of this checkpoint")
+        return replace(self, n_layers=n_layers)
+
+    def check_mesh(self, num_devices: int) -> None:
+        """Raises ValueError if the model cannot be split over `num_devices` devices (tensor parallel)."""
+        if not (problem := self._split_problem(num_devices)):
+            return
+        working = [
+            f"{name} ({rows * columns})"
+            for name, (rows, columns) in MESH_SHAPES.items()
+            if not self._split_problem(rows * columns)
+        ]
+        raise ValueError(f"{problem} cannot be split over {num_devices} devices; meshes that work: {', '.join(working)}")
+
+    def _split_problem(self, num_devices: int) -> str | None:
+        for name, count in (("num_attention_heads", self.n_heads), ("num_key_value_heads", self.n_kv_heads)):
+            if count % num_devices:
+                return f"{name} {count}"
+        for name, columns in (("hidden_size", self.dim), ("intermediate_size", self.hidden_dim)):
+            if columns % (num_devices * TILE):
+                return f"{name} {columns} (in tiles of {TILE} columns)"
+        return None
+
+
+def read_config(path: Path) -> dict:
+    """The parsed `config.json` at `path`. Raises ValueError that names the file if it is not a JSON object."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object, got a {type(config).__name__}")
+    return config
+
+
+def _supported() -> str:
+    return f"supported are {', '.join(FAMILIES)}"
+
+
+def _token_ids(value) -> tuple[int, ...]:
+    ids = () if value is None else (value,) if isinstance(value, int) else tuple(value)
+    if not all(isinstance(token_id, int) for token_id in ids):
+        raise ValueError(f"eos_token_id must be an integer or a list of integers, got {value!r}")
+    return ids
+
+
+class _Reader:
+    def __init__(self, config: Mapping, defaults: Mapping):
+        self._config, self._defaults = config, defaults
+
+    def __call__(self, key: str):
+        if key in self._config:
+            return self._config[key]
+        if key in self._defaults:
+            return self._defaults[key]
+        raise ValueError(f"config.json has no {key!r}")
+
+    def integer(self, key: str) -> int:
+        value = self(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
+        return value
