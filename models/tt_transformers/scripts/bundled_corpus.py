@@ -5,6 +5,7 @@ The text is the King James Version of the Bible (public domain), read through th
 a line without its number.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -23,6 +24,16 @@ HELD_OUT_EVERY = 50
 VOCAB_SIZE = 4096
 UNK, BOS, EOS = "<unk>", "<s>", "<|endoftext|>"
 SPECIAL_TOKENS = [UNK, BOS, EOS, "<|user|>", "<|assistant|>", "<|end|>"]
+TOKENIZER_SETTINGS = {
+    "unk_token": UNK,
+    "bos_token": BOS,
+    "eos_token": EOS,
+    "pad_token": EOS,
+    "additional_special_tokens": SPECIAL_TOKENS[3:],
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 16384,
+    "padding_side": "left",
+}
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,10 @@ def read_chapters(cache_file: Path) -> list[Chapter]:
     if cache_file.is_file():
         raw = cache_file.read_text(encoding="utf-8")
     else:
-        raw = _run_bible()
+        raw = run_bible()
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         cache_file.write_text(raw, encoding="utf-8")
-    chapters = _parse(raw)
+    chapters = parse(raw)
     n_verses = sum(len(chapter.verses) for chapter in chapters)
     if (len(chapters), n_verses) != (N_CHAPTERS, N_VERSES):
         raise ValueError(
@@ -58,7 +69,7 @@ def read_chapters(cache_file: Path) -> list[Chapter]:
     return chapters
 
 
-def _run_bible() -> str:
+def run_bible() -> str:
     if shutil.which("bible") is None:
         raise FileNotFoundError(
             "the program `bible` is not installed; on Debian: apt-get install bible-kjv bible-kjv-text"
@@ -68,7 +79,7 @@ def _run_bible() -> str:
     return done.stdout.decode("ascii")
 
 
-def _parse(raw: str) -> list[Chapter]:
+def parse(raw: str) -> list[Chapter]:
     """`bible` indents verses and their numbers, and sets a chapter's heading flush left between blank lines."""
     headings, verses = [], []
     for line in filter(str.strip, raw.splitlines()):
@@ -103,17 +114,14 @@ def train_tokenizer(chapters: list[Chapter]) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator((chapter.text for chapter in chapters), trainer)
     if bpe.get_vocab_size() != VOCAB_SIZE:
         raise ValueError(f"the tokenizer has {bpe.get_vocab_size()} entries, expected {VOCAB_SIZE}")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        unk_token=UNK,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=EOS,
-        additional_special_tokens=SPECIAL_TOKENS[3:],
-        clean_up_tokenization_spaces=False,
-        model_max_length=16384,
-        padding_side="left",
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **TOKENIZER_SETTINGS)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+    """Write tokenizer.json, and a tokenizer_config.json that names the class every transformers release has."""
+    tokenizer.backend_tokenizer.save(str(output / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **TOKENIZER_SETTINGS}
+    (output / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def token_stream(tokenizer: PreTrainedTokenizerFast, chapters: list[Chapter]) -> torch.Tensor:

@@ -11,14 +11,25 @@ the run ends on time whatever the machine's speed. An interrupted run goes on fr
 import argparse
 import json
 import math
+import re
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from bundled_corpus import EOS, VOCAB_SIZE, read_chapters, split_held_out, token_stream, train_tokenizer
+from bundled_corpus import (
+    BOS,
+    EOS,
+    SPECIAL_TOKENS,
+    VOCAB_SIZE,
+    read_chapters,
+    save_tokenizer,
+    split_held_out,
+    token_stream,
+    train_tokenizer,
+)
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Phi3ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DEFAULT_OUTPUT = REPOSITORY / "models" / "checkpoints" / "Phi-3-tiny-kjv"
@@ -37,7 +48,7 @@ WEIGHT_DECAY = 0.1
 WARMUP, DECAY_FROM = 0.02, 0.3
 GRADIENT_CLIP = 1.0
 SAVE_EVERY_SECONDS = 300
-EVALUATED_LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
+EVALUATED_LENGTHS = [256, 512, 1024, 2048, 4096, 8192, 16384]
 
 
 def rope_factors(scale: float) -> list[float]:
@@ -55,17 +66,18 @@ def rope_factors(scale: float) -> list[float]:
     return factors
 
 
-def checkpoint_config(eos_token_id: int) -> dict:
+def checkpoint_config() -> dict:
     """`config.json` in the form of the published Phi-3 ones.
 
     hidden_size is 8 x 96: `Phi3Config` derives the number of RoPE factors from hidden_size // num_attention_heads and
     refuses any other head_dim.
     """
+    eos_token_id = SPECIAL_TOKENS.index(EOS)
     return {
         "architectures": ["Phi3ForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "bos_token_id": 1,
+        "bos_token_id": SPECIAL_TOKENS.index(BOS),
         "embd_pdrop": 0.0,
         "eos_token_id": eos_token_id,
         "hidden_act": "silu",
@@ -157,8 +169,9 @@ def train(args: argparse.Namespace) -> None:
     stream, held_out_stream = token_stream(tokenizer, training), token_stream(tokenizer, held_out)
     windows = {length: Windows(stream, length) for length, _, _ in LENGTHS}
 
-    config = checkpoint_config(tokenizer.convert_tokens_to_ids(EOS))
-    model = Phi3ForCausalLM(Phi3Config.from_dict({**config, "torch_dtype": "float32"}))
+    model = Phi3ForCausalLM(Phi3Config.from_dict({**checkpoint_config(), "torch_dtype": "float32"}))
+    # The padding token ends a chapter too, so its embedding has to be learnt; an embedding's padding_idx is not.
+    model.model.embed_tokens.padding_idx = None
     optimizers = make_optimizers(model)
     state_file = args.work_dir / "state.pt"
     done = {"seconds": 0.0, "steps": 0, "tokens": 0}
@@ -167,6 +180,7 @@ def train(args: argparse.Namespace) -> None:
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
+        torch.set_rng_state(state["rng"])
         done = state["done"]
         print(f"continuing from {state_file}: {done}", flush=True)
 
@@ -197,27 +211,37 @@ def train(args: argparse.Namespace) -> None:
                     perplexity, _ = perplexity_of(model, held_out_stream, held_out_length)
                 print(f"held-out perplexity at {held_out_length}: {perplexity:.2f}", flush=True)
     save_state(state_file, model, optimizers, done)
-    save_checkpoint(args.output, model, config, tokenizer)
-    epochs = done["tokens"] / len(stream)
-    print(f"{args.output}: {done['steps']} steps, {done['tokens']} tokens ({epochs:.1f} epochs)", flush=True)
+    save_checkpoint(args.output, model, tokenizer)
+    summary = (
+        f"{done['steps']} steps, {done['tokens']} tokens ({done['tokens'] / len(stream):.1f} passes over "
+        f"{len(stream)}) in {done['seconds'] / 60:.0f} minutes on {args.threads} CPU threads"
+    )
+    print(f"{args.output}: {summary}")
+    write_to_card(args.output, "training", summary + ".")
 
 
 def save_state(path: Path, model: Phi3ForCausalLM, optimizers: list, done: dict) -> None:
-    state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "done": done}
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "rng": torch.get_rng_state(),
+        "done": done,
+    }
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
 
 
-def save_checkpoint(output: Path, model: Phi3ForCausalLM, config: dict, tokenizer) -> None:
+def save_checkpoint(output: Path, model: Phi3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Hugging Face format: one bf16 safetensors file, config, generation config and tokenizer."""
     output.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, output / "model.safetensors", metadata={"format": "pt"})
+    config = checkpoint_config()
     (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     (output / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    tokenizer.save_pretrained(output)
+    save_tokenizer(tokenizer, output)
 
 
 @torch.no_grad()
@@ -233,20 +257,40 @@ def perplexity_of(model: Phi3ForCausalLM, stream: torch.Tensor, length: int) -> 
     return math.exp(total / n_scored), n_scored
 
 
+def write_to_card(output: Path, section: str, text: str) -> None:
+    """Replace what stands between the `<!-- section -->` and `<!-- end -->` marks of the checkpoint's card.
+
+    A checkpoint saved elsewhere than in the repository has no card; then nothing is written.
+
+    Raises:
+        ValueError: the card has no such section.
+    """
+    card = output / "README.md"
+    if not card.is_file():
+        return
+    marked = re.compile(f"(<!-- {section} -->\n).*?(<!-- end -->)", re.DOTALL)
+    new, n_found = marked.subn(lambda mark: f"{mark[1]}{text}\n{mark[2]}", card.read_text())
+    if n_found != 1:
+        raise ValueError(f"{card}: found {n_found} sections marked '<!-- {section} -->', expected 1")
+    card.write_text(new)
+
+
 def evaluate(args: argparse.Namespace) -> None:
-    """Print held-out perplexity and bits per byte of the saved checkpoint as a table."""
+    """Held-out perplexity and bits per byte of the saved checkpoint, as a table, printed and put into its card."""
     _, held_out = split_held_out(read_chapters(args.work_dir / "kjv.txt"))
     tokenizer = AutoTokenizer.from_pretrained(args.output)
     model = AutoModelForCausalLM.from_pretrained(args.output, dtype=torch.float32).eval()
     stream = token_stream(tokenizer, held_out)
     n_bytes = sum(len(chapter.text.encode()) for chapter in held_out)
-    print("| window (tokens) | RoPE factors | perplexity per token | bits per byte |\n| --- | --- | --- | --- |")
+    table = ["| window (tokens) | RoPE factors | perplexity per token | bits per byte |", "| --- | --- | --- | --- |"]
     for length in EVALUATED_LENGTHS:
         perplexity, n_scored = perplexity_of(model, stream, length)
         bits_per_byte = math.log2(perplexity) * len(stream) / n_bytes
         factors = "short" if length <= ORIGINAL_CONTEXT else "long"
-        print(f"| {length} | {factors} | {perplexity:.2f} | {bits_per_byte:.3f} |", flush=True)
-    print(f"\n{len(held_out)} chapters, {len(stream)} tokens, {n_bytes} bytes; {n_scored} tokens scored")
+        table.append(f"| {length} | {factors} | {perplexity:.2f} | {bits_per_byte:.3f} |")
+    table += ["", f"{len(held_out)} chapters, {len(stream)} tokens, {n_bytes} bytes; {n_scored} tokens scored."]
+    print("\n".join(table))
+    write_to_card(args.output, "evaluation", "\n".join(table))
 
 
 def main() -> None:
