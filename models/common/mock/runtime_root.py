@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Optional
 
 from .cluster_descriptor import write_cluster_descriptor
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 GENERATED = PROJECT_ROOT / "generated" / "mock"
 
-BINUTILS_PACKAGE = "binutils-riscv64-unknown-elf"
 _ASSEMBLER = "riscv64-unknown-elf-as"
 _LINKER = "riscv64-unknown-elf-ld"
 
@@ -38,11 +38,11 @@ def prepare(mesh_name: str) -> dict:
 
     Raises MockUnavailable if `ttnn` or the RISC-V binutils are not installed.
     """
+    missing = missing_package()
+    if missing is not None:
+        raise MockUnavailable(f"The mock device needs the package {missing}")
     package = find_ttnn()
     toolchain = _real_toolchain(package)
-    if toolchain is None:
-        _require_binutils()
-
     home = GENERATED / _key(package, toolchain)
     _build_once(home / "runtime", lambda directory: _fill_runtime_root(directory, package, toolchain))
     descriptor = home / f"{mesh_name}.yaml"
@@ -58,31 +58,27 @@ def prepare(mesh_name: str) -> dict:
     }
 
 
-def find_ttnn() -> Path:
-    """The folder of the installed vendor package, found without importing it.
+def missing_package() -> Optional[str]:
+    """The package to install before the mock device can be used; None if nothing is missing."""
+    package = find_ttnn()
+    if package is None:
+        return "ttnn (Python wheels for CPython 3.10 and 3.12 on Linux x86-64)"
+    binutils = all(shutil.which(program) for program in (_ASSEMBLER, _LINKER))
+    if not binutils and _real_toolchain(package) is None:
+        return f"binutils-riscv64-unknown-elf (for {_ASSEMBLER} and {_LINKER})"
+    return None
 
-    Looks on disk only: `sys.modules["ttnn"]` may be the emulator.
+
+def find_ttnn() -> Optional[Path]:
+    """The folder of the installed vendor package, None if there is none.
+
+    Looks on disk only: importing it would fix its environment, and `sys.modules["ttnn"]` may be the emulator.
     """
     spec = importlib.machinery.PathFinder.find_spec("ttnn")
-    if spec is None or not spec.origin:
-        raise MockUnavailable("The mock device needs the vendor's package `ttnn`, which is not installed")
-    return Path(spec.origin).resolve().parent
+    return Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
 
 
-def missing_binutils() -> list:
-    """The RISC-V programs that the compiler's stand-in needs and that are not on PATH."""
-    return [program for program in (_ASSEMBLER, _LINKER) if shutil.which(program) is None]
-
-
-def _require_binutils() -> None:
-    missing = missing_binutils()
-    if missing:
-        raise MockUnavailable(
-            f"The mock device needs {' and '.join(missing)}: install the package {BINUTILS_PACKAGE}"
-        )
-
-
-def _real_toolchain(package: Path):
+def _real_toolchain(package: Path) -> Optional[Path]:
     """The folder of the vendor's kernel compiler, where one is installed; None otherwise."""
     for toolchain in (package / "runtime" / "sfpi", Path("/opt/tenstorrent/sfpi")):
         if (toolchain / "compiler" / "bin" / _COMPILER).exists():
@@ -90,7 +86,7 @@ def _real_toolchain(package: Path):
     return None
 
 
-def _key(package: Path, toolchain) -> str:
+def _key(package: Path, toolchain: Optional[Path]) -> str:
     """Names what a runtime root was made from, so that another package or stand-in gets another one."""
     digest = hashlib.sha256(f"{package}\n{toolchain}\n".encode())
     for source in (package / "tt_metal" / "sfpi-version", *sorted(_HERE.iterdir())):
@@ -115,7 +111,7 @@ def _build_once(target: Path, fill) -> None:
                 raise
 
 
-def _fill_runtime_root(root: Path, package: Path, toolchain) -> None:
+def _fill_runtime_root(root: Path, package: Path, toolchain: Optional[Path]) -> None:
     (root / "runtime").mkdir(parents=True)
     for part in ("tt_metal", "ttnn", "runtime/hw"):
         (root / part).symlink_to(package / part)
