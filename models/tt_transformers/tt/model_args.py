@@ -1,0 +1,253 @@
+"""`ModelArgs`: what one run is made of: architecture + mesh + limits + precision."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from models.common import backend, mesh
+from models.tt_transformers.tt.architecture import Architecture, read_config
+from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
+from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
+from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
+from models.tt_transformers.tt.precision_config import resolve_precision
+from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
+from models.tt_transformers.tt.weight_cache import WeightCache
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+TILE = 32
+
+
+@dataclass(frozen=True)
+class PagedAttentionConfig:
+    """A KV cache of `max_num_blocks` pages for all users together, of `block_size` tokens each."""
+
+    block_size: int
+    max_num_blocks: int
+
+    def __post_init__(self):
+        for name in ("block_size", "max_num_blocks"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise ValueError(f"page_params: {name} must be a positive integer, got {value!r}")
+        if self.block_size % TILE:
+            raise ValueError(f"page_params: block_size {self.block_size} is not a multiple of {TILE}")
+
+    @classmethod
+    def from_params(cls, page_params: Mapping[str, int]) -> "PagedAttentionConfig":
+        keys = {"block_size", "max_num_blocks"}
+        if not isinstance(page_params, Mapping) or set(page_params) != keys:
+            raise ValueError(f"page_params must have exactly the keys block_size and max_num_blocks, got {page_params!r}")
+        return cls(**page_params)
+
+
+class ModelArgs:
+    """Everything the model and its caller need to know of a run.
+
+    Args:
+        mesh_device: the opened mesh; the model is split over all its devices (tensor parallel).
+        max_batch_size: users at a time: 1, 2, 4, 8, 16 or 32.
+        max_seq_len: tokens a user may have, prompt and generated ones together.
+        cache_hf: keep the Hugging Face model of `reference_transformer` in memory.
+        instruct: prompts go through the tokenizer's chat template.
+        optimizations: "performance" (default), "accuracy", a precision_cfg/fidelity_cfg text, a `ModelOptimizations`
+            or a `DecodersPrecision`.
+        optimizations_base: the mode that a precision_cfg/fidelity_cfg text changes.
+        decoder_config_file: JSON with the settings of single layers.
+        dummy_weights: random weights; the model needs a `config.json` only.
+        num_layers: use the first layers only.
+        hf_model: directory or org/name; default is the environment's HF_MODEL, else the bundled checkpoint.
+        page_params: `block_size` and `max_num_blocks` of a paged KV cache; None for one that is not paged.
+
+    Raises ValueError, FileNotFoundError or RuntimeError that names what is wrong, before any weights are read.
+    """
+
+    def __init__(
+        self,
+        mesh_device,
+        *,
+        max_batch_size: int = 1,
+        max_seq_len: int = 2048,
+        cache_hf: bool = False,
+        instruct: bool = False,
+        optimizations: str | ModelOptimizations | DecodersPrecision | None = None,
+        optimizations_base: str = "performance",
+        decoder_config_file: str | Path | None = None,
+        dummy_weights: bool = False,
+        num_layers: int | None = None,
+        hf_model: str | os.PathLike | None = None,
+        page_params: Mapping[str, int] | None = None,
+    ):
+        requested = os.environ.get("HF_MODEL") if hf_model is None else hf_model
+        location = locate(requested, dummy_weights=dummy_weights)
+        self._location = location
+        self.model_name = location.name
+        self.model_dir = location.directory
+        self.hf_config = read_config(location.directory / "config.json")
+        self.arch = Architecture.from_hf_config(self.hf_config).with_layers(num_layers)
+
+        self.mesh_device = mesh_device
+        self.num_devices = mesh_device.get_num_devices()
+        self.device_name = mesh.device_name(mesh_device)
+        self.arch.check_mesh(self.num_devices)
+
+        if max_batch_size not in BATCH_SIZES:
+            raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
+        if not 1 <= max_seq_len <= self.arch.max_context_len:
+            raise ValueError(
+                f"max_seq_len {max_seq_len} is outside 1 to {self.arch.max_context_len}, the context of {self.model_name}"
+            )
+        self.max_batch_size = max_batch_size
+        self.max_seq_len = max_seq_len
+        self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
+
+        self.precision = self._resolve_precision(optimizations, optimizations_base, decoder_config_file)
+        self.dummy_weights = dummy_weights
+        self.cache_hf = cache_hf
+        self._hf_model = None
+        self.tokenizer_dir = self._find_tokenizer()
+        self.instruct = instruct
+        if instruct and self.tokenizer.chat_template is None:
+            raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template; run without instruct")
+
+    # Weights
+
+    def load_state_dict(self) -> Mapping[str, torch.Tensor]:
+        """The weights by Meta's names, read or made only when a tensor is asked for; see `load_checkpoints`.
+
+        Downloads them if the model was given by name. All files are checked from their headers first.
+        """
+        if self.dummy_weights:
+            return DummyStateDict(self.arch)
+        return StateDict(self._location.with_weights(), self.arch)
+
+    @cached_property
+    def weight_cache(self) -> WeightCache:
+        """The on-disk cache of converted weights. Random weights are not cached: to make them costs no more."""
+        if self.dummy_weights or backend.name() == "lockstep":
+            return WeightCache(None, {})
+        directory = self._location.with_weights()
+        files = [directory / "config.json", *SafetensorsFiles(directory).files]
+        identity = {
+            "model": self.model_name,
+            "config": hashlib.blake2b(files[0].read_bytes(), digest_size=16).hexdigest(),
+            "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+            "code": _digest_of_sources(Path(__file__).parent),
+            "format": _file_format(),
+        }
+        return WeightCache(self._location.cache_directory(self.device_name), identity)
+
+    def reference_transformer(self, dtype: torch.dtype = torch.bfloat16):
+        """The Hugging Face model with the same weights and as many layers, in eval mode; kept if `cache_hf`."""
+        if self._hf_model is not None and self._hf_model.dtype == dtype:
+            return self._hf_model
+        import transformers
+
+        model_class = getattr(transformers, self.arch.architecture)
+        config = transformers.AutoConfig.from_pretrained(self.model_dir, local_files_only=True)
+        config.num_hidden_layers = self.arch.n_layers
+        if self.dummy_weights:
+            weights = to_hugging_face(DummyStateDict(self.arch), self.arch)
+            model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+        else:
+            directory = self._location.with_weights()
+            model = model_class.from_pretrained(directory, config=config, dtype=dtype, local_files_only=True)
+        model.eval()
+        if self.cache_hf:
+            self._hf_model = model
+        return model
+
+    # Text
+
+    @cached_property
+    def tokenizer(self):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.tokenizer_dir, local_files_only=True)
+
+    @property
+    def tokenizer_is_stand_in(self) -> bool:
+        """Whether the text goes through the bundled tokenizer, because the random model has none of its own."""
+        return self.tokenizer_dir != self.model_dir
+
+    @cached_property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Tokens that end a text: of `config.json`, `generation_config.json` and the tokenizer."""
+        ids = set(self.arch.eos_token_ids)
+        generation_config = self.model_dir / "generation_config.json"
+        if generation_config.is_file():
+            eos = read_config(generation_config).get("eos_token_id")
+            ids |= set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+        if self.tokenizer.eos_token_id is not None:
+            ids.add(self.tokenizer.eos_token_id)
+        return frozenset(ids)
+
+    def encode_prompt(self, text: str, instruct: bool | None = None) -> list[int]:
+        """Token ids of a prompt; `instruct` (default: as constructed) puts it through the chat template first."""
+        if not (self.instruct if instruct is None else instruct):
+            return self.tokenizer.encode(text)
+        if self.tokenizer.chat_template is None:
+            raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template; run without instruct")
+        messages = [{"role": "user", "content": text}]
+        templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        # The template writes the special tokens itself.
+        return self.tokenizer.encode(templated, add_special_tokens=False)
+
+    def decode(self, token_ids: list[int]) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def _find_tokenizer(self) -> Path:
+        if any((self.model_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            return self.model_dir
+        if not self.dummy_weights:
+            raise FileNotFoundError(f"{self.model_dir} has no tokenizer.json or tokenizer.model")
+        bundled_vocab_size = read_config(BUNDLED / "config.json")["vocab_size"]
+        if bundled_vocab_size > self.arch.vocab_size:
+            raise ValueError(
+                f"{self.model_dir} has no tokenizer, and the bundled one has {bundled_vocab_size} tokens, more than the "
+                f"model's vocabulary of {self.arch.vocab_size}"
+            )
+        return BUNDLED
+
+    def _resolve_precision(self, optimizations, base, decoder_config_file) -> DecodersPrecision:
+        n_layers = self.arch.n_layers
+        if optimizations is None or isinstance(optimizations, str):
+            return resolve_precision(
+                n_layers,
+                base if optimizations is None else optimizations,
+                base=base,
+                decoder_config_file=decoder_config_file,
+                model_params_dir=MODEL_PARAMS / self.model_name,
+            )
+        if decoder_config_file is not None:
+            raise ValueError("decoder_config_file needs optimizations as text; build a DecodersPrecision instead")
+        if isinstance(optimizations, ModelOptimizations):
+            return DecodersPrecision(n_layers, optimizations)
+        if optimizations.num_decoders != n_layers:
+            raise ValueError(f"optimizations are for {optimizations.num_decoders} decoders, the model has {n_layers}")
+        return optimizations
+
+
+def _file_format() -> str:
+    """What wrote a cache file: the emulator's format and rounding are its own."""
+    import ttnn
+
+    if backend.name() == "emulator":
+        return f"emulator {_digest_of_sources(Path(ttnn.__file__).parent)}"
+    return f"ttnn {backend.versions()['ttnn']}"
+
+
+def _digest_of_sources(package: Path) -> str:
+    """Changes with the code that makes the weights, so that no cache outlives it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _listed(values) -> str:
+    return ", ".join(map(str, values))

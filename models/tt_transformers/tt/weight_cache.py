@@ -1,0 +1,171 @@
+"""Converted weights on disk: one file per tensor, trusted only if it is whole and was made for this very use.
+
+Beside each `<tensor>.tensorbin` lies a `<tensor>.json` with what the tensor was made for and from (model, checkpoint
+files, code, mesh, placement, number format, file format), its size and its checksum. An entry that does not agree is
+rebuilt. Both files are written under temporary names and renamed, so that a reader sees whole files only and two
+processes may build the same cache at once.
+"""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from loguru import logger
+
+import ttnn
+
+CHUNK_BYTES = 1 << 22
+STALE_SECONDS = 24 * 3600  # when a temporary folder of another host counts as left behind
+
+
+class WeightCache:
+    """`directory` is where the files are, None for no cache; `identity` is a JSON object that says what they are of."""
+
+    def __init__(self, directory: Path | None, identity: Mapping):
+        self.directory = directory
+        self._identity = json.loads(json.dumps(identity))
+        self._writable = directory is not None
+        self._warned_foreign = False
+        if self._writable:
+            self._prepare_directory()
+
+    def tensor(
+        self,
+        name: str,
+        make: Callable[[], torch.Tensor],
+        *,
+        dtype,
+        layout,
+        device,
+        memory_config,
+        mesh_mapper,
+    ):
+        """The weight `name` on `device`, as `ttnn.Tensor` in `memory_config`.
+
+        `make` returns the torch tensor of the whole mesh, which `mesh_mapper` places; it is not called if the cache
+        holds the converted one. Conversion is always on the host, so the values are the same with and without cache.
+        """
+        host = None
+        if self.directory is not None:
+            header = {
+                "identity": self._identity,
+                "name": name,
+                "mesh": list(device.shape),
+                "placement": describe_mapper(mesh_mapper),
+                "dtype": dtype.name,
+                "layout": layout.name,
+            }
+            path = self.directory / f"{name}.{dtype.name}.{layout.name}.tensorbin".lower()
+            host = self._load(path, header)
+        if host is None:
+            host = ttnn.from_torch(make(), dtype=dtype, layout=layout, mesh_mapper=mesh_mapper)
+            if self._writable:
+                self._store(path, header, host)
+        return ttnn.to_device(host, device, memory_config=memory_config)
+
+    def _load(self, path: Path, header: dict):
+        """The host tensor at `path`; None if there is none that may be used."""
+        try:
+            entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            logger.warning(f"weight cache: {path} is rebuilt: its description cannot be read ({error})")
+            return None
+        if not isinstance(entry, dict) or entry.get("header") != header:
+            if not self._warned_foreign:
+                logger.warning(f"weight cache: {self.directory} holds entries of another model, code or mesh; they are rebuilt")
+                self._warned_foreign = True
+            return None
+        try:
+            if size != entry["bytes"]:
+                raise ValueError(f"it has {size} bytes instead of {entry['bytes']}")
+            if _checksum(path) != entry["crc32"]:
+                raise ValueError("its checksum does not agree")
+            return ttnn.load_tensor(path)
+        except Exception as error:  # whatever is wrong with a cache file, the weights can be made anew
+            logger.warning(f"weight cache: {path} is rebuilt: {error}")
+            return None
+
+    def _store(self, path: Path, header: dict, host) -> None:
+        try:
+            with self._temporary_folder() as folder:
+                data = Path(folder) / path.name
+                ttnn.dump_tensor(data, host)
+                entry = {"header": header, "bytes": data.stat().st_size, "crc32": _checksum(data)}
+                description = data.with_suffix(".json")
+                description.write_text(json.dumps(entry, indent=1), encoding="utf-8")
+                # In this order a process that dies in between leaves a tensor that its description does not fit.
+                os.replace(data, path)
+                os.replace(description, path.with_suffix(".json"))
+        except (OSError, RuntimeError) as error:
+            self._go_on_without_writing(error)
+
+    def _prepare_directory(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_stale()
+            with self._temporary_folder():
+                pass
+            # The cache may lie in a folder under version control, such as the bundled checkpoint's.
+            ignore = self.directory / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            self._go_on_without_writing(error)
+
+    def _go_on_without_writing(self, error: Exception) -> None:
+        logger.warning(f"weight cache: cannot write to {self.directory}: {error}; converted weights are not kept")
+        self._writable = False
+
+    def _temporary_folder(self):
+        prefix = f".tmp-{socket.gethostname()}-{os.getpid()}-"
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=self.directory, ignore_cleanup_errors=True)
+
+    def _remove_stale(self) -> None:
+        """Removes temporary folders of processes that were killed."""
+        for folder in self.directory.glob(".tmp-*"):
+            host, _, pid = folder.name.removeprefix(".tmp-").rpartition("-")[0].rpartition("-")
+            if host == socket.gethostname() and pid.isdecimal():
+                stale = not _is_running(int(pid))
+            else:
+                stale = time.time() - folder.stat().st_mtime > STALE_SECONDS
+            if stale:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe_mapper(mesh_mapper) -> str:
+    """How a mesh mapper places a tensor, as text that is the same in every process."""
+    if mesh_mapper is None:
+        return "none"
+    mapper = mesh_mapper.unwrap() if hasattr(mesh_mapper, "unwrap") else mesh_mapper
+    text = repr(mapper.config() if hasattr(mapper, "config") else mapper)
+    if " at 0x" in text:
+        raise TypeError(f"mesh mapper {text} does not say how it places a tensor")
+    return text
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
