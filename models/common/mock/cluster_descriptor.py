@@ -6,6 +6,7 @@ cores are harvested, and the boards. The vendor's runtime reads it from
 """
 
 from pathlib import Path
+from typing import Sequence
 
 import yaml
 
@@ -17,10 +18,11 @@ _HARVEST_MASK = 0b1
 # Ethernet channels that join the two chips of an N300 board: (on the PCIe chip, on the other one).
 _ON_BOARD = ((8, 0), (9, 1))
 
-# The four boards of a T3K stand in a row of 2x4 chips as (PCIe chip, other chip):
+# The chips of a T3K, and its four boards as (PCIe chip, other chip):
 #     4 - 0 - 2 - 6
 #     |   |   |   |
 #     5 - 1 - 3 - 7
+_T3K_POSITIONS = ((1, 0), (1, 1), (2, 0), (2, 1), (0, 0), (0, 1), (3, 0), (3, 1))
 _T3K_BOARDS = ((0, 4), (1, 5), (2, 6), (3, 7))
 _T3K_BETWEEN_BOARDS = {
     (0, 2): ((6, 6), (7, 7)),
@@ -34,12 +36,12 @@ _T3K_BETWEEN_BOARDS = {
 # Bits 36 and up of a board's id tell its type.
 _BOARD_TYPE_CODES = {"n150": 0x18, "n300": 0x14, "ubb": 0x35}
 
-# A TG's 8x4 chips sit on four trays of 4x2, one per quarter of the grid, by the tray's first PCIe bus.
+# A TG's 8x4 chips sit on four trays of 4x2, one per quarter of the grid: their first PCIe bus ids.
 _TG_ROWS, _TG_COLS = 8, 4
-_TG_TRAY_BUS = {("top", "left"): 0xC0, ("bottom", "left"): 0x40, ("top", "right"): 0x00, ("bottom", "right"): 0x80}
-# Trays are mirrored: a chip's channels point to the middle of the grid or away from it.
-_TG_TO_MIDDLE_ROW, _TG_FROM_MIDDLE_ROW = (8, 9, 10, 11), (4, 5, 6, 7)
-_TG_TO_MIDDLE_COL, _TG_FROM_MIDDLE_COL = (12, 13, 14, 15), (0, 1, 2, 3)
+_TG_TRAY_BUS_IDS = {("top", "left"): 0xC0, ("top", "right"): 0x00, ("bottom", "left"): 0x40, ("bottom", "right"): 0x80}
+# Trays are mirrored, so a chip's channels lead to the middle of the grid or away from it.
+_TG_ROW_CHANNELS = {"to middle": (8, 9, 10, 11), "from middle": (4, 5, 6, 7)}
+_TG_COL_CHANNELS = {"to middle": (12, 13, 14, 15), "from middle": (0, 1, 2, 3)}
 
 
 def cluster_descriptor(mesh_name: str) -> dict:
@@ -58,56 +60,56 @@ def write_cluster_descriptor(mesh_name: str, path: Path) -> None:
 
 
 def _n150() -> dict:
-    return _describe(1, links={}, mmio_chips=[0], boards=[("n150", [0])], positions=[(0, 0)])
+    return _describe(1, links={}, pcie_chips=[0], boards=[("n150", [0])], positions=[(0, 0)])
 
 
 def _n300() -> dict:
-    return _describe(2, {(0, 1): _ON_BOARD}, mmio_chips=[0], boards=[("n300", [0, 1])], positions=[(0, 0), (1, 0)])
+    return _describe(2, {(0, 1): _ON_BOARD}, pcie_chips=[0], boards=[("n300", [0, 1])], positions=[(0, 0), (1, 0)])
 
 
 def _t3k() -> dict:
     links = {board: _ON_BOARD for board in _T3K_BOARDS} | _T3K_BETWEEN_BOARDS
     boards = [("n300", list(board)) for board in _T3K_BOARDS]
-    pcie_chips = [pcie_chip for pcie_chip, _ in _T3K_BOARDS]
-    return _describe(8, links, pcie_chips, boards, positions=[(1, 0), (1, 1), (2, 0), (2, 1), (0, 0), (0, 1), (3, 0), (3, 1)])
+    return _describe(8, links, pcie_chips=[chip for chip, _ in _T3K_BOARDS], boards=boards, positions=_T3K_POSITIONS)
 
 
 def _tg() -> dict:
-    chips = range(_TG_ROWS * _TG_COLS)
+    chips = list(range(_TG_ROWS * _TG_COLS))
     links = {}
     bus_ids = {}
     for chip in chips:
         row, col = divmod(chip, _TG_COLS)
-        top, left = row < _TG_ROWS // 2, col < _TG_COLS // 2
         if row + 1 < _TG_ROWS:
-            next_top = row + 1 < _TG_ROWS // 2
-            links[chip, chip + _TG_COLS] = tuple(
-                zip(
-                    _TG_TO_MIDDLE_ROW if top else _TG_FROM_MIDDLE_ROW,
-                    _TG_FROM_MIDDLE_ROW if next_top else _TG_TO_MIDDLE_ROW,
-                )
-            )
+            links[chip, chip + _TG_COLS] = _tg_link(row, _TG_ROWS // 2, _TG_ROW_CHANNELS)
         if col + 1 < _TG_COLS:
-            next_left = col + 1 < _TG_COLS // 2
-            links[chip, chip + 1] = tuple(
-                zip(
-                    _TG_TO_MIDDLE_COL if left else _TG_FROM_MIDDLE_COL,
-                    _TG_FROM_MIDDLE_COL if next_left else _TG_TO_MIDDLE_COL,
-                )
-            )
-        rows_from_edge, cols_from_edge = min(row, _TG_ROWS - 1 - row), min(col, _TG_COLS - 1 - col)
-        location = 1 + rows_from_edge + cols_from_edge * _TG_ROWS // 2
-        tray_bus = _TG_TRAY_BUS["top" if top else "bottom", "left" if left else "right"]
-        bus_ids[chip] = f"0x{tray_bus + location:04x}"
-    boards = [("ubb", list(chips))]
-    descriptor = _describe(len(chips), links, mmio_chips=chips, boards=boards, positions=[])
+            links[chip, chip + 1] = _tg_link(col, _TG_COLS // 2, _TG_COL_CHANNELS)
+        bus_ids[chip] = f"0x{_tg_bus_id(row, col):04x}"
+    # Every chip has PCIe, so none is placed relative to one that has.
+    descriptor = _describe(len(chips), links, pcie_chips=chips, boards=[("ubb", chips)], positions=[])
     return descriptor | {"chip_to_bus_id": bus_ids}
+
+
+def _tg_link(position: int, middle: int, channels: dict) -> tuple:
+    """The pairs of channels that join a chip at `position` of a row or column to the next chip."""
+    here = channels["to middle" if position < middle else "from middle"]
+    there = channels["from middle" if position + 1 < middle else "to middle"]
+    return tuple(zip(here, there))
+
+
+def _tg_bus_id(row: int, col: int) -> int:
+    """A chip's PCIe bus id: its tray's, plus its place on the tray, counted from 1 at the grid's corner."""
+    vertical = "top" if row < _TG_ROWS // 2 else "bottom"
+    horizontal = "left" if col < _TG_COLS // 2 else "right"
+    rows_from_edge = min(row, _TG_ROWS - 1 - row)
+    cols_from_edge = min(col, _TG_COLS - 1 - col)
+    place = 1 + rows_from_edge + cols_from_edge * _TG_ROWS // 2
+    return _TG_TRAY_BUS_IDS[vertical, horizontal] + place
 
 
 _BUILDERS = {"N150": _n150, "N300": _n300, "T3K": _t3k, "TG": _tg}
 
 
-def _describe(chip_count: int, links: dict, mmio_chips: list, boards: list, positions: list) -> dict:
+def _describe(chip_count: int, links: dict, pcie_chips: list, boards: list, positions: Sequence) -> dict:
     """Puts chips, links `{(chip, chip): ((channel, channel), ...)}` and boards in the vendor's format."""
     harvesting = {
         "noc_translation": True,
@@ -126,7 +128,7 @@ def _describe(chip_count: int, links: dict, mmio_chips: list, boards: list, posi
             for chan_a, chan_b in channels
         ],
         "ethernet_connections_to_remote_devices": [],
-        "chips_with_mmio": [{chip: device} for device, chip in enumerate(mmio_chips)],
+        "chips_with_mmio": [{chip: device} for device, chip in enumerate(pcie_chips)],
         "harvesting": {chip: dict(harvesting) for chip in range(chip_count)},
         "boards": [
             [{"board_id": (_BOARD_TYPE_CODES[kind] << 36) + number}, {"board_type": kind}, {"chips": chips}]

@@ -47,14 +47,15 @@ def prepare(mesh_name: str) -> dict:
     _build_once(home / "runtime", lambda directory: _fill_runtime_root(directory, package, toolchain))
     descriptor = home / f"{mesh_name}.yaml"
     _build_once(descriptor, lambda path: write_cluster_descriptor(mesh_name, path))
-    cache = home / "kernels"
-    cache.mkdir(exist_ok=True)
+    for folder in ("kernels", "logs"):
+        (home / folder).mkdir(exist_ok=True)
+    preferences = {"TT_METAL_LOGGER_LEVEL": "fatal", "TT_METAL_DISABLE_BACKTRACE": "1"}
     return {
         "TT_METAL_MOCK_CLUSTER_DESC_PATH": str(descriptor),
         "TT_METAL_RUNTIME_ROOT": str(home / "runtime"),
-        "TT_METAL_CACHE": str(cache),
-        "TT_METAL_LOGGER_LEVEL": os.environ.get("TT_METAL_LOGGER_LEVEL", "fatal"),
-        "TT_METAL_DISABLE_BACKTRACE": os.environ.get("TT_METAL_DISABLE_BACKTRACE", "1"),
+        "TT_METAL_CACHE": str(home / "kernels"),
+        "TT_METAL_LOGS_PATH": str(home / "logs"),
+        **{variable: os.environ.get(variable, value) for variable, value in preferences.items()},
     }
 
 
