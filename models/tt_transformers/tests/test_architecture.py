@@ -1,0 +1,104 @@
+import pytest
+
+from models.tt_transformers.tests.tiny_phi3 import tiny_config
+from models.tt_transformers.tt.architecture import Architecture, read_config
+from models.tt_transformers.tt.model_location import MODEL_PARAMS
+
+
+def mini_128k(**changes):
+    return {**read_config(MODEL_PARAMS / "Phi-3-mini-128k-instruct/config.json"), **changes}
+
+
+def test_facts_of_phi_3_mini_128k():
+    arch = Architecture.from_hf_config(mini_128k())
+    assert (arch.dim, arch.n_layers, arch.n_heads, arch.n_kv_heads, arch.head_dim) == (3072, 32, 32, 32, 96)
+    assert (arch.hidden_dim, arch.vocab_size, arch.max_context_len) == (8192, 32064, 131072)
+    assert (arch.norm_eps, arch.eos_token_ids, arch.tie_word_embeddings) == (1e-5, (32000,), False)
+    assert arch.rope.switch_len == 4096
+
+
+def test_a_config_written_by_transformers_is_read(tmp_path):
+    tiny_config(architectures=["Phi3ForCausalLM"]).save_pretrained(tmp_path)
+    arch = Architecture.from_hf_config(read_config(tmp_path / "config.json"))
+    assert (arch.dim, arch.n_heads, arch.n_kv_heads, arch.head_dim, arch.rope.switch_len) == (128, 4, 2, 32, 64)
+
+
+def test_keys_left_out_have_hugging_faces_defaults():
+    config = {key: value for key, value in mini_128k().items() if key not in ("rms_norm_eps", "eos_token_id", "num_key_value_heads")}
+    assert Architecture.from_hf_config(config) == Architecture.from_hf_config(mini_128k())
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, "'GPT2LMHeadModel' is not supported; supported are Phi3ForCausalLM"),
+        ({"architectures": []}, "must name one architecture"),
+        ({"architectures": None}, "must name one architecture"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported is 'silu'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE type 'dynamic' is not supported; supported are"),
+        ({"sliding_window": 2047}, "sliding_window 2047 is smaller than max_position_embeddings 131072"),
+        ({"quantization_config": {"bits": 4}}, "quantised checkpoints are not supported"),
+        ({"hidden_size": 3000}, "hidden_size 3000 is not a multiple of num_attention_heads 32"),
+        ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
+        ({"intermediate_size": 8190}, "hidden_dim 8190 is not a multiple of the tile width 32"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer, got 0"),
+        ({"vocab_size": "many"}, "vocab_size must be a positive integer, got 'many'"),
+        ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),
+        ({"eos_token_id": "</s>"}, "eos_token_id must be an integer or a list"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_hf_config(mini_128k(**changes))
+
+
+def test_a_missing_key_is_named():
+    config = mini_128k()
+    del config["vocab_size"]
+    with pytest.raises(ValueError, match="config.json has no 'vocab_size'"):
+        Architecture.from_hf_config(config)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\udcff"])
+def test_a_config_that_is_not_a_json_object_is_named(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=f"{path} (is not valid JSON|must hold a JSON object)"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8, 32])
+def test_phi_3_mini_splits_over_every_mesh(num_devices):
+    Architecture.from_hf_config(mini_128k()).check_mesh(num_devices)
+
+
+@pytest.mark.parametrize(
+    "changes, num_devices, message",
+    [
+        (
+            {"num_attention_heads": 24, "num_key_value_heads": 6, "head_dim": 128},
+            8,
+            r"num_key_value_heads 6 cannot be split over 8 devices; meshes that work: N150 \(1\), N300 \(2\)$",
+        ),
+        ({}, 3, r"num_attention_heads 32 cannot be split over 3 devices; meshes that work: N150 \(1\), .*TG \(32\)"),
+        ({"intermediate_size": 8192 + 32}, 2, r"intermediate_size 8224 .* meshes that work: N150 \(1\)$"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_the_model_is_refused_with_those_that_do(changes, num_devices, message):
+    config = mini_128k(**changes)
+    if "head_dim" in changes:
+        config["rope_scaling"] = None
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_hf_config(config).check_mesh(num_devices)
+
+
+def test_with_layers_keeps_the_first_layers_only():
+    arch = Architecture.from_hf_config(mini_128k())
+    assert arch.with_layers(2).n_layers == 2
+    assert arch.with_layers(None) == arch.with_layers(32) == arch
+
+
+@pytest.mark.parametrize("n_layers", [0, -1, 33])
+def test_more_or_fewer_layers_than_there_are_is_an_error(n_layers):
+    with pytest.raises(ValueError, match=f"num_layers {n_layers} is outside 1 to 32"):
+        Architecture.from_hf_config(mini_128k()).with_layers(n_layers)
