@@ -2,7 +2,7 @@
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,13 @@ class Measurement:
     unit: str
     batch: int | None = None
 
+    def as_json(self) -> dict:
+        """The fields, without a `batch` of None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 class Profiler:
-    """Adds up the seconds spent under each name.
+    """Adds up the seconds spent under each name, and counts how often.
 
     with profiler.timed("decode"):
         ...
@@ -26,6 +30,7 @@ class Profiler:
     def __init__(self, clock=time.perf_counter):
         self._clock = clock
         self._seconds = {}
+        self._counts = {}
 
     @contextmanager
     def timed(self, name: str):
@@ -33,7 +38,12 @@ class Profiler:
         start = self._clock()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - start
+        self._counts[name] = self.count(name) + 1
 
     def seconds(self, name: str) -> float:
         """Seconds spent under `name`. Raises KeyError if nothing was."""
         return self._seconds[name]
+
+    def count(self, name: str) -> int:
+        """How often `name` was timed."""
+        return self._counts.get(name, 0)

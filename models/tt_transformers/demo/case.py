@@ -1,0 +1,64 @@
+"""What one run of the demo is told to do."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from models.common.sampling import SamplingParams
+from models.tt_transformers.demo import prompts, record
+
+SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of the demo. All fields but `name` are options of the same name (options.py); see there for meanings.
+
+    `instruct` None follows the tokenizer; `optimizations` None is the mode in the test id.
+    """
+
+    name: str
+    input_prompts: str | Path
+    max_seq_len: int
+    batch_size: int
+    max_generated_tokens: int
+    page_params: dict
+    sampling_params: dict
+    instruct: bool | None = None
+    repeat_batches: int = 1
+    paged_attention: bool = True
+    stop_at_eos: bool = True
+    optimizations: str | None = None
+    decoder_config_file: str | None = None
+    num_layers: int | None = None
+    dummy_weights: bool = False
+    output_json: str | None = None
+
+    def with_options(self, given: dict) -> "Case":
+        """This case with the options that the user gave; dicts change the keys that they name.
+
+        Raises:
+            ValueError: options that do not go together.
+        """
+        if "page_params" in given and not given.get("paged_attention", self.paged_attention):
+            raise ValueError("page_params are given, but paged_attention is false")
+        merged = {name: getattr(self, name) | given[name] for name in ("page_params", "sampling_params") if name in given}
+        return replace(self, **{**given, **merged})
+
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(**self.sampling_params)
+
+    def batches(self) -> list[list[str]]:
+        """Prompt texts by batch and user. Raises ValueError for a prompts file that cannot be used."""
+        return prompts.batches(prompts.load_prompts(self.input_prompts), self.batch_size, self.repeat_batches)
+
+    def check(self):
+        """Reads and checks the files that the run will need, before any device is opened. Raises ValueError."""
+        self.batches()
+        if self.decoder_config_file is not None and not Path(self.decoder_config_file).is_file():
+            raise ValueError(f"decoder_config_file {self.decoder_config_file}: there is no such file")
+        if self.output_json is not None:
+            record.check_writable(self.output_json)
+
+    def as_json(self) -> dict:
+        """The fields as JSON can hold them."""
+        return {**asdict(self), "input_prompts": str(self.input_prompts)}

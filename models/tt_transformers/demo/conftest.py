@@ -1,0 +1,54 @@
+"""Makes the table of options.py into pytest's options, and checks them before any test starts."""
+
+import argparse
+
+import pytest
+
+from models.tt_transformers.demo.options import OPTIONS
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("simple_text_demo", "options of simple_text_demo.py")
+    for option in OPTIONS:
+        group.addoption(
+            f"--{option.name}",
+            type=_argument_type(option),
+            metavar=option.metavar,
+            help=f"{option.help} (default: {option.default})",
+        )
+
+
+def _argument_type(option):
+    def parse(text):
+        try:
+            return option.parse(text)
+        except ValueError as error:
+            # argparse shows the text of this exception alone, and hides that of a ValueError.
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
+
+
+def _given_options(config):
+    values = {option.name: config.getoption(option.name) for option in OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Checks the selected cases with the options given, so that what does not fit is an error before any run."""
+    cases = [item for item in items if "case" in getattr(getattr(item, "callspec", None), "params", {})]
+    given = _given_options(config)
+    if "output_json" in given and len(cases) > 1:
+        raise pytest.UsageError(f"--output_json is for one case, but {len(cases)} are selected; select one with -k")
+    for item in cases:
+        try:
+            item.callspec.params["case"].with_options(given).check()
+        except ValueError as error:
+            raise pytest.UsageError(f"{item.name}: {error}") from error
+
+
+@pytest.fixture
+def settings(case, request):
+    """The test's case with the options given."""
+    return case.with_options(_given_options(request.config))

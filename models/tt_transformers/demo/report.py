@@ -1,0 +1,93 @@
+"""What the demo prints."""
+
+from models.common import backend
+from models.tt_transformers.demo.text_stream import TextStream
+
+# What a number measured on a backend is worth; a number is never shown without it.
+_SPEEDS_ARE = {
+    "silicon": "measured on the card",
+    "simulator": "measured on the simulator, not a card's speed",
+    "emulator": "of the emulator on this CPU, not a card's speed",
+    "lockstep": "of the emulator checked op by op against the mock device, not a card's speed",
+}
+
+_LABELS = {
+    "load_weights": "load and convert weights",
+    "compile_prefill": "compile prefill",
+    "compile_decode": "compile decode",
+    "inference_prefill": "prefill",
+    "inference_decode": "decode",
+    "generate": "generate",
+    "TTFT": "time to first token (TTFT)",
+    "prefill_t/s": "prompt tokens/s",
+    "decode_t/s/u": "tokens/s/user",
+    "decode_t/s": "tokens/s",
+}
+
+
+def _line(label, value):
+    print(f"  {label:<28}{value}", flush=True)
+
+
+def notes(args) -> list[str]:
+    """What a reader of the run's texts and numbers must know besides them."""
+    found = []
+    if not backend.values_meaningful():
+        found.append("validated, values meaningless: no text and no speed")
+    else:
+        found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
+    if args.dummy_weights:
+        found.append("random weights: the text means nothing")
+    if args.dummy_weights and args.tokenizer_is_stand_in:
+        found.append("the model has no tokenizer here: text goes through the bundled checkpoint's")
+    return found
+
+
+def print_header(args, settings):
+    print(f"\n\n{args.model_name}, {settings.name}")
+    _line("backend", backend.describe())
+    _line("mesh", f"{args.device_name}, {args.num_devices} device{'s' if args.num_devices > 1 else ''}")
+    _line("precision", args.precision.describe())
+
+
+class Stream:
+    """Prints one user's prompt, then the text as its tokens come."""
+
+    def __init__(self, user, decode):
+        self._text = TextStream(decode)
+        print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{user.prompt}\n\nGenerated:", flush=True)
+
+    def add(self, token_id: int):
+        print(self._text.add(token_id), end="", flush=True)
+
+    def finish(self):
+        print(self._text.finish(), flush=True)
+
+
+def print_texts(batches, args):
+    """The texts of all users but those that were streamed, and why each user stopped."""
+    for users in batches:
+        for user in users[1:]:
+            print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{user.prompt}")
+            print(f"\nGenerated:\n{args.decode(user.token_ids)}", flush=True)
+    if batches:
+        print("\nUsers")
+    for users in batches:
+        for user in users:
+            _line(
+                f"batch {user.batch}, user {user.index}",
+                f"{len(user.prompt_ids)} prompt tokens, {len(user.token_ids)} generated, stopped by {user.stop_reason}",
+            )
+
+
+def print_summary(args, settings, measurements):
+    print("\nSummary")
+    _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
+    _line("backend", backend.name())
+    _line("mesh", args.device_name)
+    _line("precision", args.precision.name)
+    for m in measurements:
+        batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""
+        _line(_LABELS[m.name], f"{m.value:.2f} {m.unit}{batch}")
+    for note in notes(args):
+        _line("note", note)

@@ -1,0 +1,248 @@
+"""Text generation: pytest models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
+
+README.md in this folder lists the cases and the options that change them.
+"""
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import pytest
+
+from models.common import backend
+from models.common.mesh import open_mesh
+from models.common.profiler import Measurement, Profiler
+from models.common.sampling import Sampler
+from models.tt_transformers.demo import record, report
+from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.model_args import ModelArgs
+
+CASES = [
+    Case(
+        name="batch-1",
+        input_prompts=SAMPLE_PROMPTS / "input_data_questions_prefill_128.json",
+        max_seq_len=2048,
+        batch_size=1,
+        max_generated_tokens=200,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0},
+    ),
+    Case(
+        name="batch-32",
+        input_prompts=SAMPLE_PROMPTS / "input_data_questions_prefill_128.json",
+        max_seq_len=1024,
+        batch_size=32,
+        max_generated_tokens=200,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0},
+    ),
+    Case(
+        name="reasoning-1",
+        input_prompts=SAMPLE_PROMPTS / "input_data_reasoning.json",
+        max_seq_len=16384,
+        batch_size=1,
+        max_generated_tokens=15000,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        # Greedy text of this length falls into loops.
+        sampling_params={"temperature": 0.6, "top_p": 0.95},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("mode", ["performance", "accuracy"])
+def test_simple_text_demo(case, mode, settings, capsys):
+    with capsys.disabled():
+        run(settings, mode)
+
+
+@dataclass
+class User:
+    """One user's sequence. `stop_reason` is None while it grows."""
+
+    batch: int
+    index: int
+    prompt: str
+    prompt_ids: list[int]
+    token_ids: list[int] = field(default_factory=list)
+    stop_reason: str | None = None
+
+    def add(self, token_id: int, stop_token_ids, max_generated_tokens: int, max_seq_len: int):
+        self.token_ids.append(token_id)
+        if token_id in stop_token_ids:
+            self.stop_reason = "eos"
+        elif len(self.token_ids) == max_generated_tokens:
+            self.stop_reason = "max_generated_tokens"
+        elif len(self.prompt_ids) + len(self.token_ids) == max_seq_len:
+            self.stop_reason = "max_seq_len"
+
+
+def run(settings: Case, mode: str):
+    """Runs a case, printing as it goes, and writes its record if one is asked for."""
+    profiler = Profiler()
+    with ExitStack() as stack:
+        with clear_errors():
+            mesh_device = stack.enter_context(open_mesh())
+            args = make_args(settings, mode, mesh_device)
+            batches = make_users(settings, args)
+            state_dict = args.load_state_dict()
+        report.print_header(args, settings)
+        with profiler.timed("load_weights"):
+            model = Transformer(args, state_dict)
+        stack.callback(model.deallocate)
+        generator = Generator(model)
+        stack.callback(generator.deallocate)
+        with clear_errors():
+            for users in batches:
+                generator.check([len(user.prompt_ids) for user in users], settings.max_generated_tokens)
+
+        # What is compiled here (or, on the emulator, laid out for speed) is no part of the times measured below.
+        with profiler.timed("compile_prefill"):
+            generator.prefill([batches[0][0].prompt_ids])
+        with profiler.timed("compile_decode"):
+            generator.compile_decode()
+        measurements = [
+            Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
+        ]
+        for users in batches:
+            measurements += generate(generator, users, settings, args)
+
+        if not backend.values_meaningful():
+            batches, measurements = [], []
+        report.print_texts(batches, args)
+        report.print_summary(args, settings, measurements)
+        if settings.output_json is not None:
+            record.write_record(settings.output_json, make_record(args, settings, batches, measurements))
+
+
+@contextmanager
+def clear_errors():
+    """Shows what is wrong with the user's files and settings without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def make_args(settings, mode, mesh_device) -> ModelArgs:
+    return ModelArgs(
+        mesh_device,
+        max_batch_size=settings.batch_size,
+        max_seq_len=settings.max_seq_len,
+        optimizations=settings.optimizations,
+        optimizations_base=mode,
+        decoder_config_file=settings.decoder_config_file,
+        dummy_weights=settings.dummy_weights,
+        num_layers=settings.num_layers,
+        page_params=settings.page_params if settings.paged_attention else None,
+    )
+
+
+def make_users(settings, args) -> list[list[User]]:
+    """The users of each batch. Raises ValueError for a prompt without tokens."""
+    instruct = settings.instruct
+    if instruct is None:
+        instruct = args.tokenizer.chat_template is not None
+    batches = [
+        [User(batch, index, text, args.encode_prompt(text, instruct)) for index, text in enumerate(texts)]
+        for batch, texts in enumerate(settings.batches())
+    ]
+    for users in batches:
+        for user in users:
+            if not user.prompt_ids:
+                raise ValueError(f"the prompt of batch {user.batch}, user {user.index} has no tokens: {user.prompt!r}")
+    return batches
+
+
+def generate(generator, users, settings, args) -> list[Measurement]:
+    """Generates the texts of one batch, printing the first user's as it comes, and returns what it measured.
+
+    On a backend whose values mean nothing it does prefill and one decode step: the ops of further steps are the same.
+    """
+    profiler = Profiler()
+    batch = users[0].batch
+    # Users are numbered through all batches, so that one draws the same tokens whatever the batch size.
+    sampler = Sampler(settings.sampling(), [batch * settings.batch_size + user.index for user in users])
+    stop_token_ids = args.stop_token_ids if settings.stop_at_eos else ()
+    if not backend.values_meaningful():
+        generator.decode(sampler(generator.prefill([user.prompt_ids for user in users])))
+        return []
+
+    stream = report.Stream(users[0], args.decode)
+    with profiler.timed("generate"):
+        with profiler.timed("TTFT"):
+            with profiler.timed("inference_prefill"):
+                logits = generator.prefill([user.prompt_ids for user in users])
+            tokens = sampler(logits)
+        active = [True] * len(users)
+        while True:
+            for user, token in zip(users, tokens):
+                if user.stop_reason is None:
+                    user.add(token, stop_token_ids, settings.max_generated_tokens, settings.max_seq_len)
+            if active[0]:
+                stream.add(tokens[0])
+            active = [user.stop_reason is None for user in users]
+            if not any(active):
+                break
+            with profiler.timed("inference_decode"):
+                logits = generator.decode(tokens, active)
+                tokens = sampler(logits, active)
+    stream.finish()
+    return measure(profiler, users)
+
+
+def measure(profiler, users) -> list[Measurement]:
+    """What one batch's times say. The first token of each user comes from prefill, all others from decode steps."""
+    batch = users[0].batch
+    prefill = profiler.seconds("inference_prefill")
+    prompt_tokens = sum(len(user.prompt_ids) for user in users)
+    measurements = [
+        Measurement("TTFT", profiler.seconds("TTFT") * 1000, "ms", batch),
+        Measurement("inference_prefill", prefill, "s", batch),
+        Measurement("prefill_t/s", prompt_tokens / prefill, "t/s", batch),
+        Measurement("generate", profiler.seconds("generate"), "s", batch),
+    ]
+    steps = profiler.count("inference_decode")
+    if steps:
+        decode = profiler.seconds("inference_decode")
+        decoded_tokens = sum(len(user.token_ids) - 1 for user in users)
+        measurements += [
+            Measurement("inference_decode", decode, "s", batch),
+            Measurement("decode_t/s/u", steps / decode, "t/s/u", batch),
+            Measurement("decode_t/s", decoded_tokens / decode, "t/s", batch),
+        ]
+    return measurements
+
+
+def make_record(args, settings, batches, measurements) -> dict:
+    """The record of a run, as README.md documents it."""
+    return {
+        "schema_version": record.SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "backend": backend.name(),
+        "values_meaningful": backend.values_meaningful(),
+        "mesh": args.device_name,
+        "model": args.model_name,
+        "precision": args.precision.name,
+        "precision_settings": args.precision.describe(),
+        "case": settings.name,
+        "settings": settings.as_json(),
+        "notes": report.notes(args),
+        "versions": backend.versions(),
+        "measurements": [m.as_json() for m in measurements],
+        "users": [
+            {
+                "batch": user.batch,
+                "user": user.index,
+                "prompt": user.prompt,
+                "prompt_tokens": len(user.prompt_ids),
+                "token_ids": user.token_ids,
+                "text": args.decode(user.token_ids),
+                "stop_reason": user.stop_reason,
+            }
+            for users in batches
+            for user in users
+        ],
+    }
