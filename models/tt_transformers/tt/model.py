@@ -1,0 +1,83 @@
+"""The whole decoder-only transformer on a mesh."""
+
+from tqdm import tqdm
+
+import ttnn
+
+from .attention import AttentionConfig
+from .ccl import make_ccl
+from .decoder import Decoder
+from .distributed_norm import DistributedNorm, NormConfig
+from .embedding import Embedding, RotaryEmbedding
+from .kv_cache import ContiguousKVCache, PagedKVCache
+from .lm_head import LMHead, LMHeadConfig
+from .program_configs import TILE
+from .weights import Weights
+
+
+class Transformer:
+    """Embedding, decoders, norm, LM head, rotary tables and KV caches of the model `args` describes.
+
+    `state_dict`: torch weights by Meta names (`load_checkpoints.py`).
+    """
+
+    def __init__(self, args, state_dict):
+        self.args = args
+        self.mesh_device = args.mesh_device
+        ccl = make_ccl(args.mesh_device)
+        weights = Weights(args.mesh_device, state_dict, args.weight_cache)
+        self.rotary = RotaryEmbedding(
+            args.arch.rope, args.max_seq_len, args.max_batch_size, args.chip, args.mesh_device
+        )
+        self.kv_caches = [self._make_kv_cache(layer) for layer in range(args.arch.n_layers)]
+        self.embedding = Embedding(weights.embedding())
+        self.layers = [
+            Decoder(args, weights, layer, ccl)
+            for layer in tqdm(range(args.arch.n_layers), desc="Weights", unit="layer", disable=None, delay=1)
+        ]
+        lm_head = LMHeadConfig.resolve(args)
+        self.norm = DistributedNorm(
+            NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, lm_head.splits[0].cores), weights.norm("norm"), ccl
+        )
+        self.lm_head = LMHead(lm_head, weights)
+
+    def _make_kv_cache(self, layer: int):
+        config, args = AttentionConfig.resolve(self.args, layer).cache, self.args
+        if args.paged_attention_config is None:
+            return ContiguousKVCache(config, args.max_batch_size, args.max_seq_len, args.mesh_device)
+        return PagedKVCache(config, args.paged_attention_config, args.mesh_device)
+
+    def prefill_forward(self, tokens, rotary_rows, user: int, page_table, prefix_page_table, chunk_start: int):
+        """One chunk of one user's prompt, which fills its part of the KV caches.
+
+        tokens, rotary_rows: [1, seq_len] uint32; page tables: see `Attention.prefill_forward`, None if unpaged.
+        Returns the hidden state [1, 1, seq_len, dim / N], DRAM interleaved.
+        """
+        x = self.embedding.forward(tokens, ttnn.DRAM_MEMORY_CONFIG)
+        rotate = self.rotary.prefill(rotary_rows)
+        for layer, kv_cache in zip(self.layers, self.kv_caches):
+            x = layer.prefill_forward(x, rotate, kv_cache, user, page_table, prefix_page_table, chunk_start)
+        return x
+
+    def prefill_logits(self, x, position: int):
+        """Logits of the tile of 32 rows of x [1, 1, seq_len, dim / N] that holds row `position`.
+
+        Returns [1, 1, 32, columns] (see `LMHead`); the row is `position % 32`.
+        """
+        first = position // TILE * TILE
+        x = ttnn.slice(x, [0, 0, first, 0], [1, 1, first + TILE, x.shape[3]], memory_config=ttnn.L1_MEMORY_CONFIG)
+        return self.lm_head.decode_forward(self.norm.decode_forward(x))
+
+    def decode_forward(self, tokens, positions, rotary_rows, page_table):
+        """One token for each user: tokens, rotary_rows [1, users] uint32, positions [users] int32 (-1 skips a user),
+        page_table [users, pages] int32 or None. Returns logits [1, 1, users, columns] (see `LMHead`)."""
+        x = self.embedding.forward(tokens, ttnn.L1_MEMORY_CONFIG)
+        rotate = self.rotary.decode(rotary_rows)
+        for layer, kv_cache in zip(self.layers, self.kv_caches):
+            x = layer.decode_forward(x, rotate, kv_cache, positions, page_table)
+        return self.lm_head.decode_forward(self.norm.decode_forward(x))
+
+    def logits_to_torch(self, logits):
+        """Device logits -> torch float32 [rows, vocab_size], the devices' columns side by side, padding cut off."""
+        host = ttnn.to_torch(logits, mesh_composer=ttnn.ConcatMeshToTensor(self.mesh_device, dim=3))
+        return host[0, 0, :, : self.args.arch.vocab_size].float()

@@ -1,0 +1,60 @@
+"""Which pages of the KV cache belong to whom."""
+
+import torch
+
+
+class PageTable:
+    """Hands pages of a pool to users as their sequences grow, and takes them back.
+
+    `table`: [users, pages_per_user] int32, page j of a user holds its tokens from j * block_size on. Entries that are
+    not handed out are 0, a page that exists: ops may look at them but never at their content.
+
+    Raises ValueError if a user would need more than the pool has left.
+    """
+
+    def __init__(self, block_size: int, max_num_blocks: int, users: int, max_seq_len: int):
+        self.block_size = block_size
+        self.max_num_blocks = max_num_blocks
+        self.table = torch.zeros(users, self.blocks_for(max_seq_len), dtype=torch.int32)
+        self._owned = [0] * users
+        self._free = list(range(max_num_blocks - 1, -1, -1))
+
+    def blocks_for(self, tokens: int) -> int:
+        """Pages that `tokens` tokens of one user take."""
+        return -(-tokens // self.block_size)
+
+    def check(self, tokens: list[int]) -> None:
+        """Raises ValueError if users with so many tokens each do not fit the pool together."""
+        needed = sum(self.blocks_for(count) for count in tokens)
+        if needed > self.max_num_blocks:
+            raise ValueError(
+                f"{len(tokens)} user(s) with {sum(tokens)} tokens in all need {needed} pages of {self.block_size} tokens, "
+                f"the page table has max_num_blocks = {self.max_num_blocks}"
+            )
+
+    def grow(self, user: int, tokens: int) -> None:
+        """Makes room for `tokens` tokens of `user`."""
+        missing = self.blocks_for(tokens) - self._owned[user]
+        if missing > len(self._free):
+            raise ValueError(
+                f"user {user} needs {missing} more page(s) of {self.block_size} tokens for {tokens} tokens, "
+                f"{len(self._free)} of max_num_blocks = {self.max_num_blocks} are free"
+            )
+        for _ in range(missing):
+            self.table[user, self._owned[user]] = self._free.pop()
+            self._owned[user] += 1
+
+    def release(self, user: int) -> None:
+        """Takes back all pages of `user`."""
+        owned = self.table[user, : self._owned[user]].tolist()
+        self._free.extend(reversed(owned))
+        self.table[user] = 0
+        self._owned[user] = 0
+
+    def pages(self, user: int, first_token: int, end_token: int, length: int | None = None) -> torch.Tensor:
+        """[1, pages] int32: the user's pages from `first_token` (a page's first) to `end_token`; with zeros up to
+        `length` pages if given."""
+        pages = self.table[user : user + 1, first_token // self.block_size : self.blocks_for(end_token)]
+        if length is not None:
+            pages = torch.nn.functional.pad(pages, (0, length - pages.shape[1]))
+        return pages

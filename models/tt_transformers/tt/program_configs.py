@@ -1,0 +1,174 @@
+"""Where tensors lie and how ops are laid out on a chip: pure functions of sizes.
+
+Sizes are in elements unless a name says tiles or bytes. All of it was accepted by the vendor's op validation on the
+mock device; the limits it enforces (buffers within L1, shards that divide, rectangular norm grids) shape the choices.
+"""
+
+import math
+from dataclasses import dataclass
+
+import ttnn
+
+TILE = 32
+# L1 a core has for circular buffers and tensors, and what of it the firmware keeps, as the vendor's allocator reports.
+L1_BYTES = 1_499_136
+L1_RESERVED_BYTES = 112 * 1024
+TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576, ttnn.float32: 4096}
+FP32_TILE_BYTES = 4096
+# More than 32 cores do not read weights faster: 12 DRAM banks are what bounds a decode matmul.
+MAX_DECODE_CORES = 32
+# A prefill is padded to a multiple of the first; past PREFILL_ROWS[0] rows to a multiple of the last, and its matmuls
+# are cut into batches of so many rows, so that their output blocks fit L1.
+PREFILL_MULTIPLE = 128
+PREFILL_ROWS = (1024, 512)
+# out_subblock_h * out_subblock_w: the destination registers hold 4 tiles when they accumulate in fp32, else 8.
+MAX_SUBBLOCK_TILES = 4
+
+
+@dataclass(frozen=True)
+class ChipLayout:
+    """What of a chip the configs depend on: its grid of worker cores and its DRAM banks."""
+
+    grid_x: int
+    grid_y: int
+    dram_banks: int
+
+    @classmethod
+    def of(cls, mesh_device) -> "ChipLayout":
+        grid, dram = mesh_device.compute_with_storage_grid_size(), mesh_device.dram_grid_size()
+        return cls(grid.x, grid.y, dram.x * dram.y)
+
+    def rectangle(self, cores: int) -> tuple[int, int] | None:
+        """(x, y) of the widest rectangle of exactly `cores` cores, or None if the grid has none."""
+        for x in range(min(self.grid_x, cores), 0, -1):
+            if cores % x == 0 and cores // x <= self.grid_y:
+                return x, cores // x
+        return None
+
+    def decode_cores(self, k: int, n: int) -> int:
+        """Cores for a decode matmul [32, k] x [k, n]: the most that split both k and n into whole tiles evenly."""
+        k_tiles, n_tiles = k // TILE, math.ceil(n / TILE)
+        return max(
+            cores
+            for cores in range(1, MAX_DECODE_CORES + 1)
+            if k_tiles % cores == 0 and n_tiles % cores == 0 and self.rectangle(cores)
+        )
+
+    def width_sharded(self, width: int, cores: int) -> ttnn.MemoryConfig:
+        """L1, `[32, width / cores]` on each core of a rectangle: decode activations [1, 1, <= 32, width]."""
+        x, y = self.rectangle(cores)
+        return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), _core_rectangle(x, y))
+
+    def user_sharded(self, users: int, width: int) -> ttnn.MemoryConfig:
+        """L1, one user a core, `[32, width]` each: the heads of a decode step, [1, users, <= 32, width]."""
+        cores = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(self.grid_x, self.grid_y), row_wise=True)
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (TILE, width), cores)
+
+    def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
+        """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""
+        columns = math.ceil(n / (TILE * self.dram_banks)) * TILE
+        spec = ttnn.ShardSpec(_core_rectangle(self.dram_banks, 1), (k, columns), ttnn.ShardOrientation.ROW_MAJOR)
+        return ttnn.MemoryConfig(ttnn.TensorMemoryLayout.WIDTH_SHARDED, ttnn.BufferType.DRAM, spec)
+
+    def decode_matmul(self, k: int, n: int, cores: int):
+        """[1, 1, <= 32, k] width-sharded over `cores` times a DRAM-sharded weight [1, 1, k, n]."""
+        return ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
+            in0_block_w=_largest_divisor(k // TILE // cores, 8),
+            per_core_M=1,
+            per_core_N=math.ceil(n / (TILE * cores)),
+            fused_activation=None,
+        )
+
+    def prefill_matmul(self, rows: int, fuse_batch: bool, k: int, n: int, weight_dtype, output_dtype):
+        """[1, batch, rows, k] times a weight [1, 1, k, n] on the whole grid; `fuse_batch` if the batch is 1.
+
+        The block of k that streams through L1 is the largest that fits beside the output block, for bf16 inputs.
+        """
+        per_core_m = math.ceil(rows / (TILE * self.grid_y))
+        per_core_n = math.ceil(n / (TILE * self.grid_x))
+        output = per_core_m * per_core_n * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES)
+        per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + per_core_n * TILE_BYTES[weight_dtype])
+        k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
+        if k_tiles_that_fit < 1:
+            raise ValueError(
+                f"prefill matmul of {rows} x {k} x {n}: the output block of {per_core_m} x "
+                f"{per_core_n} tiles a core leaves no room in {L1_BYTES} B of L1; use more devices"
+            )
+        subblock_h, subblock_w = _subblock(per_core_m, per_core_n)
+        return ttnn.MatmulMultiCoreReuseMultiCastProgramConfig(
+            compute_with_storage_grid_size=(self.grid_x, self.grid_y),
+            in0_block_w=_largest_divisor(k // TILE, min(8, k_tiles_that_fit)),
+            out_subblock_h=subblock_h,
+            out_subblock_w=subblock_w,
+            per_core_M=per_core_m,
+            per_core_N=per_core_n,
+            transpose_mcast=False,
+            fused_activation=None,
+            fuse_batch=fuse_batch,
+        )
+
+    def decode_norm(self, dim: int, cores: int):
+        """RMS norm of [1, 1, <= 32, dim] width-sharded over `cores`."""
+        width_tiles = dim // TILE // cores
+        return ttnn.LayerNormShardedMultiCoreProgramConfig(
+            compute_with_storage_grid_size=self.rectangle(cores),
+            subblock_w=_largest_divisor(width_tiles, 4),
+            block_h=1,
+            block_w=width_tiles,
+            inplace=False,
+        )
+
+    def decode_sdpa(self):
+        """Flash-decode over the whole grid; the op chooses its own chunk of keys (0)."""
+        return self._sdpa(q_chunk_size=0, k_chunk_size=0)
+
+    def prefill_sdpa(self, seq_len: int):
+        """Chunks of 128 rows, 256 from 2048 rows up. `seq_len` is a multiple of 128."""
+        chunk = 256 if seq_len >= 2048 and seq_len % 256 == 0 else 128
+        return self._sdpa(q_chunk_size=chunk, k_chunk_size=chunk)
+
+    def _sdpa(self, q_chunk_size: int, k_chunk_size: int):
+        return ttnn.SDPAProgramConfig(
+            compute_with_storage_grid_size=(self.grid_x, self.grid_y),
+            q_chunk_size=q_chunk_size,
+            k_chunk_size=k_chunk_size,
+            exp_approx_mode=False,
+        )
+
+
+def padded_prefill_length(seq_len: int) -> int:
+    """The number of rows that a prefill of `seq_len` tokens runs with."""
+    multiple = PREFILL_MULTIPLE if seq_len <= PREFILL_ROWS[0] else PREFILL_ROWS[-1]
+    return math.ceil(seq_len / multiple) * multiple
+
+
+def prefill_rows(seq_len: int) -> int:
+    """Rows of one batch of a prefill matmul of `seq_len` (padded) rows."""
+    return seq_len if seq_len <= PREFILL_ROWS[0] else next(rows for rows in PREFILL_ROWS if seq_len % rows == 0)
+
+
+def _core_rectangle(x: int, y: int) -> ttnn.CoreRangeSet:
+    return ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(x - 1, y - 1))})
+
+
+def _sharded(strategy, shard_shape, cores) -> ttnn.MemoryConfig:
+    return ttnn.create_sharded_memory_config(
+        shard_shape, cores, strategy, ttnn.ShardOrientation.ROW_MAJOR, use_height_and_width_as_shard_shape=True
+    )
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
+
+
+def _subblock(per_core_m: int, per_core_n: int) -> tuple[int, int]:
+    """(h, w) of the largest block of output tiles the destination registers hold; wide rather than high."""
+    return max(
+        (
+            (h, w)
+            for h in range(1, MAX_SUBBLOCK_TILES + 1)
+            for w in range(1, MAX_SUBBLOCK_TILES + 1)
+            if h * w <= MAX_SUBBLOCK_TILES and per_core_m % h == 0 and per_core_n % w == 0
+        ),
+        key=lambda block: (block[0] * block[1], block[1]),
+    )
