@@ -36,46 +36,41 @@ class WeightCache:
         if self._writable:
             self._prepare_directory()
 
-    def tensor(
-        self,
-        name: str,
-        make: Callable[[], torch.Tensor],
-        *,
-        dtype,
-        layout,
-        device,
-        memory_config,
-        mesh_mapper,
-    ):
-        """The weight `name` on `device`, as `ttnn.Tensor` in `memory_config`.
+    def tensor(self, name: str, make: Callable[[], torch.Tensor], *, dtype, layout, device, memory_config, mesh_mapper):
+        """The weight `name` on `device`, as `ttnn.Tensor` in `memory_config`; see `host_tensor`."""
+        host = self.host_tensor(name, make, dtype=dtype, layout=layout, device=device, mesh_mapper=mesh_mapper)
+        return ttnn.to_device(host, device, memory_config=memory_config)
+
+    def host_tensor(self, name: str, make: Callable[[], torch.Tensor], *, dtype, layout, device, mesh_mapper):
+        """The weight `name` as `ttnn.Tensor` on the host, placed for the mesh `device`.
 
         `make` returns the torch tensor of the whole mesh, which `mesh_mapper` places; it is not called if the cache
         holds the converted one. Conversion is always on the host, so the values are the same with and without cache.
         """
-        host = None
-        if self.directory is not None:
-            header = {
-                "identity": self._identity,
-                "name": name,
-                "mesh": list(device.shape),
-                "placement": describe_mapper(mesh_mapper),
-                "dtype": dtype.name,
-                "layout": layout.name,
-            }
-            path = self.directory / f"{name}.{dtype.name}.{layout.name}.tensorbin".lower()
-            host = self._load(path, header)
+        header = {
+            "identity": self._identity,
+            "name": name,
+            "mesh": list(device.shape),
+            "placement": describe_mapper(mesh_mapper),
+            "dtype": dtype.name,
+            "layout": layout.name,
+        }
+        host = self._load(self._path(header), header) if self.directory is not None else None
         if host is None:
             host = ttnn.from_torch(make(), dtype=dtype, layout=layout, mesh_mapper=mesh_mapper)
             if self._writable:
-                self._store(path, header, host)
-        return ttnn.to_device(host, device, memory_config=memory_config)
+                self._store(self._path(header), header, host)
+        return host
+
+    def _path(self, header: dict) -> Path:
+        return self.directory / f"{header['name']}.{header['dtype']}.{header['layout']}.tensorbin".lower()
 
     def _load(self, path: Path, header: dict):
         """The host tensor at `path`; None if there is none that may be used."""
         try:
             entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             size = path.stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             logger.warning(f"weight cache: {path} is rebuilt: its description cannot be read ({error})")
