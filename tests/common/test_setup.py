@@ -1,0 +1,145 @@
+"""`make setup`: which Python is found, and that the environment is made once, whole, or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+FIND_PYTHON = PROJECT_ROOT / "scripts" / "find_python.sh"
+
+FAILING_SHIM = "#!/bin/sh\necho 'pyenv: python3.12: command not found' >&2\nexit 127\n"
+# The running Python under another name; PYTHONHOME because it then looks for its library beside that name.
+WORKING = f"#!{shutil.which('bash')}\nPYTHONHOME={sys.base_prefix} exec -a \"$0\" {sys.executable} \"$@\"\n"
+WITHOUT_VENV = WORKING.replace("PYTHONHOME", 'case "$*" in *ensurepip*) exit 1 ;; esac\nPYTHONHOME')
+TOO_OLD = "#!/bin/sh\necho 3.9\nexit 1\n"
+
+
+def install(path, program):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(program)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def find_python(tmp_path):
+    """Runs find_python.sh where PATH holds only what a test put into `bin`, and pyenv's root is `pyenv`."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("bash", "sh", "sort"):
+        (tools / tool).symlink_to(shutil.which(tool))
+
+    def find():
+        environment = {"PATH": f"{tmp_path / 'bin'}:{tools}", "HOME": str(tmp_path), "PYENV_ROOT": str(tmp_path / "pyenv")}
+        return subprocess.run([FIND_PYTHON], env=environment, capture_output=True, text=True)
+
+    return find
+
+
+def test_python_on_path_is_found(find_python, tmp_path):
+    python = install(tmp_path / "bin" / "python3.12", WORKING)
+    assert find_python().stdout.strip() == str(python)
+
+
+def test_failing_shim_leads_to_the_newest_of_pyenvs_versions(find_python, tmp_path):
+    install(tmp_path / "bin" / "python3.12", FAILING_SHIM)
+    install(tmp_path / "bin" / "python3", WORKING)
+    for version in ("3.12.1", "3.12.10", "3.12.9"):
+        install(tmp_path / "pyenv" / "versions" / version / "bin" / "python3.12", WORKING)
+    assert find_python().stdout.strip() == str(tmp_path / "pyenv" / "versions" / "3.12.10" / "bin" / "python3.12")
+
+
+def test_python310_comes_before_an_unnumbered_python3(find_python, tmp_path):
+    install(tmp_path / "bin" / "python3.12", FAILING_SHIM)
+    install(tmp_path / "bin" / "python3", WORKING)
+    python = install(tmp_path / "bin" / "python3.10", WORKING)
+    assert find_python().stdout.strip() == str(python)
+
+
+def test_any_new_enough_python3_will_do(find_python, tmp_path):
+    install(tmp_path / "bin" / "python3.12", FAILING_SHIM)
+    python = install(tmp_path / "bin" / "python3", WORKING)
+    assert find_python().stdout.strip() == str(python)
+
+
+def test_python_without_venv_names_the_package_to_install(find_python, tmp_path):
+    install(tmp_path / "bin" / "python3", WITHOUT_VENV)
+    result = find_python()
+    assert result.returncode == 1
+    assert f"install the Debian package python3.{sys.version_info.minor}-venv" in result.stderr
+
+
+def test_no_usable_python_says_what_was_looked_for(find_python, tmp_path):
+    install(tmp_path / "bin" / "python3", TOO_OLD)
+    result = find_python()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "python3.12, python3.10 and python3 (3.10 or newer)" in result.stderr
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the setup scripts with a requirements.txt that asks for nothing."""
+    shutil.copytree(PROJECT_ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    return tmp_path
+
+
+def start_setup(project):
+    command = [project / "scripts" / "setup_environment.sh"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def set_up(project):
+    process = start_setup(project)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def test_setup_is_done_once_and_again_when_the_requirements_change(project):
+    assert set_up(project)[0] == 0
+    assert set_up(project) == (0, "")
+    (project / "requirements.txt").write_text("# changed\n")
+    assert "Setting up .venv" in set_up(project)[1]
+
+
+def test_failed_setup_is_not_taken_for_a_finished_one(project):
+    (project / "requirements.txt").write_text("./not-there.whl\n")
+    assert set_up(project)[0] != 0
+    assert set_up(project)[0] != 0
+    (project / "requirements.txt").write_text("# nothing\n")
+    assert set_up(project)[0] == 0
+    assert subprocess.run([project / ".venv" / "bin" / "python", "-c", "import pip"]).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="setups wait for each other only where flock is installed")
+def test_setups_started_together_wait_for_each_other(project):
+    first, second = start_setup(project), start_setup(project)
+    outputs = [process.communicate()[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert sorted("Setting up .venv" in output for output in outputs) == [False, True]
+
+
+def test_setup_from_inside_the_environment_does_not_build_on_itself(project):
+    assert set_up(project)[0] == 0
+    path = f"{project / '.venv' / 'bin'}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [project / "scripts" / "find_python.sh"], env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert not result.stdout.startswith(str(project))
+
+
+def test_every_requirement_is_pinned():
+    requirements = (PROJECT_ROOT / "requirements.txt").read_text().splitlines()
+    unpinned = [line for line in requirements if line and not line.startswith("#") and "==" not in line.split(";")[0]]
+    assert unpinned == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs the package make")
+def test_make_alone_lists_the_targets():
+    result = subprocess.run(["make", "--no-print-directory"], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    listed = {line.split()[1] for line in result.stdout.splitlines()}
+    assert {"help", "setup", "demo", "test"} <= listed

@@ -1,0 +1,36 @@
+"""Running code on the vendor's mock device, in a process of its own: `ttnn` here is the emulator."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Union
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run_on_mock():
+    """Returns `run(mesh, code, *arguments, backend="mock") -> str`: the program's standard output.
+
+    mesh: N150, N300, T3K or TG.
+    code: Python source, or the Path of a file; it has to import `models` before `ttnn`.
+    backend: "mock" or "lockstep".
+
+    Fails the test with the program's error output if the program fails.
+    """
+
+    def run(mesh: str, code: Union[str, Path], *arguments: str, backend: str = "mock") -> str:
+        program = [str(code)] if isinstance(code, Path) else ["-c", code]
+        environment = {**os.environ, "TT_BACKEND": backend, "MESH_DEVICE": mesh, "PYTHONPATH": str(PROJECT_ROOT)}
+        environment.pop("FAKE_DEVICE", None)
+        result = subprocess.run(
+            [sys.executable, *program, *arguments], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True
+        )
+        if result.returncode != 0:
+            pytest.fail(f"on the {backend} {mesh}, exit status {result.returncode}:\n{result.stderr[-8000:]}")
+        return result.stdout
+
+    return run
