@@ -109,7 +109,8 @@ class ModelArgs:
         self.dummy_weights = dummy_weights
         self.cache_hf = cache_hf
         self._hf_model = None
-        self.tokenizer_dir = self._find_tokenizer()
+        if not dummy_weights and location.hub_name is None:
+            StateDict(location.directory, self.arch)  # of files on disk, the headers can be checked at once
         self.instruct = instruct
         if instruct and self.tokenizer.chat_template is None:
             raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template; run without instruct")
@@ -164,6 +165,21 @@ class ModelArgs:
     # Text
 
     @cached_property
+    def tokenizer_dir(self) -> Path:
+        """Where the tokenizer is. A random model that has none uses the bundled one, if its tokens fit."""
+        if any((self.model_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            return self.model_dir
+        if not self.dummy_weights:
+            raise FileNotFoundError(f"{self.model_dir} has no tokenizer.json or tokenizer.model")
+        bundled_vocab_size = read_config(BUNDLED / "config.json")["vocab_size"]
+        if bundled_vocab_size > self.arch.vocab_size:
+            raise ValueError(
+                f"{self.model_dir} has no tokenizer, and the bundled one has {bundled_vocab_size} tokens, more than the "
+                f"model's vocabulary of {self.arch.vocab_size}"
+            )
+        return BUNDLED
+
+    @cached_property
     def tokenizer(self):
         from transformers import AutoTokenizer
 
@@ -199,19 +215,6 @@ class ModelArgs:
 
     def decode(self, token_ids: list[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
-
-    def _find_tokenizer(self) -> Path:
-        if any((self.model_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-            return self.model_dir
-        if not self.dummy_weights:
-            raise FileNotFoundError(f"{self.model_dir} has no tokenizer.json or tokenizer.model")
-        bundled_vocab_size = read_config(BUNDLED / "config.json")["vocab_size"]
-        if bundled_vocab_size > self.arch.vocab_size:
-            raise ValueError(
-                f"{self.model_dir} has no tokenizer, and the bundled one has {bundled_vocab_size} tokens, more than the "
-                f"model's vocabulary of {self.arch.vocab_size}"
-            )
-        return BUNDLED
 
     def _resolve_precision(self, optimizations, base, decoder_config_file) -> DecodersPrecision:
         n_layers = self.arch.n_layers

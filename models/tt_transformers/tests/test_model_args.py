@@ -1,0 +1,289 @@
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import models  # noqa: F401  (makes `import ttnn` resolve)
+from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.load_checkpoints import to_hugging_face
+from models.tt_transformers.tt.model_args import ModelArgs, PagedAttentionConfig
+from models.tt_transformers.tt.model_location import BUNDLED, PROJECT, ModelLocation, locate
+from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
+
+MINI_128K = "microsoft/Phi-3-mini-128k-instruct"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+class MeshOf:
+    """What `ModelArgs` asks of a mesh device: nothing is computed here."""
+
+    def __init__(self, num_devices):
+        self.shape = (1, num_devices)
+
+    def get_num_devices(self):
+        return self.shape[1]
+
+
+def save_tokenizer(directory, chat_template=None):
+    """A byte-level tokenizer: one token a byte, then the special tokens."""
+    special = ["<|end|>", "<|user|>", "<|assistant|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(alphabet)}
+    tokenizer = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+    fast.chat_template = chat_template
+    fast.save_pretrained(directory)
+    return {token: fast.convert_tokens_to_ids(token) for token in special}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for variable in ("HF_MODEL", "TT_CACHE_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    directory = tmp_path / "tiny-phi3"
+    save_tiny_phi3(directory)
+    save_tokenizer(directory, CHAT_TEMPLATE)
+    return directory
+
+
+def args_of(directory, *, num_devices=1, max_seq_len=128, **options):
+    return ModelArgs(MeshOf(num_devices), hf_model=directory, max_seq_len=max_seq_len, **options)
+
+
+def test_a_checkpoint_directory_gives_its_facts(checkpoint):
+    args = args_of(checkpoint, num_devices=2)
+    assert (args.model_name, args.model_dir, args.device_name, args.num_devices) == ("tiny-phi3", checkpoint, "N300", 2)
+    assert (args.arch.dim, args.max_seq_len, args.max_batch_size) == (128, 128, 1)
+    assert args.precision.describe() == DecodersPrecision(2, ModelOptimizations.performance()).describe()
+
+
+def test_hf_model_in_the_environment_is_the_default(checkpoint, monkeypatch):
+    monkeypatch.setenv("HF_MODEL", str(checkpoint))
+    assert ModelArgs(MeshOf(1), max_seq_len=128).model_dir == checkpoint
+
+
+def test_state_dict_and_reference_transformer_hold_the_same_weights(checkpoint):
+    args = args_of(checkpoint)
+    reference = args.reference_transformer().state_dict()
+    weights = to_hugging_face(args.load_state_dict(), args.arch)
+    assert set(weights) == set(reference)
+    assert all(torch.equal(weight, reference[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("dummy_weights", [False, True])
+def test_num_layers_limits_weights_reference_and_precision_alike(checkpoint, dummy_weights):
+    args = args_of(checkpoint, num_layers=1, dummy_weights=dummy_weights)
+    assert len(args.reference_transformer().model.layers) == args.arch.n_layers == args.precision.num_decoders == 1
+    assert not any(name.startswith("layers.1.") for name in args.load_state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_reference_of_dummy_weights_has_these_weights(checkpoint, dtype):
+    args = args_of(checkpoint, dummy_weights=True)
+    reference = args.reference_transformer(dtype)
+    assert reference.dtype == dtype and not reference.training
+    for name, weight in to_hugging_face(args.load_state_dict(), args.arch).items():
+        assert torch.equal(reference.state_dict()[name], weight.to(dtype)), name
+
+
+def test_the_reference_keeps_its_rope_frequencies_in_fp32(checkpoint):
+    for dummy_weights in (False, True):
+        rotary = args_of(checkpoint, dummy_weights=dummy_weights).reference_transformer().model.rotary_emb
+        assert torch.equal(rotary.inv_freq, args_of(checkpoint).arch.rope.inv_freq(long=False))
+
+
+def test_the_reference_is_kept_only_with_cache_hf(checkpoint):
+    kept, loaded = args_of(checkpoint, cache_hf=True), args_of(checkpoint)
+    assert kept.reference_transformer() is kept.reference_transformer()
+    assert kept.reference_transformer(torch.float32).dtype == torch.float32
+    assert loaded.reference_transformer() is not loaded.reference_transformer()
+
+
+def test_full_size_facts_come_with_dummy_weights_and_no_download():
+    for num_devices in (1, 2, 8):
+        args = ModelArgs(MeshOf(num_devices), hf_model=MINI_128K, dummy_weights=True, max_seq_len=131072)
+        assert (args.arch.dim, args.arch.n_layers, args.model_name) == (3072, 32, "Phi-3-mini-128k-instruct")
+
+
+def test_a_random_model_without_tokenizer_uses_the_bundled_one_and_says_so():
+    args = ModelArgs(MeshOf(1), hf_model=MINI_128K, dummy_weights=True)
+    assert args.tokenizer_is_stand_in and args.tokenizer_dir == BUNDLED
+    assert args.decode(args.encode_prompt("In the beginning")) == "In the beginning"
+
+
+def test_a_random_model_whose_vocabulary_is_smaller_than_the_stand_in_is_refused(checkpoint):
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="the bundled one has 4096 tokens, more than the model's vocabulary of 320"):
+        args_of(checkpoint, dummy_weights=True).encode_prompt("hi")
+
+
+def test_a_config_alone_is_enough_for_dummy_weights(checkpoint, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    config = json.loads((checkpoint / "config.json").read_text())
+    (bare / "config.json").write_text(json.dumps({**config, "vocab_size": 4096}))
+    args = args_of(bare, dummy_weights=True)
+    assert args.load_state_dict()["output.weight"].shape == (4096, 128)
+    assert args.reference_transformer().lm_head.weight.shape == (4096, 128)
+
+
+def test_the_bundled_checkpoint_is_the_default():
+    args = ModelArgs(MeshOf(1))
+    assert args.model_dir == BUNDLED and not args.tokenizer_is_stand_in
+    assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.switch_len) == (8, 96, 512)
+    assert set(to_hugging_face(args.load_state_dict(), args.arch)) == set(load_file(BUNDLED / "model.safetensors"))
+
+
+def test_prompts_go_through_the_chat_template_only_with_instruct(checkpoint):
+    ids = {token: args_of(checkpoint).tokenizer.convert_tokens_to_ids(token) for token in ("<|user|>", "<|assistant|>")}
+    plain, instruct = args_of(checkpoint), args_of(checkpoint, instruct=True)
+    assert plain.decode(plain.encode_prompt("héllo")) == "héllo"
+    tokens = instruct.encode_prompt("hi")
+    assert tokens[0] == ids["<|user|>"] and tokens[-1] == ids["<|assistant|>"]
+    assert tokens[1:3] == plain.encode_prompt("hi") == instruct.encode_prompt("hi", instruct=False)
+
+
+def test_instruct_without_a_chat_template_is_an_error(checkpoint):
+    save_tokenizer(checkpoint)
+    (checkpoint / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="has no chat template; run without instruct"):
+        args_of(checkpoint, instruct=True)
+    with pytest.raises(ValueError, match="has no chat template; run without instruct"):
+        args_of(checkpoint).encode_prompt("hi", instruct=True)
+
+
+def test_texts_end_at_the_stop_tokens_of_config_generation_config_and_tokenizer(checkpoint):
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    args = args_of(checkpoint)
+    assert args.stop_token_ids == {2, 7, 9, args.tokenizer.convert_tokens_to_ids("<|end|>")}
+
+
+@pytest.mark.parametrize(
+    "options, mode",
+    [
+        ({}, ModelOptimizations.performance()),
+        ({"optimizations": "accuracy"}, ModelOptimizations.accuracy()),
+        ({"optimizations_base": "accuracy"}, ModelOptimizations.accuracy()),
+        ({"optimizations": ModelOptimizations.bf16()}, ModelOptimizations.bf16()),
+        ({"optimizations": DecodersPrecision(2, ModelOptimizations.bf16())}, ModelOptimizations.bf16()),
+    ],
+)
+def test_precision_may_be_a_name_a_mode_or_complete(checkpoint, options, mode):
+    assert args_of(checkpoint, **options).precision.layer(1) == mode.layer
+
+
+def test_cache_location_follows_the_rules(tmp_path):
+    in_directory = ModelLocation("name", tmp_path)
+    by_name = ModelLocation("name", tmp_path, hub_name="org/name")
+    assert in_directory.cache_directory("N150", {}) == tmp_path / "N150"
+    assert by_name.cache_directory("T3K", {}) == PROJECT / "model_cache/org/name/T3K"
+    for location in (in_directory, by_name):
+        assert location.cache_directory("N300", {"TT_CACHE_PATH": "/cache"}).as_posix() == "/cache/name/N300"
+    with pytest.raises(ValueError, match="TT_CACHE_PATH is empty"):
+        in_directory.cache_directory("N150", {"TT_CACHE_PATH": ""})
+
+
+def test_weights_are_cached_beside_the_checkpoint_and_dummy_weights_nowhere(checkpoint, monkeypatch, tmp_path):
+    assert args_of(checkpoint).weight_cache.directory == checkpoint / "N150"
+    assert args_of(checkpoint, dummy_weights=True).weight_cache.directory is None
+    monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+    assert args_of(checkpoint).weight_cache.directory == tmp_path / "cache/tiny-phi3/N150"
+
+
+def test_a_directory_in_the_hubs_cache_is_named_by_its_model(checkpoint, tmp_path):
+    snapshot = tmp_path / f"models--microsoft--Phi-3-mini-128k-instruct/snapshots/{'0' * 40}"
+    shutil.copytree(checkpoint, snapshot)
+    assert locate(snapshot).name == "Phi-3-mini-128k-instruct"
+
+
+@pytest.mark.parametrize(
+    "hf_model, message",
+    [
+        ("", "HF_MODEL is empty"),
+        ("/nowhere/model", "HF_MODEL '/nowhere/model' is not there; give a directory with a config.json, or org/name"),
+        ("no-such-model", "HF_MODEL 'no-such-model' is not there"),
+        (__file__, "is a file; give the directory"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(hf_model, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        args_of(hf_model)
+
+
+def test_a_directory_that_is_no_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}' is not a Hugging Face model: it has no config.json$"):
+        args_of(tmp_path)
+    (tmp_path / "params.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="Meta's params.json, a format that is not supported"):
+        args_of(tmp_path)
+
+
+def test_a_directory_without_tokenizer_is_an_error(checkpoint):
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match="has no tokenizer.json or tokenizer.model"):
+        args_of(checkpoint).encode_prompt("hi")
+
+
+def test_a_directory_without_weights_is_an_error_before_they_are_needed(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="has neither model.safetensors nor"):
+        args_of(checkpoint)
+
+
+def test_a_name_without_network_says_what_to_do(tmp_path):
+    script = """
+        from models.tt_transformers.tt.model_location import locate
+        try:
+            locate("some-org/some-model")
+        except RuntimeError as error:
+            print(error)
+    """
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT), "PATH": ""}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    output = subprocess.run(command, env=offline, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    assert "'some-org/some-model' is not a directory here and could not be downloaded" in output
+    assert "Without a network, set HF_MODEL to a directory" in output
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"max_seq_len": 257}, "max_seq_len 257 is outside 1 to 256, the context of tiny-phi3"),
+        ({"max_seq_len": 0}, "max_seq_len 0 is outside 1 to 256"),
+        ({"max_batch_size": 3}, "max_batch_size 3 is not supported; supported are 1, 2, 4, 8, 16, 32"),
+        ({"num_layers": 3}, "num_layers 3 is outside 1 to 2"),
+        ({"num_devices": 8}, r"num_attention_heads 4 cannot be split over 8 devices; meshes that work: N150 \(1\), N300"),
+        ({"optimizations": "fast"}, "cannot read 'fast'"),
+        ({"optimizations": ""}, "optimizations"),
+        ({"optimizations": DecodersPrecision(3, ModelOptimizations.bf16())}, "are for 3 decoders, the model has 2"),
+        ({"page_params": {"block_size": 32}}, "exactly the keys block_size and max_num_blocks"),
+        ({"page_params": {"block_size": 33, "max_num_blocks": 4}}, "block_size 33 is not a multiple of 32"),
+        ({"page_params": {"block_size": 32, "max_num_blocks": 0}}, "max_num_blocks must be a positive integer, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(checkpoint, options, message):
+    with pytest.raises(ValueError, match=message):
+        args_of(checkpoint, **options)
+
+
+def test_page_params_make_the_cache_paged(checkpoint):
+    args = args_of(checkpoint, page_params={"block_size": 32, "max_num_blocks": 1024})
+    assert args.paged_attention_config == PagedAttentionConfig(block_size=32, max_num_blocks=1024)
+    assert args_of(checkpoint).paged_attention_config is None
