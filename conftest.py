@@ -1,4 +1,8 @@
-"""For every test and demo: `models` is imported first, so that `import ttnn` gives the chosen backend."""
+"""For every test and demo: `models` is imported first, so that `import ttnn` gives the chosen backend.
+
+Tests marked `vendor` are skipped where the vendor's mock device cannot be opened; with TT_REQUIRE_VENDOR=1
+they fail instead, whatever skipped them.
+"""
 
 import os
 
@@ -8,13 +12,22 @@ import models  # noqa: F401
 from models.common.mock import runtime_root
 
 
+def _is_vendor_test(item) -> bool:
+    return item.get_closest_marker("vendor") is not None
+
+
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("vendor") is None:
-        return
-    missing = runtime_root.missing_package()
-    if missing is None:
-        return
-    reason = f"the vendor's mock device needs the package {missing}"
-    if os.environ.get("TT_REQUIRE_VENDOR") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    missing = runtime_root.missing_package() if _is_vendor_test(item) else None
+    if missing is not None:
+        pytest.skip(f"the vendor's mock device needs the package {missing}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    required = os.environ.get("TT_REQUIRE_VENDOR") == "1"
+    if report.skipped and required and _is_vendor_test(item) and not hasattr(report, "wasxfail"):
+        _, _, reason = report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}, and TT_REQUIRE_VENDOR=1 allows no skip"
+    return report

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from models.common.mock import runtime_root
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIND_PYTHON = PROJECT_ROOT / "scripts" / "find_python.sh"
 
@@ -143,3 +145,36 @@ def test_make_alone_lists_the_targets():
     result = subprocess.run(["make", "--no-print-directory"], cwd=PROJECT_ROOT, capture_output=True, text=True)
     listed = {line.split()[1] for line in result.stdout.splitlines()}
     assert {"help", "setup", "demo", "test"} <= listed
+
+
+def run_vendor_test_without_programs(tmp_path, **environment):
+    """Runs one test marked `vendor` where PATH is empty, so that at least the RISC-V binutils are missing."""
+    test = "tests/vendor/test_mock_device.py::test_wrong_op_call_is_refused_with_the_vendors_message"
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", test],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PATH": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+needs_stand_in = pytest.mark.skipif(
+    runtime_root.find_ttnn() is not None and runtime_root.find_toolchain(runtime_root.find_ttnn()) is not None,
+    reason="the real kernel compiler is installed, so nothing is missing",
+)
+
+
+@needs_stand_in
+def test_vendor_tests_are_skipped_with_the_name_of_the_missing_package(tmp_path):
+    result = run_vendor_test_without_programs(tmp_path, TT_REQUIRE_VENDOR="0")
+    assert result.returncode == 0
+    missing = "ttnn" if runtime_root.find_ttnn() is None else "binutils-riscv64-unknown-elf"
+    assert "1 skipped" in result.stdout and f"needs the package {missing}" in result.stdout
+
+
+@needs_stand_in
+def test_skipped_vendor_tests_fail_where_they_are_required(tmp_path):
+    result = run_vendor_test_without_programs(tmp_path, TT_REQUIRE_VENDOR="1")
+    assert result.returncode == 1
+    assert "TT_REQUIRE_VENDOR=1 allows no skip" in result.stdout

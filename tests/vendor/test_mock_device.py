@@ -139,7 +139,7 @@ def test_real_kernel_compiler_is_used_where_there_is_one(fake_package):
 
 
 def test_missing_binutils_are_named_by_their_package(fake_package, monkeypatch):
-    monkeypatch.setattr(runtime_root, "_real_toolchain", lambda package: None)
+    monkeypatch.setattr(runtime_root, "find_toolchain", lambda package: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(runtime_root.MockUnavailable, match="binutils-riscv64-unknown-elf"):
         runtime_root.prepare("N150")
@@ -148,4 +148,17 @@ def test_missing_binutils_are_named_by_their_package(fake_package, monkeypatch):
 def test_missing_ttnn_is_named(monkeypatch):
     monkeypatch.setattr(runtime_root, "find_ttnn", lambda: None)
     with pytest.raises(runtime_root.MockUnavailable, match="ttnn .*3.10 and 3.12"):
+        runtime_root.prepare("N150")
+
+
+def test_folder_that_cannot_be_written_is_named(fake_package, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(runtime_root, "GENERATED", tmp_path / "file")
+    with pytest.raises(runtime_root.MockUnavailable, match=f"cannot be made in {tmp_path / 'file'}"):
+        runtime_root.prepare("N150")
+
+
+def test_path_with_blanks_is_refused(fake_package, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime_root, "GENERATED", tmp_path / "a b")
+    with pytest.raises(runtime_root.MockUnavailable, match="path with blanks: .*a b"):
         runtime_root.prepare("N150")

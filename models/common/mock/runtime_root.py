@@ -34,22 +34,21 @@ def prepare(mesh_name: str) -> dict:
     """Builds what a mock cluster of `mesh_name` (N150, N300, T3K, TG) needs, once, and returns its environment.
 
     The variables must be in `os.environ` before the vendor's `ttnn` is imported. Values that the user
-    set for the log level and for backtraces are kept. Safe when two processes call it at once.
+    set for log levels and for backtraces are kept. Safe when two processes call it at once.
 
-    Raises MockUnavailable if `ttnn` or the RISC-V binutils are not installed.
+    Raises MockUnavailable if `ttnn` or the RISC-V binutils are not installed, or if their folder cannot be
+    used.
     """
     missing = missing_package()
     if missing is not None:
         raise MockUnavailable(f"The mock device needs the package {missing}")
-    package = find_ttnn()
-    toolchain = _real_toolchain(package)
-    home = GENERATED / _key(package, toolchain)
-    _build_once(home / "runtime", lambda directory: _fill_runtime_root(directory, package, toolchain))
-    descriptor = home / f"{mesh_name}.yaml"
-    _build_once(descriptor, lambda path: write_cluster_descriptor(mesh_name, path))
-    for folder in ("kernels", "logs"):
-        (home / folder).mkdir(exist_ok=True)
-    preferences = {"TT_METAL_LOGGER_LEVEL": "fatal", "TT_METAL_DISABLE_BACKTRACE": "1"}
+    if re.search(r"\s", str(GENERATED)):
+        raise MockUnavailable(f"The vendor's ttnn runs no compiler from a path with blanks: {GENERATED}")
+    try:
+        home, descriptor = _build(find_ttnn(), mesh_name)
+    except OSError as error:
+        raise MockUnavailable(f"The mock device's files cannot be made in {GENERATED}: {error}") from error
+    preferences = {"TT_METAL_LOGGER_LEVEL": "fatal", "TT_METAL_DISABLE_BACKTRACE": "1", "LOGURU_LEVEL": "INFO"}
     return {
         "TT_METAL_MOCK_CLUSTER_DESC_PATH": str(descriptor),
         "TT_METAL_RUNTIME_ROOT": str(home / "runtime"),
@@ -65,7 +64,7 @@ def missing_package() -> Optional[str]:
     if package is None:
         return "ttnn (Python wheels for CPython 3.10 and 3.12 on Linux x86-64)"
     binutils = all(shutil.which(program) for program in (_ASSEMBLER, _LINKER))
-    if not binutils and _real_toolchain(package) is None:
+    if not binutils and find_toolchain(package) is None:
         return f"binutils-riscv64-unknown-elf (for {_ASSEMBLER} and {_LINKER})"
     return None
 
@@ -79,12 +78,24 @@ def find_ttnn() -> Optional[Path]:
     return Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
 
 
-def _real_toolchain(package: Path) -> Optional[Path]:
+def find_toolchain(package: Path) -> Optional[Path]:
     """The folder of the vendor's kernel compiler, where one is installed; None otherwise."""
     for toolchain in (package / "runtime" / "sfpi", Path("/opt/tenstorrent/sfpi")):
         if (toolchain / "compiler" / "bin" / _COMPILER).exists():
             return toolchain
     return None
+
+
+def _build(package: Path, mesh_name: str) -> tuple:
+    """Returns the folder that holds everything for `package`, and the cluster descriptor in it."""
+    toolchain = find_toolchain(package)
+    home = GENERATED / _key(package, toolchain)
+    _build_once(home / "runtime", lambda directory: _fill_runtime_root(directory, package, toolchain))
+    descriptor = home / f"{mesh_name}.yaml"
+    _build_once(descriptor, lambda path: write_cluster_descriptor(mesh_name, path))
+    for folder in ("kernels", "logs"):
+        (home / folder).mkdir(exist_ok=True)
+    return home, descriptor
 
 
 def _key(package: Path, toolchain: Optional[Path]) -> str:
