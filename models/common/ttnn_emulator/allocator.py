@@ -1,0 +1,112 @@
+"""Buffers on a mesh, and the count of bytes that each bank holds.
+
+A tensor on a mesh takes the same bytes in the same bank of every chip, so one count serves all chips.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .dtypes import BufferType
+from .memory import DRAM_BANK_BYTES, DRAM_BANKS, DRAM_BASE, L1_BANK_BYTES, L1_BANKS, L1_END
+from .shapes import round_up
+
+_TRACE_ALIGNMENT = 4096
+
+
+@dataclass(frozen=True)
+class MemoryView:
+    """What one kind of memory of a device holds, in bytes per bank."""
+
+    num_banks: int
+    total_bytes_per_bank: int
+    total_bytes_allocated_per_bank: int
+    total_bytes_free_per_bank: int
+    largest_contiguous_bytes_free_per_bank: int
+
+
+class Allocator:
+    """Counts allocated bytes per bank; `peak` keeps the highest count of each kind of memory."""
+
+    def __init__(self, l1_small_size: int, trace_region_size: int, worker_l1_size: int):
+        trace = round_up(math.ceil(trace_region_size / DRAM_BANKS), _TRACE_ALIGNMENT)
+        l1 = worker_l1_size or L1_BANK_BYTES
+        if not 0 <= l1_small_size < l1 <= L1_BANK_BYTES:
+            raise ValueError(f"l1_small_size {l1_small_size} and worker_l1_size {l1} must fit in {L1_BANK_BYTES} B")
+        self.banks = {
+            BufferType.DRAM: DRAM_BANKS,
+            BufferType.L1: L1_BANKS,
+            BufferType.L1_SMALL: L1_BANKS if l1_small_size else 0,
+            BufferType.TRACE: DRAM_BANKS,
+        }
+        self.capacity = {
+            BufferType.DRAM: DRAM_BANK_BYTES - trace,
+            BufferType.L1: l1 - l1_small_size,
+            BufferType.L1_SMALL: l1_small_size,
+            BufferType.TRACE: trace,
+        }
+        self.used = dict.fromkeys(self.capacity, 0)
+        self.peak = dict.fromkeys(self.capacity, 0)
+        self.parent = None
+        self.children = []
+
+    @classmethod
+    def of_submesh(cls, parent: "Allocator") -> "Allocator":
+        """An allocator for some of `parent`'s chips: each sees what the other holds in their common banks."""
+        child = cls(0, 0, 0)
+        child.banks, child.capacity, child.parent = parent.banks, parent.capacity, parent
+        parent.children.append(child)
+        return child
+
+    def total(self, buffer_type: BufferType) -> int:
+        """Bytes that a bank holds for this mesh, for meshes it is part of and for its submeshes."""
+        used, parent = self.used[buffer_type], self.parent
+        while parent is not None:
+            used += parent.used[buffer_type]
+            parent = parent.parent
+        return used + max((child.held(buffer_type) for child in self.children), default=0)
+
+    def held(self, buffer_type: BufferType) -> int:
+        return self.used[buffer_type] + max((child.held(buffer_type) for child in self.children), default=0)
+
+    def take(self, buffer_type: BufferType, bank_bytes: int) -> None:
+        used = self.used[buffer_type] if self.parent is None and not self.children else self.total(buffer_type)
+        free = self.capacity[buffer_type] - used
+        if bank_bytes > free:
+            banks = self.banks[buffer_type]
+            raise RuntimeError(
+                f"Out of Memory: Not enough space to allocate {bank_bytes * banks} B {buffer_type.name} buffer "
+                f"across {banks} banks, where each bank needs to store {bank_bytes} B, but bank size is "
+                f"{self.capacity[buffer_type]} B (allocated: {used} B, free: {free} B)"
+            )
+        self.used[buffer_type] += bank_bytes
+        if used + bank_bytes > self.peak[buffer_type]:
+            self.peak[buffer_type] = used + bank_bytes
+
+    def view(self, buffer_type: BufferType) -> MemoryView:
+        used, capacity = self.total(buffer_type), self.capacity[buffer_type]
+        return MemoryView(self.banks[buffer_type], capacity, used, capacity - used, capacity - used)
+
+    def base_address(self, buffer_type: BufferType) -> int:
+        if buffer_type is BufferType.DRAM:
+            return DRAM_BASE
+        return L1_END - self.capacity[BufferType.L1] - self.capacity[BufferType.L1_SMALL]
+
+
+class Buffer:
+    """Bytes of one tensor in every bank. Given back by `free`, or when nothing refers to it any more."""
+
+    __slots__ = ("allocator", "buffer_type", "bank_bytes", "address", "allocated", "__weakref__")
+
+    def __init__(self, allocator: Allocator, buffer_type: BufferType, bank_bytes: int):
+        self.allocated = False
+        allocator.take(buffer_type, bank_bytes)
+        self.allocator, self.buffer_type, self.bank_bytes = allocator, buffer_type, bank_bytes
+        self.address = allocator.base_address(buffer_type) + allocator.used[buffer_type] - bank_bytes
+        self.allocated = True
+
+    def free(self) -> None:
+        if self.allocated:
+            self.allocated = False
+            self.allocator.used[self.buffer_type] -= self.bank_bytes
+
+    __del__ = free

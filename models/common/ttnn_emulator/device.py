@@ -1,0 +1,279 @@
+"""Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
+
+from contextlib import contextmanager
+
+from .allocator import Allocator
+from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid
+from .dtypes import Arch, BufferType, DispatchCoreAxis, DispatchCoreType, FabricConfig
+from .memory import DRAM_ALIGNMENT, DRAM_BANKS, L1_ALIGNMENT
+from .shapes import MeshCoordinate, MeshShape
+
+MAX_DEVICES = 32
+DEFAULT_L1_SMALL_SIZE = 0
+DEFAULT_TRACE_REGION_SIZE = 0
+DEFAULT_WORKER_L1_SIZE = 0
+
+# The vendor's figure: L1 with the smallest possible reservation, more than what a mesh gets by default.
+_MAX_WORKER_L1_BYTES = 1_463_968
+
+_open_meshes = []
+_fabric_config = FabricConfig.DISABLED
+_shape_only = False
+
+
+class DispatchCoreConfig:
+    """Which cores send commands. The emulator has no dispatch; both kinds leave the same 8x8 compute grid."""
+
+    def __init__(self, type: DispatchCoreType = None, axis: DispatchCoreAxis = None, fabric_tensix_config=None):
+        self.type = DispatchCoreType.WORKER if type is None else type
+        self.axis = DispatchCoreAxis.ROW if axis is None else axis
+        if not isinstance(self.type, DispatchCoreType) or not isinstance(self.axis, DispatchCoreAxis):
+            raise TypeError(f"DispatchCoreConfig: got type {type!r} and axis {axis!r}")
+        if fabric_tensix_config is not None:
+            raise ValueError("DispatchCoreConfig: the emulator has no fabric tensix config; pass None")
+
+
+class MeshDevice:
+    """Rows and columns of chips that one op call runs on. Use `open_mesh_device`."""
+
+    def __init__(self, shape: MeshShape, device_ids: list, allocator: Allocator, shape_only: bool, parent=None):
+        self.shape = shape
+        self.allocator = allocator
+        self.shape_only = shape_only
+        self.num_devices = shape.mesh_size()
+        self.capture = None
+        self.traces = {}
+        self._device_ids = device_ids
+        self._parent = parent
+        self._submeshes = []
+        self._open = True
+
+    @property
+    def core_grid(self) -> CoreGrid:
+        return CoreGrid(x=GRID_X, y=GRID_Y)
+
+    def arch(self) -> Arch:
+        return Arch.WORMHOLE_B0
+
+    def id(self) -> int:
+        return self._device_ids[0]
+
+    def compute_with_storage_grid_size(self) -> CoreCoord:
+        return CoreCoord(GRID_X, GRID_Y)
+
+    def dram_grid_size(self) -> CoreCoord:
+        return CoreCoord(DRAM_BANKS, 1)
+
+    def get_num_devices(self) -> int:
+        return self.num_devices
+
+    def get_device_ids(self) -> list:
+        return list(self._device_ids)
+
+    def get_device_id(self, coordinate: MeshCoordinate) -> int:
+        row, column = coordinate
+        if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
+            raise RuntimeError(f"get_device_id: {coordinate} is outside {self.shape}")
+        return self._device_ids[row * self.shape[1] + column]
+
+    def enable_program_cache(self) -> None:
+        """Nothing to do: there are no programs."""
+
+    def clear_program_cache(self) -> None:
+        """Nothing to do: there are no programs."""
+
+    def num_program_cache_entries(self) -> int:
+        return 0
+
+    def reshape(self, new_shape: MeshShape) -> None:
+        """Gives the same chips other rows and columns."""
+        if new_shape.mesh_size() != self.num_devices:
+            raise RuntimeError(f"MeshDevice.reshape: {self.shape} and {new_shape} differ in number of devices")
+        self.shape = MeshShape(*new_shape)
+
+    def create_submeshes(self, submesh_shape: MeshShape) -> list:
+        """Divides the mesh into submeshes of `submesh_shape`, in row-major order."""
+        rows, columns = submesh_shape
+        if self.shape[0] % rows or self.shape[1] % columns:
+            raise RuntimeError(f"create_submeshes: {submesh_shape} does not divide {self.shape}")
+        return [
+            self.create_submesh(submesh_shape, MeshCoordinate(row, column))
+            for row in range(0, self.shape[0], rows)
+            for column in range(0, self.shape[1], columns)
+        ]
+
+    def create_submesh(self, submesh_shape: MeshShape, offset: MeshCoordinate = None) -> "MeshDevice":
+        """The submesh of `submesh_shape` whose first chip is at `offset` (row, column)."""
+        top, left = (0, 0) if offset is None else offset
+        rows, columns = submesh_shape
+        if top + rows > self.shape[0] or left + columns > self.shape[1]:
+            raise RuntimeError(f"create_submesh: {submesh_shape} at {offset} is outside {self.shape}")
+        ids = [
+            self._device_ids[row * self.shape[1] + column]
+            for row in range(top, top + rows)
+            for column in range(left, left + columns)
+        ]
+        allocator = Allocator.of_submesh(self.allocator)
+        submesh = MeshDevice(MeshShape(rows, columns), ids, allocator, self.shape_only, parent=self)
+        self._submeshes.append(submesh)
+        return submesh
+
+    def get_submeshes(self) -> list:
+        return list(self._submeshes)
+
+    def _close(self) -> None:
+        for submesh in self._submeshes:
+            submesh._close()
+        self.traces.clear()
+        self._open = False
+
+    def __repr__(self):
+        rows, columns = self.shape
+        return f"MeshDevice({rows}x{columns} grid, {self.num_devices} devices)"
+
+
+Device = MeshDevice
+
+
+def open_mesh_device(
+    mesh_shape: MeshShape = None,
+    l1_small_size: int = DEFAULT_L1_SMALL_SIZE,
+    trace_region_size: int = DEFAULT_TRACE_REGION_SIZE,
+    num_command_queues: int = 1,
+    dispatch_core_config: DispatchCoreConfig = None,
+    offset: MeshCoordinate = None,
+    physical_device_ids: list = (),
+    worker_l1_size: int = DEFAULT_WORKER_L1_SIZE,
+) -> MeshDevice:
+    """Opens an emulated mesh of at most 32 chips. Sizes in bytes, as the vendor's function takes them.
+
+    RuntimeError for a larger mesh, or for more than one chip without a fabric (`set_fabric_config` first).
+    """
+    shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
+    if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
+        raise RuntimeError(f"open_mesh_device: {shape} is not a mesh of rows and columns of at most {MAX_DEVICES} devices")
+    if num_command_queues not in (1, 2):
+        raise RuntimeError(f"open_mesh_device: num_command_queues must be 1 or 2, got {num_command_queues}")
+    if offset is not None and tuple(offset) != (0, 0):
+        raise RuntimeError(f"open_mesh_device: the emulator opens meshes at offset (0, 0) only, got {offset}")
+    ids = list(physical_device_ids) or list(range(shape.mesh_size()))
+    if len(ids) != shape.mesh_size():
+        raise RuntimeError(f"open_mesh_device: {len(ids)} physical_device_ids for {shape}")
+    allocator = Allocator(l1_small_size, trace_region_size, worker_l1_size)
+    mesh = MeshDevice(shape, ids, allocator, _shape_only)
+    _open_meshes.append(mesh)
+    return mesh
+
+
+def close_mesh_device(mesh_device: MeshDevice) -> None:
+    """Closes the mesh and its submeshes. Its tensors must not be used afterwards."""
+    mesh_device._close()
+    if mesh_device in _open_meshes:
+        _open_meshes.remove(mesh_device)
+
+
+@contextmanager
+def create_mesh_device(*args, **kwargs):
+    """`open_mesh_device` as a context manager."""
+    mesh = open_mesh_device(*args, **kwargs)
+    try:
+        yield mesh
+    finally:
+        close_mesh_device(mesh)
+
+
+def open_device(
+    *,
+    device_id: int,
+    l1_small_size: int = DEFAULT_L1_SMALL_SIZE,
+    trace_region_size: int = DEFAULT_TRACE_REGION_SIZE,
+    dispatch_core_config: DispatchCoreConfig = None,
+    worker_l1_size: int = DEFAULT_WORKER_L1_SIZE,
+) -> MeshDevice:
+    """Opens a 1x1 mesh."""
+    return open_mesh_device(
+        MeshShape(1, 1),
+        l1_small_size,
+        trace_region_size,
+        dispatch_core_config=dispatch_core_config,
+        physical_device_ids=[device_id],
+        worker_l1_size=worker_l1_size,
+    )
+
+
+close_device = close_mesh_device
+
+
+@contextmanager
+def manage_device(device_id: int):
+    """`open_device` as a context manager."""
+    device = open_device(device_id=device_id)
+    try:
+        yield device
+    finally:
+        close_device(device)
+
+
+@contextmanager
+def shape_only():
+    """Meshes opened inside have no values: every tensor is torch `meta` storage, and ops work on shapes.
+
+    Validation and memory accounting go on as usual, so that a full-size model can be laid out in seconds.
+    """
+    global _shape_only
+    before, _shape_only = _shape_only, True
+    try:
+        yield
+    finally:
+        _shape_only = before
+
+
+def set_fabric_config(config: FabricConfig) -> None:
+    """Chooses the links between chips. It must be set while no mesh is open."""
+    global _fabric_config
+    if not isinstance(config, FabricConfig):
+        raise TypeError(f"set_fabric_config: expected a FabricConfig, got {config!r}")
+    _fabric_config = config
+
+
+def get_fabric_config() -> FabricConfig:
+    return _fabric_config
+
+
+def synchronize_device(device: MeshDevice, cq_id: int = None, sub_device_ids: list = ()) -> None:
+    """Nothing to wait for: every op is finished when its call returns."""
+    device.get_num_devices()
+
+
+def get_num_devices() -> int:
+    """How many chips a mesh may have."""
+    return MAX_DEVICES
+
+
+GetNumAvailableDevices = get_num_devices
+
+
+def get_device_ids() -> list:
+    return list(range(MAX_DEVICES))
+
+
+def get_memory_view(device: MeshDevice, buffer_type: BufferType):
+    """Bytes per bank of one kind of memory: total, allocated, free; and the number of banks."""
+    return device.allocator.view(buffer_type)
+
+
+def get_allocator_base_address(device: MeshDevice, buffer_type: BufferType) -> int:
+    return device.allocator.base_address(buffer_type)
+
+
+def get_dram_alignment() -> int:
+    return DRAM_ALIGNMENT
+
+
+def get_l1_alignment() -> int:
+    return L1_ALIGNMENT
+
+
+def get_max_worker_l1_unreserved_size() -> int:
+    return _MAX_WORKER_L1_BYTES
+

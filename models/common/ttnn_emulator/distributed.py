@@ -1,0 +1,135 @@
+"""How torch tensors are spread over a mesh, and put together again."""
+
+import torch
+
+from .device import MeshDevice
+from .shapes import MeshShape
+from .tensor import Replicated, Storage, Tensor, TensorSpec
+
+
+class PlacementReplicate:
+    """Along this mesh axis every device gets the same."""
+
+    def __repr__(self):
+        return "PlacementReplicate()"
+
+
+class PlacementShard:
+    """Along this mesh axis the tensor's dimension `dim` is divided."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def __repr__(self):
+        return f"PlacementShard({self.dim})"
+
+
+class CppTensorToMesh:
+    """Divides a torch tensor into one part per device. Made by the mapper functions of this module."""
+
+    def __init__(self, mesh_device: MeshDevice, mesh_shape: MeshShape, placements):
+        if mesh_shape.mesh_size() > mesh_device.num_devices:
+            raise RuntimeError(f"mesh mapper: {mesh_shape} is larger than {mesh_device}")
+        self.mesh_device, self.mesh_shape, self.placements = mesh_device, mesh_shape, tuple(placements)
+
+    def split(self, tensor: torch.Tensor):
+        """One part per device in row-major order; parts that are equal by construction are one object."""
+        parts = {(): tensor}
+        for axis, (placement, count) in enumerate(zip(self.placements, self.mesh_shape)):
+            divided = {}
+            for place, part in parts.items():
+                if isinstance(placement, PlacementReplicate):
+                    pieces = [part] * count
+                else:
+                    pieces = _divide(part, placement.dim, count)
+                divided.update({(*place, index): piece for index, piece in enumerate(pieces)})
+            parts = divided
+        owned = {id(part): part.contiguous() if part.is_contiguous() else part.clone() for part in parts.values()}
+        shards = [owned[id(part)] for part in parts.values()]
+        return Replicated(shards) if len(owned) == 1 else shards
+
+
+def _divide(tensor, dim, count):
+    if not -tensor.dim() <= dim < tensor.dim():
+        raise RuntimeError(f"mesh mapper: dimension {dim} is not in a tensor of shape {list(tensor.shape)}")
+    if tensor.shape[dim] % count:
+        raise RuntimeError(f"mesh mapper: dimension {dim} of {list(tensor.shape)} does not divide into {count} devices")
+    return tensor.chunk(count, dim) if count > 1 else [tensor]
+
+
+class CppMeshToTensor:
+    """Puts the devices' tensors together. Made by the composer functions of this module."""
+
+    def __init__(self, mesh_device: MeshDevice, mesh_shape: MeshShape, dims):
+        self.mesh_device, self.mesh_shape, self.dims = mesh_device, mesh_shape, tuple(dims)
+
+    def join(self, shards) -> torch.Tensor:
+        """Concatenates along the last mesh axis first."""
+        shards = list(shards)
+        if len(shards) != self.mesh_shape.mesh_size():
+            raise RuntimeError(f"mesh composer: {self.mesh_shape} does not fit a tensor of {len(shards)} shards")
+        for count, dim in reversed(list(zip(self.mesh_shape, self.dims))):
+            shards = [torch.cat(shards[start : start + count], dim) for start in range(0, len(shards), count)]
+        return shards[0]
+
+
+class ReplicateTensorToMeshWrapper:
+    """A mapper that replicates, told apart from others as the vendor's is."""
+
+    def __init__(self, mapper: CppTensorToMesh):
+        self._mapper = mapper
+
+    def unwrap(self) -> CppTensorToMesh:
+        return self._mapper
+
+
+def ReplicateTensorToMesh(mesh_device: MeshDevice) -> ReplicateTensorToMeshWrapper:
+    """Every device gets the whole tensor."""
+    return ReplicateTensorToMeshWrapper(
+        CppTensorToMesh(mesh_device, MeshShape(mesh_device.num_devices), [PlacementReplicate()])
+    )
+
+
+def ShardTensorToMesh(mesh_device: MeshDevice, dim: int) -> CppTensorToMesh:
+    """The tensor's dimension `dim` is divided over all devices in row-major order."""
+    return CppTensorToMesh(mesh_device, MeshShape(mesh_device.num_devices), [PlacementShard(dim)])
+
+
+def ShardTensor2dMesh(mesh_device: MeshDevice, mesh_shape, dims) -> CppTensorToMesh:
+    """`dims[0]` is divided over the mesh's rows, `dims[1]` over its columns; None replicates."""
+    placements = [PlacementReplicate() if dim is None else PlacementShard(dim) for dim in dims]
+    return CppTensorToMesh(mesh_device, MeshShape(*mesh_shape), placements)
+
+
+def ConcatMeshToTensor(mesh_device: MeshDevice, dim: int) -> CppMeshToTensor:
+    """Concatenates all devices' tensors along `dim`."""
+    return CppMeshToTensor(mesh_device, MeshShape(mesh_device.num_devices), [dim])
+
+
+def ConcatMesh2dToTensor(mesh_device: MeshDevice, mesh_shape, dims) -> CppMeshToTensor:
+    """Concatenates rows of devices along `dims[0]` and columns along `dims[1]`; the two must differ."""
+    if dims[0] == dims[1]:
+        raise RuntimeError(f"ConcatMesh2dToTensor: the two dimensions must differ, got {tuple(dims)}")
+    return CppMeshToTensor(mesh_device, MeshShape(*mesh_shape), dims)
+
+
+def get_device_tensors(tensor: Tensor) -> list:
+    """One tensor per device. Those of a device tensor share its buffer and values."""
+    return [_part(tensor, shard) for shard in tensor.shards]
+
+
+def _part(tensor, shard):
+    tensor.storage.aliased = True
+    storage = Storage(Replicated((shard,)), aliased=True)
+    storage.pending = tensor.storage.pending
+    return Tensor(tensor.spec, storage, tensor._device, tensor._buffer)
+
+
+def from_host_shards(tensors, mesh_shape: MeshShape) -> Tensor:
+    """A host tensor made of one host tensor per device, all alike in shape, dtype and layout."""
+    first = tensors[0]
+    if any(tensor._device is not None for tensor in tensors):
+        raise RuntimeError("from_host_shards: all tensors must be on the host")
+    if len(tensors) != mesh_shape.mesh_size() or any(tensor.spec != first.spec for tensor in tensors):
+        raise RuntimeError(f"from_host_shards: needs {mesh_shape.mesh_size()} tensors of one spec")
+    return Tensor(first.spec, Storage([tensor.shards[0] for tensor in tensors], aliased=True))

@@ -1,0 +1,70 @@
+"""Tensors in files: a safetensors file with the shards, and what else makes the tensor in its metadata.
+
+A file holds one host tensor: one entry per different shard, in the dtype's storage.
+"""
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..dtypes import DataType, Layout
+from ..op import op
+from ..tensor import Replicated, Storage, Tensor, TensorSpec
+from .creation import from_device, to_device
+
+_FORMAT = "ttnn-emulator-1"
+
+
+@op("ttnn.dump_tensor")
+def dump_tensor(file_name, tensor: Tensor) -> None:
+    """Writes a tensor, with the shards of all devices, to a `.tensorbin` file.
+
+    The file is the emulator's own format, not the vendor's. Memory config is not kept.
+    """
+    path = _checked("dump_tensor", file_name)
+    shards = from_device(tensor).shards
+    names = {}
+    for shard in shards:
+        names.setdefault(id(shard), f"shard_{len(names)}")
+    facts = {
+        "format": _FORMAT,
+        "dtype": tensor.dtype.name,
+        "layout": tensor.layout.name,
+        "shards": json.dumps([names[id(shard)] for shard in shards]),
+    }
+    save_file({names[id(shard)]: shard.contiguous() for shard in shards}, str(path), metadata=facts)
+
+
+@op("ttnn.load_tensor")
+def load_tensor(file_name, *, device=None) -> Tensor:
+    """Reads a tensor that `dump_tensor` wrote; onto the mesh (DRAM, interleaved) if `device` is given.
+
+    RuntimeError if the file is missing, truncated or not the emulator's.
+    """
+    path = _checked("load_tensor", file_name)
+    if not path.is_file():
+        raise RuntimeError(f"load_tensor: {path} does not exist or is not a file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            facts = file.metadata() or {}
+            if facts.get("format") != _FORMAT:
+                raise RuntimeError(f"load_tensor: {path} is not a tensor file of the emulator ({_FORMAT})")
+            stored = {name: file.get_tensor(name) for name in file.keys()}
+    except RuntimeError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"load_tensor: {path} cannot be read: {error}") from error
+    shards = [stored[name] for name in json.loads(facts["shards"])]
+    shards = Replicated(shards) if len(stored) == 1 else shards
+    spec = TensorSpec(tuple(shards[0].shape), DataType[facts["dtype"]], Layout[facts["layout"]])
+    tensor = Tensor(spec, Storage(shards))
+    return tensor if device is None else to_device(tensor, device)
+
+
+def _checked(name, file_name) -> Path:
+    path = Path(file_name)
+    if path.suffix != ".tensorbin":
+        raise RuntimeError(f"{name}: {path} must have the extension .tensorbin")
+    return path

@@ -1,0 +1,168 @@
+"""Tensors on the host and on a mesh of devices."""
+
+import torch
+
+from .allocator import Buffer
+from .dtypes import DataType, Layout, StorageType, element_size, storage_dtype, tile_size
+from .memory import DRAM_MEMORY_CONFIG, MemoryConfig, plan
+from .shapes import Shape, volume
+
+
+class TensorSpec:
+    """Everything about a tensor but its values: logical shape, dtype, layout, memory config, padded shape.
+
+    `padded_shape` follows from the rest unless given. RuntimeError where a card could not lay it out so.
+    """
+
+    __slots__ = ("shape", "dtype", "layout", "memory_config", "padded_shape", "bank_bytes")
+
+    def __init__(self, shape, dtype: DataType, layout: Layout, memory_config: MemoryConfig = None, padded_shape=None):
+        self.shape = shape if type(shape) is Shape else Shape(shape)
+        self.dtype = dtype
+        self.layout = layout
+        self.memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
+        planned, self.bank_bytes = plan(self.shape, dtype, layout, self.memory_config)
+        if padded_shape is None:
+            self.padded_shape = planned
+        else:
+            self.padded_shape = Shape(padded_shape)
+            _, self.bank_bytes = plan(self.padded_shape, dtype, layout, self.memory_config)
+
+    def __eq__(self, other):
+        return isinstance(other, TensorSpec) and all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("shape", "dtype", "layout", "memory_config", "padded_shape")
+        )
+
+    __hash__ = None
+
+    def __repr__(self):
+        return f"TensorSpec({list(self.shape)}, {self.dtype.name}, {self.layout.name}, {self.memory_config})"
+
+
+class Replicated(tuple):
+    """Shards that are one object on every device."""
+
+    __slots__ = ()
+
+
+class Storage:
+    """The values: one torch tensor of the logical shape per device, the same object where devices agree.
+
+    `aliased` says that another tensor may use the same torch storage; an in-place op then copies first.
+    `pending` says that the values come from a captured trace that has not run yet; they are meta till then.
+    """
+
+    __slots__ = ("shards", "aliased", "pending")
+
+    def __init__(self, shards, aliased=False):
+        self.shards = shards
+        self.aliased = aliased
+        self.pending = False
+
+    def drop(self) -> None:
+        """Lets go of the values."""
+        self.shards = ()
+
+
+class Tensor:
+    """A tensor on the host (no device) or on every device of a mesh."""
+
+    __slots__ = ("shape", "padded_shape", "dtype", "layout", "_memory_config", "_device", "_buffer", "storage", "__weakref__")
+
+    def __init__(self, spec: TensorSpec, storage: Storage, device=None, buffer: Buffer = None):
+        self.shape = spec.shape
+        self.padded_shape = spec.padded_shape
+        self.dtype = spec.dtype
+        self.layout = spec.layout
+        self._memory_config = spec.memory_config
+        self._device = device
+        self._buffer = buffer
+        self.storage = storage
+
+    @property
+    def shards(self):
+        """One torch tensor per device, of the logical shape: a list, or a Replicated tuple of one object. RuntimeError if the tensor was deallocated."""
+        if self._buffer is not None and not self._buffer.allocated:
+            raise RuntimeError(f"{self._describe()} is not allocated: it was deallocated before this use")
+        return self.storage.shards
+
+    @shards.setter
+    def shards(self, shards):
+        self.storage.shards = shards
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.shape, self.dtype, self.layout, self._memory_config, self.padded_shape)
+
+    def memory_config(self) -> MemoryConfig:
+        return self._memory_config
+
+    def device(self):
+        """The mesh that holds the tensor; None for a host tensor and after deallocation."""
+        return self._device if self.is_allocated() else None
+
+    def devices(self) -> list:
+        return [] if self._device is None else [self._device]
+
+    def storage_type(self) -> StorageType:
+        return StorageType.HOST if self._device is None else StorageType.DEVICE
+
+    def is_allocated(self) -> bool:
+        return self._buffer is None or self._buffer.allocated
+
+    def is_sharded(self) -> bool:
+        return self._device is not None and self._memory_config.is_sharded()
+
+    def get_dtype(self) -> DataType:
+        return self.dtype
+
+    def get_layout(self) -> Layout:
+        return self.layout
+
+    def element_size(self) -> int:
+        return element_size(self.dtype)
+
+    def volume(self) -> int:
+        """Number of elements, padding included."""
+        return volume(self.padded_shape)
+
+    def logical_volume(self) -> int:
+        return volume(self.shape)
+
+    def buffer_address(self) -> int:
+        """A number inside the memory's address range. It is not where a card would put the buffer."""
+        if self._buffer is None or not self._buffer.allocated:
+            raise RuntimeError(f"buffer_address: {self._describe()} is not allocated on a device")
+        return self._buffer.address
+
+    def buffer_num_pages(self) -> int:
+        width = self.padded_shape[-1] if len(self.padded_shape) else 1
+        page_elements = 1024 if self.layout is Layout.TILE else max(width, 1)
+        return self.volume() // page_elements
+
+    def buffer_page_size(self) -> int:
+        if self.layout is Layout.TILE:
+            return tile_size(self.dtype)
+        return self.padded_shape[-1] * element_size(self.dtype)
+
+    def deallocate(self, force: bool = True) -> None:
+        """Gives back the buffer and the values. The tensor, and views of it, must not be read afterwards."""
+        if self._buffer is not None and self._buffer.allocated:
+            self._buffer.free()
+            self.storage = Storage(())
+
+    def _describe(self) -> str:
+        return f"tensor {list(self.shape)} {self.dtype.name} {self.layout.name}"
+
+    def __repr__(self):
+        state = "on host" if self._device is None else ("on device" if self.is_allocated() else "deallocated")
+        return (
+            f"ttnn.Tensor(shape={self.shape}, dtype={self.dtype}, layout={self.layout}, "
+            f"memory_config={self._memory_config}, {state})"
+        )
+
+
+def meta_shards(shape, dtype: DataType, count: int) -> Replicated:
+    """Shards without values."""
+    return Replicated((torch.empty(tuple(shape), dtype=storage_dtype(dtype), device="meta"),) * count)
