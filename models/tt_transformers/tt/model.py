@@ -25,7 +25,7 @@ class Transformer:
         self.args = args
         self.mesh_device = args.mesh_device
         ccl = make_ccl(args.mesh_device)
-        weights = Weights(args.mesh_device, state_dict, args.weight_cache)
+        self.weights = weights = Weights(args.mesh_device, state_dict, args.weight_cache)
         self.rotary = RotaryEmbedding(
             args.arch.rope, args.max_seq_len, args.max_batch_size, args.chip, args.mesh_device
         )
@@ -81,3 +81,10 @@ class Transformer:
         """Device logits -> torch float32 [rows, vocab_size], the devices' columns side by side, padding cut off."""
         host = ttnn.to_torch(logits, mesh_composer=ttnn.ConcatMeshToTensor(self.mesh_device, dim=3))
         return host[0, 0, :, : self.args.arch.vocab_size].float()
+
+    def deallocate(self) -> None:
+        """Frees weights, tables and caches; the model cannot be used afterwards."""
+        self.weights.deallocate()
+        self.rotary.deallocate()
+        for kv_cache in self.kv_caches:
+            kv_cache.deallocate()

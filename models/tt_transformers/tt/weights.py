@@ -18,6 +18,7 @@ class Weights:
         self.state_dict = state_dict
         self.cache = cache
         self.num_devices = mesh_device.get_num_devices()
+        self._tensors = []
 
     def column_parallel(self, name: str, config: LinearConfig):
         """Output features split over the devices: [1, 1, k, n] each."""
@@ -80,4 +81,11 @@ class Weights:
         )
 
     def _tensor(self, name, make, **placement):
-        return self.cache.tensor(name, lambda: make()[None, None], device=self.mesh_device, **placement)
+        tensor = self.cache.tensor(name, lambda: make()[None, None], device=self.mesh_device, **placement)
+        self._tensors.append(tensor)
+        return tensor
+
+    def deallocate(self) -> None:
+        """Frees every tensor that was given out."""
+        while self._tensors:
+            ttnn.deallocate(self._tensors.pop())

@@ -1,0 +1,20 @@
+"""Pearson correlation, the usual measure of how well a computed tensor follows its reference."""
+
+import torch
+
+
+def pcc(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Pearson correlation coefficient of all elements of two tensors of one shape, computed in float64.
+
+    Equal constant tensors have 1.0. Raises ValueError for shapes that differ, or if a value is not finite: a
+    correlation would hide either.
+    """
+    if actual.shape != expected.shape:
+        raise ValueError(f"shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}")
+    actual, expected = actual.double().flatten(), expected.double().flatten()
+    if not (actual.isfinite().all() and expected.isfinite().all()):
+        raise ValueError("a value is not finite")
+    if torch.equal(actual, expected):
+        return 1.0
+    actual, expected = actual - actual.mean(), expected - expected.mean()
+    return float(actual @ expected / (actual.norm() * expected.norm()))

@@ -1,0 +1,242 @@
+"""Every module against Hugging Face's, at the widths of Phi-3-mini, on each mesh and in each precision.
+
+One layer with random weights; the reference computes in float32 with the same bf16 weights.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+import ttnn
+
+from models.common.mesh import open_mesh
+from models.common.pcc import pcc
+from models.tt_transformers.tt.attention import AttentionConfig
+from models.tt_transformers.tt.ccl import make_ccl
+from models.tt_transformers.tt.decoder import Decoder
+from models.tt_transformers.tt.embedding import Embedding, RotaryEmbedding
+from models.tt_transformers.tt.generator import host_tensor
+from models.tt_transformers.tt.kv_cache import ContiguousKVCache, PagedKVCache
+from models.tt_transformers.tt.lm_head import LMHead, LMHeadConfig
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.page_table import PageTable
+from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.weights import Weights
+
+MODEL = "microsoft/Phi-3-mini-128k-instruct"
+MAX_SEQ_LEN = 256
+PREFILL = 128
+# bf16 keeps 8 bits of each value; the block formats of the modes keep 7 and 3 of a block's largest.
+LEAST_PCC = {"bf16": 0.999, "performance": 0.99, "accuracy": 0.99}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Hugging Face's model of one layer, float32, and the rotary angles of its positions."""
+    with open_mesh("N150") as mesh_device:
+        args = ModelArgs(mesh_device, hf_model=MODEL, dummy_weights=True, num_layers=1)
+        return args.reference_transformer(dtype=torch.float32)
+
+
+class MemoryCache:
+    """Device weights by name, so that modules for 1 and for 32 users share them."""
+
+    def __init__(self):
+        self.tensors = {}
+
+    def tensor(self, name, make, *, device, memory_config, **placement):
+        if name not in self.tensors:
+            self.tensors[name] = ttnn.to_device(ttnn.from_torch(make(), **placement), device, memory_config=memory_config)
+        return self.tensors[name]
+
+
+@pytest.fixture(scope="module", params=[(m, p) for m in ("N150", "N300", "T3K") for p in LEAST_PCC], ids="-".join)
+def setup(request):
+    """`.users(n)`: decoder, caches and so on for a batch of n, on the mesh and in the precision of the parameter."""
+    mesh_name, precision = request.param
+    with open_mesh(mesh_name) as mesh_device:
+        cache, made = MemoryCache(), {}
+
+        def users(count):
+            if count not in made:
+                made[count] = _build(mesh_device, precision, count, cache)
+            return made[count]
+
+        yield SimpleNamespace(users=users, mesh=mesh_device, least_pcc=LEAST_PCC[precision])
+
+
+def _build(mesh_device, precision, users, cache):
+    args = ModelArgs(
+        mesh_device,
+        max_batch_size=users,
+        max_seq_len=MAX_SEQ_LEN,
+        hf_model=MODEL,
+        dummy_weights=True,
+        num_layers=1,
+        optimizations=getattr(ModelOptimizations, precision)(),
+        page_params={"block_size": 32, "max_num_blocks": users * MAX_SEQ_LEN // 32},
+    )
+    weights = Weights(mesh_device, args.load_state_dict(), cache)
+    ccl = make_ccl(mesh_device)
+    lm_head = LMHeadConfig.resolve(args)
+    return SimpleNamespace(
+        args=args,
+        decoder=Decoder(args, weights, 0, ccl),
+        embedding=Embedding(weights.embedding()),
+        lm_head=LMHead(lm_head, weights),
+        lm_head_config=lm_head,
+        rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
+        cache_config=AttentionConfig.resolve(args, 0).cache,
+    )
+
+
+def split(x, mesh_device, memory_config=ttnn.DRAM_MEMORY_CONFIG):
+    """[rows, dim] -> the residual stream, [1, 1, rows, dim / N] on each device."""
+    mapper = ttnn.ShardTensorToMesh(mesh_device, dim=3)
+    return _send(x[None, None], mesh_device, mapper, memory_config)
+
+
+def replicate(x, mesh_device, memory_config=ttnn.DRAM_MEMORY_CONFIG):
+    return _send(x[None, None], mesh_device, ttnn.ReplicateTensorToMesh(mesh_device), memory_config)
+
+
+def _send(x, mesh_device, mapper, memory_config):
+    return ttnn.from_torch(
+        x, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh_device, memory_config=memory_config, mesh_mapper=mapper
+    )
+
+
+def joined(x, mesh_device):
+    """The columns of all devices side by side: [rows, dim] float32."""
+    return ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(mesh_device, dim=3))[0, 0].float()
+
+
+def first_device(x):
+    return ttnn.to_torch(ttnn.get_device_tensors(x)[0])[0, 0].float()
+
+
+def random_rows(rows, width=3072, seed=0):
+    # Exact in bf16, so that both sides start from the same values.
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
+
+
+def reference_layer(reference, x, part=None):
+    """Hugging Face's decoder layer (or its attention) on one sequence [seq_len, dim], causal."""
+    layer = reference.model.layers[0]
+    positions = torch.arange(len(x))[None]
+    angles = reference.model.rotary_emb(x[None], positions)
+    mask = torch.full((len(x), len(x)), float("-inf")).triu(1)[None, None]
+    module = layer if part is None else layer.self_attn
+    with torch.no_grad():
+        out = module(hidden_states=x[None], position_embeddings=angles, attention_mask=mask)
+    return (out[0] if isinstance(out, tuple) else out).reshape(x.shape)
+
+
+def prefill_arguments(model, mesh_device, page_table, user, length):
+    pages = None if page_table is None else page_table.pages(user, 0, length)
+    table = None if pages is None else ttnn.to_device(host_tensor(pages, ttnn.int32, mesh_device), mesh_device)
+    rows = list(range(length))
+    rotate = model.rotary.prefill(ttnn.to_device(host_tensor([rows], ttnn.uint32, mesh_device), mesh_device))
+    return rotate, table
+
+
+def decode_arguments(model, mesh_device, positions, page_table):
+    def send(values, dtype):
+        return ttnn.to_device(host_tensor(values, dtype, mesh_device), mesh_device)
+
+    table = None if page_table is None else send(page_table.table, ttnn.int32)
+    return model.rotary.decode(send([positions], ttnn.uint32)), send(positions, ttnn.int32), table
+
+
+def make_cache(model, mesh_device, users, paged):
+    if not paged:
+        return ContiguousKVCache(model.cache_config, users, MAX_SEQ_LEN, mesh_device), None
+    config = model.args.paged_attention_config
+    table = PageTable(config.block_size, config.max_num_blocks, users, MAX_SEQ_LEN)
+    for user in range(users):
+        table.grow(user, MAX_SEQ_LEN)
+    return PagedKVCache(model.cache_config, config, mesh_device), table
+
+
+def test_embedding_gives_the_rows_of_the_table(setup, reference):
+    tokens = torch.randint(0, 32064, (1, 128), generator=torch.Generator().manual_seed(1))
+    model = setup.users(1)
+    x = model.embedding.forward(
+        ttnn.to_device(host_tensor(tokens, ttnn.uint32, setup.mesh), setup.mesh), ttnn.DRAM_MEMORY_CONFIG
+    )
+    assert torch.equal(joined(x, setup.mesh), reference.model.embed_tokens(tokens)[0])
+
+
+@pytest.mark.parametrize("rows", [1, 32])
+def test_norm_in_decode_follows_hugging_face(setup, reference, rows):
+    x = random_rows(rows)
+    y = setup.users(1).decoder.attention_norm.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG))
+    assert pcc(first_device(y), reference.model.layers[0].input_layernorm(x)) >= 0.9999
+
+
+def test_norm_in_prefill_follows_hugging_face(setup, reference):
+    x = random_rows(PREFILL)
+    y = setup.users(1).decoder.ffn_norm.prefill_forward(split(x, setup.mesh))
+    assert pcc(first_device(y), reference.model.layers[0].post_attention_layernorm(x)) >= 0.9999
+
+
+@torch.no_grad()
+def test_mlp_in_prefill_follows_hugging_face(setup, reference):
+    x = random_rows(PREFILL)
+    y = setup.users(1).decoder.mlp.prefill_forward(replicate(x, setup.mesh))
+    assert pcc(joined(y, setup.mesh), reference.model.layers[0].mlp(x)) >= setup.least_pcc
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("users", [1, 32])
+def test_mlp_in_decode_follows_hugging_face(setup, reference, users):
+    x, mlp = random_rows(users), setup.users(users).decoder.mlp
+    sharded = mlp.config.ff1_3.chip.width_sharded(3072, mlp.config.ff1_3.cores)
+    y = mlp.decode_forward(replicate(x, setup.mesh, sharded))
+    assert pcc(joined(y, setup.mesh), reference.model.layers[0].mlp(x)) >= setup.least_pcc
+
+
+@pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
+def test_attention_in_prefill_follows_hugging_face(setup, reference, paged):
+    x, model = random_rows(PREFILL), setup.users(1)
+    cache, pages = make_cache(model, setup.mesh, 1, paged)
+    rotate, table = prefill_arguments(model, setup.mesh, pages, 0, PREFILL)
+    y = model.decoder.attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, 0, table, table, 0)
+    assert pcc(joined(y, setup.mesh), reference_layer(reference, x, "attention")) >= setup.least_pcc
+
+
+@pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
+@pytest.mark.parametrize("users", [1, 32])
+def test_decoder_in_decode_follows_hugging_face(setup, reference, users, paged):
+    """Users of different lengths, each with its own prompt in the cache."""
+    model = setup.users(users)
+    cache, pages = make_cache(model, setup.mesh, users, paged)
+    lengths = [33 + 2 * (user % 8) for user in range(users)]
+    sequences = [random_rows(length + 1, seed=user) for user, length in enumerate(lengths)]
+    for user, (length, sequence) in enumerate(zip(lengths, sequences)):
+        rotate, table = prefill_arguments(model, setup.mesh, pages, user, PREFILL)
+        padded = torch.cat([sequence[:length], torch.zeros(PREFILL - length, 3072)])
+        model.decoder.prefill_forward(split(padded, setup.mesh), rotate, cache, user, table, table, 0)
+    x = torch.stack([sequence[-1] for sequence in sequences])
+    rotate, positions, table = decode_arguments(model, setup.mesh, lengths, pages)
+    y = model.decoder.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG), rotate, cache, positions, table)
+    expected = torch.stack([reference_layer(reference, sequence)[-1] for sequence in sequences])
+    assert pcc(joined(y, setup.mesh), expected) >= setup.least_pcc
+
+
+def test_decoder_in_prefill_follows_hugging_face(setup, reference):
+    x, model = random_rows(PREFILL), setup.users(1)
+    cache, pages = make_cache(model, setup.mesh, 1, paged=True)
+    rotate, table = prefill_arguments(model, setup.mesh, pages, 0, PREFILL)
+    y = model.decoder.prefill_forward(split(x, setup.mesh), rotate, cache, 0, table, table, 0)
+    assert pcc(joined(y, setup.mesh), reference_layer(reference, x)) >= setup.least_pcc
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 32])
+def test_lm_head_follows_hugging_face(setup, reference, rows):
+    x, model = random_rows(rows), setup.users(1)
+    first = model.lm_head_config.splits[0]
+    logits = model.lm_head.decode_forward(replicate(x, setup.mesh, first.chip.width_sharded(3072, first.cores)))
+    assert pcc(joined(logits, setup.mesh)[:, :32064], reference.lm_head(x)) >= setup.least_pcc
