@@ -60,5 +60,5 @@ class Case:
             record.check_writable(self.output_json)
 
     def as_json(self) -> dict:
-        """The fields as JSON can hold them."""
-        return {**asdict(self), "input_prompts": str(self.input_prompts)}
+        """The fields as JSON can hold them, sampling parameters in full."""
+        return {**asdict(self), "input_prompts": str(self.input_prompts), "sampling_params": asdict(self.sampling())}

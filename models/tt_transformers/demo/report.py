@@ -25,6 +25,18 @@ _LABELS = {
 }
 
 
+# Prompts longer than this are shown by their two ends.
+_SHOWN_CHARACTERS = 2000
+
+
+def _shown(prompt):
+    left_out = len(prompt) - _SHOWN_CHARACTERS
+    if left_out <= 0:
+        return prompt
+    half = _SHOWN_CHARACTERS // 2
+    return f"{prompt[:half]}\n[... {left_out} characters not shown ...]\n{prompt[-half:]}"
+
+
 def _line(label, value):
     print(f"  {label:<28}{value}", flush=True)
 
@@ -47,7 +59,7 @@ def print_header(args, settings):
     print(f"\n\n{args.model_name}, {settings.name}")
     _line("backend", backend.describe())
     _line("mesh", f"{args.device_name}, {args.num_devices} device{'s' if args.num_devices > 1 else ''}")
-    _line("precision", args.precision.describe())
+    _line("precision", args.precision.name)
 
 
 class Stream:
@@ -55,7 +67,7 @@ class Stream:
 
     def __init__(self, user, decode):
         self._text = TextStream(decode)
-        print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{user.prompt}\n\nGenerated:", flush=True)
+        print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}\n\nGenerated:", flush=True)
 
     def add(self, token_id: int):
         print(self._text.add(token_id), end="", flush=True)
@@ -68,7 +80,7 @@ def print_texts(batches, args):
     """The texts of all users but those that were streamed, and why each user stopped."""
     for users in batches:
         for user in users[1:]:
-            print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{user.prompt}")
+            print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}")
             print(f"\nGenerated:\n{args.decode(user.token_ids)}", flush=True)
     if batches:
         print("\nUsers")

@@ -123,7 +123,7 @@ def clear_errors():
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def make_args(settings, mode, mesh_device) -> ModelArgs:

@@ -1,0 +1,165 @@
+"""The demo, run on the emulator: as the README says it, and its promises about users, seeds, stops and batches."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.common import backend
+from models.tt_transformers.demo.simple_text_demo import CASES, run
+from models.tt_transformers.tt.model_location import BUNDLED
+
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = ("HF_MODEL", "MESH_DEVICE", "FAKE_DEVICE")
+README = ROOT / "models/tt_transformers/demo/README.md"
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """Runs a case with options in this process -> its record."""
+    for variable in ENVIRONMENT:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+
+    def run_case(name, mode="performance", **options):
+        case = next(case for case in CASES if case.name == name)
+        output = tmp_path / "run.json"
+        run(case.with_options({"max_generated_tokens": 12, **options, "output_json": str(output)}), mode)
+        return json.loads(output.read_text(encoding="utf-8"))
+
+    return run_case
+
+
+def texts(record):
+    return [user["token_ids"] for user in record["users"]]
+
+
+def write_prompts(path, *prompts):
+    path.write_text(json.dumps([{"prompt": prompt} for prompt in prompts]))
+    return str(path)
+
+
+def command(*arguments, backend_name="emulator"):
+    """The README's first command, with this Python's pytest and further arguments, from the project's root."""
+    words = shlex.split(next(line for line in README.read_text().splitlines() if line.startswith("pytest ")))
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    return subprocess.run(
+        [sys.executable, "-m", *words, *arguments],
+        cwd=ROOT,
+        env={**environment, "TT_BACKEND": backend_name},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_readme_command_prints_the_text_and_what_the_speeds_are(tmp_path):
+    result = command("--output_json", str(tmp_path / "run.json"), "--max_generated_tokens", "20")
+    assert result.returncode == 0, result.stdout + result.stderr
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    (user,) = record["users"]
+    assert f"{user['prompt']}\n\nGenerated:\n{user['text']}\n" in result.stdout
+    summary = result.stdout.split("Summary")[1]
+    for label in ("emulator", "N150", "performance", "compile prefill", "(TTFT)", "tokens/s/user", "tokens/s "):
+        assert label in summary
+    assert "speeds are of the emulator on this CPU, not a card's speed" in summary
+    assert record["backend"] == "emulator" and record["mesh"] == "N150" and record["case"] == "batch-1"
+    assert record["measurements"] and all(m["value"] > 0 for m in record["measurements"])
+
+
+@pytest.mark.vendor
+def test_on_the_mock_device_the_demo_validates_and_shows_no_text_and_no_speed(tmp_path):
+    result = command("--output_json", str(tmp_path / "run.json"), backend_name="mock")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "validated, values meaningless" in result.stdout
+    assert "Generated" not in result.stdout and "tokens/s" not in result.stdout
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (record["values_meaningful"], record["measurements"], record["users"]) == (False, [], [])
+
+
+@pytest.mark.parametrize("sampling_params", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.9, "seed": 5}])
+def test_a_users_text_in_batch_32_is_its_text_in_batch_1(demo, sampling_params):
+    together = demo("batch-32", sampling_params=sampling_params)
+    assert len({user["prompt_tokens"] for user in together["users"]}) > 1, "prompts must differ in length"
+    alone = demo("batch-1", repeat_batches=32, sampling_params=sampling_params)
+    assert [user["batch"] for user in alone["users"]] == list(range(32))
+    assert texts(together) == texts(alone)
+
+
+def test_the_seed_decides_sampled_text(demo):
+    def text(seed):
+        return texts(demo("batch-1", sampling_params={"temperature": 1.0, "seed": seed}))
+
+    assert text(1) == text(1) != text(2)
+
+
+def test_a_batch_sees_nothing_of_the_batch_before_it(demo, tmp_path):
+    first, second = "And the king of the north shall come, " * 3, "In the day that"
+    after = demo("batch-1", repeat_batches=2, input_prompts=write_prompts(tmp_path / "two.json", first, second))
+    alone = demo("batch-1", input_prompts=write_prompts(tmp_path / "one.json", second))
+    assert [user["prompt"] for user in after["users"]] == [first, second]
+    assert texts(after)[1] == texts(alone)[0]
+
+
+def test_paged_and_unpaged_caches_give_the_same_text(demo):
+    pages = {"block_size": 64, "max_num_blocks": 64}
+    assert texts(demo("batch-1", page_params=pages)) == texts(demo("batch-1", paged_attention=False))
+
+
+def test_users_stop_at_eos_and_the_others_go_on(demo, tmp_path, monkeypatch):
+    free = texts(demo("batch-1", batch_size=4))
+    # A token that the first user generates after a few others stands for the end of a sequence.
+    place = next(place for place in range(2, 12) if free[0][place] not in free[0][:place])
+    eos = free[0][place]
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in BUNDLED.iterdir():
+        if file.is_file() and file.name != "generation_config.json":
+            (model / file.name).symlink_to(file)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    monkeypatch.setenv("HF_MODEL", str(model))
+
+    stopped = demo("batch-1", batch_size=4)["users"]
+    assert (stopped[0]["stop_reason"], stopped[0]["token_ids"]) == ("eos", free[0][: place + 1])
+    for user, tokens in zip(stopped, free):
+        expected = tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
+        assert user["token_ids"] == expected
+        assert user["stop_reason"] == ("eos" if eos in tokens else "max_generated_tokens")
+    assert texts(demo("batch-1", batch_size=4, stop_at_eos=False)) == free
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"max_seq_len": 64}, "max_seq_len 64"),
+        ({"max_seq_len": 10**6}, "max_seq_len 1000000"),
+        ({"page_params": {"max_num_blocks": 2}}, "max_num_blocks = 2"),
+        ({"num_layers": 100}, "num_layers 100"),
+        ({"instruct": True}, "chat template"),
+    ],
+)
+def test_what_does_not_fit_fails_with_one_clear_message_and_no_record(demo, tmp_path, options, message):
+    with pytest.raises(pytest.fail.Exception, match=message) as failure:
+        demo("batch-1", **options)
+    assert not failure.value.pytrace
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_precision_options_reach_the_model_and_the_record(demo):
+    record = demo("batch-1", "accuracy", optimizations="precision_cfg = {wo: bfp4}")
+    assert record["precision"] == "accuracy + optimizations"
+    assert "wo: bfp4" in record["precision_settings"] and "wqkv: bf16" in record["precision_settings"]
+
+
+def test_dummy_weights_need_no_weights_and_the_record_says_so(demo):
+    record = demo("batch-1", dummy_weights=True, num_layers=1)
+    assert "random weights: the text means nothing" in record["notes"]
+
+
+def test_the_record_names_the_mesh_it_ran_on(demo, monkeypatch):
+    monkeypatch.setenv("MESH_DEVICE", "N300")
+    record = demo("batch-1")
+    assert (record["mesh"], record["backend"]) == ("N300", backend.name())
