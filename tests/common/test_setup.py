@@ -112,9 +112,6 @@ def test_failed_setup_is_not_taken_for_a_finished_one(project):
     (project / "requirements.txt").write_text("./not-there.whl\n")
     assert set_up(project)[0] != 0
     assert set_up(project)[0] != 0
-    (project / "requirements.txt").write_text("# nothing\n")
-    assert set_up(project)[0] == 0
-    assert subprocess.run([project / ".venv" / "bin" / "python", "-c", "import pip"]).returncode == 0
 
 
 @pytest.mark.skipif(shutil.which("flock") is None, reason="setups wait for each other only where flock is installed")
