@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt import model_location
 from models.tt_transformers.tt.load_checkpoints import to_hugging_face
 from models.tt_transformers.tt.model_args import ModelArgs, PagedAttentionConfig
 from models.tt_transformers.tt.model_location import BUNDLED, PROJECT, ModelLocation, locate
@@ -247,7 +248,22 @@ def test_a_directory_without_weights_is_an_error_before_they_are_needed(checkpoi
         args_of(checkpoint)
 
 
-def test_a_name_without_network_says_what_to_do(tmp_path):
+def test_a_model_given_by_name_is_checked_before_its_weights_are_downloaded(checkpoint, monkeypatch):
+    downloads = []
+
+    def download(hub_name, patterns):
+        downloads.append((hub_name, "model*.safetensors" in patterns))
+        return checkpoint
+
+    monkeypatch.setattr(model_location, "download", download)
+    args = args_of("org/name")
+    assert downloads == [("org/name", False)] and args.model_name == "name"
+    args.load_state_dict(), args.load_state_dict()
+    assert downloads == [("org/name", False), ("org/name", True)]
+
+
+@pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["off", "down"])
+def test_a_name_without_network_says_what_to_do(tmp_path, network):
     script = """
         from models.tt_transformers.tt.model_location import locate
         try:
@@ -255,7 +271,7 @@ def test_a_name_without_network_says_what_to_do(tmp_path):
         except RuntimeError as error:
             print(error)
     """
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT), "PATH": ""}
+    offline = {**network, "HF_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT), "PATH": ""}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     output = subprocess.run(command, env=offline, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     assert "'some-org/some-model' is not a directory here and could not be downloaded" in output

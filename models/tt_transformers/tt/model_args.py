@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
 from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.precision_config import resolve_precision
+from models.tt_transformers.tt.program_configs import ChipLayout
 from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
 from models.tt_transformers.tt.weight_cache import WeightCache
 
@@ -115,6 +117,11 @@ class ModelArgs:
         if instruct and self.tokenizer.chat_template is None:
             raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template; run without instruct")
 
+    @cached_property
+    def chip(self) -> ChipLayout:
+        """The cores and DRAM banks that tensors are laid out on."""
+        return ChipLayout.of(self.mesh_device)
+
     # Weights
 
     def load_state_dict(self) -> Mapping[str, torch.Tensor]:
@@ -124,14 +131,14 @@ class ModelArgs:
         """
         if self.dummy_weights:
             return DummyStateDict(self.arch)
-        return StateDict(self._location.with_weights(), self.arch)
+        return StateDict(self._location.weights_directory, self.arch)
 
     @cached_property
     def weight_cache(self) -> WeightCache:
         """The on-disk cache of converted weights. Random weights are not cached: to make them costs no more."""
         if self.dummy_weights or backend.name() == "lockstep":
             return WeightCache(None, {})
-        directory = self._location.with_weights()
+        directory = self._location.weights_directory
         files = [directory / "config.json", *SafetensorsFiles(directory).files]
         identity = {
             "model": self.model_name,
@@ -149,13 +156,14 @@ class ModelArgs:
         import transformers
 
         model_class = getattr(transformers, self.arch.architecture)
-        config = transformers.AutoConfig.from_pretrained(self.model_dir, local_files_only=True)
+        with _quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(self.model_dir, local_files_only=True)
         config.num_hidden_layers = self.arch.n_layers
         if self.dummy_weights:
             weights = to_hugging_face(DummyStateDict(self.arch), self.arch)
             model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
         else:
-            directory = self._location.with_weights()
+            directory = self._location.weights_directory
             model = model_class.from_pretrained(directory, config=config, dtype=dtype, local_files_only=True)
         model.eval()
         if self.cache_hf:
@@ -183,7 +191,8 @@ class ModelArgs:
     def tokenizer(self):
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.tokenizer_dir, local_files_only=True)
+        with _quiet_transformers():
+            return AutoTokenizer.from_pretrained(self.tokenizer_dir, local_files_only=True)
 
     @property
     def tokenizer_is_stand_in(self) -> bool:
@@ -233,6 +242,19 @@ class ModelArgs:
         if optimizations.num_decoders != n_layers:
             raise ValueError(f"optimizations are for {optimizations.num_decoders} decoders, the model has {n_layers}")
         return optimizations
+
+
+@contextmanager
+def _quiet_transformers():
+    """No advice on how the checkpoint's config.json should be written, which its user cannot act on."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _file_format() -> str:

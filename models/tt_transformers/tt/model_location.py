@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from models.tt_transformers.tt.safetensors_files import INDEX
@@ -28,8 +29,9 @@ class ModelLocation:
     directory: Path
     hub_name: str | None = None
 
-    def with_weights(self) -> Path:
-        """The directory with the weights in it, downloaded if they come from the hub."""
+    @cached_property
+    def weights_directory(self) -> Path:
+        """The directory with the weights in it, which are downloaded first if the model was given by name."""
         return self.directory if self.hub_name is None else download(self.hub_name, FACTS + WEIGHTS)
 
     def cache_directory(self, device_name: str, environ: Mapping[str, str] = os.environ) -> Path:

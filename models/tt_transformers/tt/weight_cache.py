@@ -142,10 +142,11 @@ def describe_mapper(mesh_mapper) -> str:
     if mesh_mapper is None:
         return "none"
     mapper = mesh_mapper.unwrap() if hasattr(mesh_mapper, "unwrap") else mesh_mapper
-    text = repr(mapper.config() if hasattr(mapper, "config") else mapper)
-    if " at 0x" in text:
-        raise TypeError(f"mesh mapper {text} does not say how it places a tensor")
-    return text
+    if hasattr(mapper, "config"):
+        return repr(mapper.config())
+    if hasattr(mapper, "placements"):
+        return f"{mapper.placements} over {mapper.mesh_shape}"
+    raise TypeError(f"mesh mapper {mapper} does not say how it places a tensor")
 
 
 def _checksum(path: Path) -> int:
