@@ -24,7 +24,8 @@ def test_a_config_written_by_transformers_is_read(tmp_path):
 
 
 def test_keys_left_out_have_hugging_faces_defaults():
-    config = {key: value for key, value in mini_128k().items() if key not in ("rms_norm_eps", "eos_token_id", "num_key_value_heads")}
+    left_out = ("rms_norm_eps", "eos_token_id", "num_key_value_heads")
+    config = {key: value for key, value in mini_128k().items() if key not in left_out}
     assert Architecture.from_hf_config(config) == Architecture.from_hf_config(mini_128k())
 
 

@@ -164,9 +164,9 @@ def test_prompts_go_through_the_chat_template_only_with_instruct(checkpoint):
 def test_instruct_without_a_chat_template_is_an_error(checkpoint):
     save_tokenizer(checkpoint)
     (checkpoint / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="has no chat template; run without instruct"):
+    with pytest.raises(ValueError, match="instruct: .* has no chat template"):
         args_of(checkpoint, instruct=True)
-    with pytest.raises(ValueError, match="has no chat template; run without instruct"):
+    with pytest.raises(ValueError, match="instruct: .* has no chat template"):
         args_of(checkpoint).encode_prompt("hi", instruct=True)
 
 
@@ -262,7 +262,7 @@ def test_a_model_given_by_name_is_checked_before_its_weights_are_downloaded(chec
     assert downloads == [("org/name", False), ("org/name", True)]
 
 
-@pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["off", "down"])
+@pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=str)
 def test_a_name_without_network_says_what_to_do(tmp_path, network):
     script = """
         from models.tt_transformers.tt.model_location import locate
@@ -285,11 +285,11 @@ def test_a_name_without_network_says_what_to_do(tmp_path, network):
         ({"max_seq_len": 0}, "max_seq_len 0 is outside 1 to 256"),
         ({"max_batch_size": 3}, "max_batch_size 3 is not supported; supported are 1, 2, 4, 8, 16, 32"),
         ({"num_layers": 3}, "num_layers 3 is outside 1 to 2"),
-        ({"num_devices": 8}, r"num_attention_heads 4 cannot be split over 8 devices; meshes that work: N150 \(1\), N300"),
+        ({"num_devices": 8}, r"num_attention_heads 4 cannot be split over 8 devices; meshes that work: N150"),
         ({"optimizations": "fast"}, "cannot read 'fast'"),
         ({"optimizations": ""}, "optimizations"),
         ({"optimizations": DecodersPrecision(3, ModelOptimizations.bf16())}, "are for 3 decoders, the model has 2"),
-        ({"page_params": {"block_size": 32}}, "exactly the keys block_size and max_num_blocks"),
+        ({"page_params": {"block_size": 32}}, "must have the keys block_size and max_num_blocks"),
         ({"page_params": {"block_size": 33, "max_num_blocks": 4}}, "block_size 33 is not a multiple of 32"),
         ({"page_params": {"block_size": 32, "max_num_blocks": 0}}, "max_num_blocks must be a positive integer, got 0"),
     ],

@@ -76,6 +76,36 @@ def test_a_second_use_gives_the_same_values_without_converting(use, mesh_device,
     assert first.made == ["layers.0.wq"] and second.made == [] and warnings == []
 
 
+@pytest.mark.parametrize("dim", [None, 2, 3])
+def test_every_device_of_a_mesh_gets_its_part_back(tmp_path, dim):
+    with open_mesh("N300") as mesh_device:
+        mapper = ttnn.ReplicateTensorToMesh(mesh_device) if dim is None else ttnn.ShardTensorToMesh(mesh_device, dim=dim)
+        for make in (lambda: WEIGHT, None):
+            tensor = WeightCache(tmp_path, IDENTITY).tensor(
+                "w",
+                make,
+                dtype=ttnn.bfloat16,
+                layout=ttnn.TILE_LAYOUT,
+                device=mesh_device,
+                memory_config=ttnn.DRAM_MEMORY_CONFIG,
+                mesh_mapper=mapper,
+            )
+            parts = [ttnn.to_torch(part).float() for part in ttnn.get_device_tensors(tensor)]
+            expected = [WEIGHT, WEIGHT] if dim is None else WEIGHT.chunk(2, dim)
+            assert all(torch.equal(*pair) for pair in zip(parts, (part.bfloat16().float() for part in expected), strict=True))
+
+
+@pytest.mark.vendor
+def test_the_vendors_tensors_are_cached_as_well():
+    """The tests of this file that need one device and no values of device tensors, on the vendor's package."""
+    selected = "second_use or side_by_side or damaged or no_tensor or killed or told_apart"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selected]
+    environment = {**os.environ, "TT_BACKEND": "mock", "MESH_DEVICE": "N150"}
+    environment.pop("FAKE_DEVICE", None)
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_a_cached_tensor_goes_to_the_device_in_its_memory_config(use, mesh_device):
     for _ in range(2):
         tensor = use().cache.tensor(

@@ -71,7 +71,9 @@ class Architecture:
             if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         if self.n_heads % self.n_kv_heads:
-            raise ValueError(f"num_attention_heads {self.n_heads} is not a multiple of num_key_value_heads {self.n_kv_heads}")
+            raise ValueError(
+                f"num_attention_heads {self.n_heads} is not a multiple of num_key_value_heads {self.n_kv_heads}"
+            )
         for name in ("dim", "head_dim", "hidden_dim"):
             if getattr(self, name) % TILE:
                 raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the tile width {TILE}")
@@ -94,7 +96,7 @@ class Architecture:
         """
         names = config.get("architectures")
         if not isinstance(names, list) or len(names) != 1:
-            raise ValueError(f"config.json must name one architecture in 'architectures', got {names!r}; {_supported()}")
+            raise ValueError(f"config.json must name one architecture, got architectures {names!r}; {_supported()}")
         name = names[0]
         if name not in FAMILIES:
             raise ValueError(f"architecture {name!r} is not supported; {_supported()}")
@@ -104,7 +106,7 @@ class Architecture:
         if value("hidden_act") != "silu":
             raise ValueError(f"hidden_act {value('hidden_act')!r} is not supported; supported is 'silu'")
         if config.get("quantization_config") is not None:
-            raise ValueError("quantization_config: quantised checkpoints are not supported; use one in bf16, fp16 or fp32")
+            raise ValueError("quantization_config: quantised checkpoints are not supported; supported are bf16, fp16, fp32")
 
         dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
         head_dim = config.get("head_dim")

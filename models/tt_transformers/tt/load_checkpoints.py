@@ -117,11 +117,15 @@ class StateDict(Mapping[str, torch.Tensor]):
         for name, shape in expected.items():
             info = found[name]
             if info.shape != shape:
-                raise ValueError(f"{name} in {info.file} has shape {list(info.shape)}; config.json implies {list(shape)}")
+                raise ValueError(
+                    f"{name} in {info.file} has shape {list(info.shape)}; config.json implies {list(shape)}"
+                )
             if info.dtype not in FLOATS:
                 raise ValueError(f"{name} in {info.file} has dtype {info.dtype}; supported are {', '.join(FLOATS)}")
         if unknown := [name for name in found if name not in expected and not _has_no_use(name, arch)]:
-            raise ValueError(f"{self._files.directory} holds tensors that {arch.architecture} does not have: {_listed(unknown)}")
+            raise ValueError(
+                f"{self._files.directory} holds tensors that {arch.architecture} does not have: {_listed(unknown)}"
+            )
 
 
 class DummyStateDict(Mapping[str, torch.Tensor]):

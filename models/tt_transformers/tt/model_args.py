@@ -41,9 +41,8 @@ class PagedAttentionConfig:
 
     @classmethod
     def from_params(cls, page_params: Mapping[str, int]) -> "PagedAttentionConfig":
-        keys = {"block_size", "max_num_blocks"}
-        if not isinstance(page_params, Mapping) or set(page_params) != keys:
-            raise ValueError(f"page_params must have exactly the keys block_size and max_num_blocks, got {page_params!r}")
+        if not isinstance(page_params, Mapping) or set(page_params) != {"block_size", "max_num_blocks"}:
+            raise ValueError(f"page_params must have the keys block_size and max_num_blocks, got {page_params!r}")
         return cls(**page_params)
 
 
@@ -100,9 +99,8 @@ class ModelArgs:
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
         if not 1 <= max_seq_len <= self.arch.max_context_len:
-            raise ValueError(
-                f"max_seq_len {max_seq_len} is outside 1 to {self.arch.max_context_len}, the context of {self.model_name}"
-            )
+            limit = self.arch.max_context_len
+            raise ValueError(f"max_seq_len {max_seq_len} is outside 1 to {limit}, the context of {self.model_name}")
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
@@ -114,8 +112,8 @@ class ModelArgs:
         if not dummy_weights and location.hub_name is None:
             StateDict(location.directory, self.arch)  # of files on disk, the headers can be checked at once
         self.instruct = instruct
-        if instruct and self.tokenizer.chat_template is None:
-            raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template; run without instruct")
+        if instruct:
+            self._check_chat_template()
 
     @cached_property
     def chip(self) -> ChipLayout:
@@ -182,8 +180,8 @@ class ModelArgs:
         bundled_vocab_size = read_config(BUNDLED / "config.json")["vocab_size"]
         if bundled_vocab_size > self.arch.vocab_size:
             raise ValueError(
-                f"{self.model_dir} has no tokenizer, and the bundled one has {bundled_vocab_size} tokens, more than the "
-                f"model's vocabulary of {self.arch.vocab_size}"
+                f"{self.model_dir} has no tokenizer, and the bundled one has {bundled_vocab_size} tokens, "
+                f"more than the model's vocabulary of {self.arch.vocab_size}"
             )
         return BUNDLED
 
@@ -215,8 +213,7 @@ class ModelArgs:
         """Token ids of a prompt; `instruct` (default: as constructed) puts it through the chat template first."""
         if not (self.instruct if instruct is None else instruct):
             return self.tokenizer.encode(text)
-        if self.tokenizer.chat_template is None:
-            raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template; run without instruct")
+        self._check_chat_template()
         messages = [{"role": "user", "content": text}]
         templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         # The template writes the special tokens itself.
@@ -224,6 +221,10 @@ class ModelArgs:
 
     def decode(self, token_ids: list[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def _check_chat_template(self) -> None:
+        if self.tokenizer.chat_template is None:
+            raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template")
 
     def _resolve_precision(self, optimizations, base, decoder_config_file) -> DecodersPrecision:
         n_layers = self.arch.n_layers

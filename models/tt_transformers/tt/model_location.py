@@ -91,7 +91,8 @@ def _from_directory(path: Path) -> ModelLocation:
     if not path.is_dir():
         raise FileNotFoundError(f"HF_MODEL {str(path)!r} is a file; give the directory that holds the model")
     if not (path / "config.json").is_file():
-        meta = "; it holds Meta's params.json, a format that is not supported" if (path / "params.json").is_file() else ""
+        is_meta = (path / "params.json").is_file()
+        meta = "; it holds Meta's params.json, a format that is not supported" if is_meta else ""
         raise FileNotFoundError(f"HF_MODEL {str(path)!r} is not a Hugging Face model: it has no config.json{meta}")
     directory = path.resolve()
     snapshot = _HUB_SNAPSHOT.search(directory.as_posix())

@@ -1,4 +1,4 @@
-"""Rotary position embeddings (RoPE): one class per kind, one factory, tables of cos and sin for `rotary_embedding_llama`.
+"""Rotary position embeddings (RoPE): a class per kind, one factory, cos and sin tables for `rotary_embedding_llama`.
 
 Every kind has the same interface. Rows of its tables are in the interleaved order: the pair of columns (2i, 2i+1)
 shares the frequency i. The rows of wq and wk are brought to the same order on load (`load_checkpoints.py`).

@@ -83,7 +83,7 @@ def _read_header(file: Path) -> dict[str, TensorInfo]:
             info = TensorInfo(file, entry["dtype"], tuple(entry["shape"]))
             begin, tensor_end = entry["data_offsets"]
             if tensor_end - begin != prod(info.shape) * ITEM_BYTES.get(info.dtype, 1):
-                raise ValueError(f"{name} takes {tensor_end - begin} bytes, not what {info.shape} of {info.dtype} needs")
+                raise ValueError(f"{name} takes {tensor_end - begin} bytes; {info.shape} of {info.dtype} differs")
             tensors[name] = info
             end = max(end, tensor_end)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
