@@ -9,57 +9,67 @@ from tqdm import tqdm
 
 from models.common import backend
 
-from .page_table import PageTable
+from .page_table import PageTable, check_pages
 from .program_configs import TILE, padded_prefill_length
 
 SKIP = -1
 
 
+def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) -> None:
+    """Raises ValueError, with the numbers, if a batch of users does not fit what `args` sets up.
+
+    Each prompt needs room for one more token, and the shortest for `max_generated_tokens`; a longer one may stop early,
+    at max_seq_len. Pages are counted for what each user can reach. Needs no model, so it can come before weights.
+    """
+    if not 1 <= len(prompt_lengths) <= args.max_batch_size:
+        raise ValueError(f"{len(prompt_lengths)} prompts for a model set up for 1 to {args.max_batch_size} users")
+    for user, length in enumerate(prompt_lengths):
+        if length < 1:
+            raise ValueError(f"the prompt of user {user} has no tokens")
+        if length + 1 > args.max_seq_len:
+            raise ValueError(
+                f"user {user}: a prompt of {length} tokens leaves no room to generate within max_seq_len {args.max_seq_len}"
+            )
+        chunk = args.prefill_chunk_size
+        if args.paged_attention_config is None and chunk is not None and length > chunk:
+            raise ValueError(
+                f"user {user}: a prompt of {length} tokens runs in chunks of {chunk}, which needs paged attention"
+            )
+    longest = min(prompt_lengths) + max_generated_tokens
+    if longest > args.max_seq_len:
+        raise ValueError(
+            f"{min(prompt_lengths)} prompt tokens + {max_generated_tokens} to generate = {longest} is more than "
+            f"max_seq_len {args.max_seq_len}"
+        )
+    if args.paged_attention_config is not None:
+        check_pages(
+            args.paged_attention_config,
+            [min(length + max_generated_tokens, args.max_seq_len) for length in prompt_lengths],
+        )
+
+
 class Generator:
     """A batch of up to `max_batch_size` users, each with its own sequence.
 
-    prefill_chunk_size: tokens of a prompt that run at a time; None for all.
+    Prompts run `args.prefill_chunk_size` tokens at a time.
     """
 
-    def __init__(self, model, prefill_chunk_size: int | None = None):
+    def __init__(self, model):
         self.model = model
         self.args = model.args
         self.mesh_device = model.mesh_device
-        self.prefill_chunk_size = prefill_chunk_size
         self.users = self.args.max_batch_size
         self.sequences: list[list[int]] = [[] for _ in range(self.users)]
         paged = self.args.paged_attention_config
-        self.page_table = paged and PageTable(
-            paged.block_size, paged.max_num_blocks, self.users, self.args.max_seq_len
-        )
+        self.page_table = paged and PageTable(paged, self.users, self.args.max_seq_len)
         self._decode_step = None
-
-    def check(self, prompt_lengths: list[int], max_generated_tokens: int) -> None:
-        """Raises ValueError, with the numbers, if the users' sequences cannot fit what was set up."""
-        if not 1 <= len(prompt_lengths) <= self.users:
-            raise ValueError(f"{len(prompt_lengths)} prompts for a model set up for 1 to {self.users} users")
-        for user, length in enumerate(prompt_lengths):
-            if length < 1:
-                raise ValueError(f"the prompt of user {user} has no tokens")
-            if length + max_generated_tokens > self.args.max_seq_len:
-                raise ValueError(
-                    f"user {user}: {length} prompt tokens + {max_generated_tokens} to generate = "
-                    f"{length + max_generated_tokens} is more than max_seq_len {self.args.max_seq_len}"
-                )
-            if self.page_table is None and self.prefill_chunk_size is not None and length > self.prefill_chunk_size:
-                raise ValueError(
-                    f"user {user}: a prompt of {length} tokens runs in chunks of {self.prefill_chunk_size}, "
-                    "which needs paged attention"
-                )
-        if self.page_table is not None:
-            self.page_table.check([length + max_generated_tokens for length in prompt_lengths])
 
     def prefill(self, prompts: list[list[int]]) -> torch.Tensor:
         """Starts over with `prompts` (token ids), one a user; what users had before is forgotten.
 
         Returns the logits of each prompt's last token, float32 [len(prompts), vocab_size].
         """
-        self.check([len(prompt) for prompt in prompts], 0)
+        check_lengths(self.args, [len(prompt) for prompt in prompts], 1)
         for user in range(self.users):
             self.sequences[user] = []
             if self.page_table is not None:
@@ -103,7 +113,7 @@ class Generator:
         end = len(tokens)
         if self.page_table is not None:
             self.page_table.grow(user, end)
-        chunk_size = self.prefill_chunk_size or end
+        chunk_size = self.args.prefill_chunk_size or end
         rope = self.args.arch.rope
         for start in range(0, end, chunk_size):
             chunk = tokens[start : start + chunk_size]
@@ -129,7 +139,7 @@ class Generator:
         if self.page_table is None:
             return None, None
         fill = self.page_table.pages(user, start, end)
-        prefix = self.page_table.pages(user, 0, end, length=self.page_table.blocks_for(padded_end))
+        prefix = self.page_table.pages(user, 0, end, length=self.page_table.config.blocks_for(padded_end))
         return self._to_device(fill, ttnn.int32), self._to_device(prefix, ttnn.int32)
 
     def _decode_users(self, positions: list[int]) -> torch.Tensor:

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,36 +13,16 @@ from models.common import backend, mesh
 from models.tt_transformers.tt.architecture import Architecture, read_config
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
+from models.tt_transformers.tt.page_table import PagedAttentionConfig
 from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.precision_config import resolve_precision
+from models.tt_transformers.tt.program_configs import ChipLayout
+from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.program_configs import ChipLayout
 from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
 from models.tt_transformers.tt.weight_cache import WeightCache
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-TILE = 32
-
-
-@dataclass(frozen=True)
-class PagedAttentionConfig:
-    """A KV cache of `max_num_blocks` pages for all users together, of `block_size` tokens each."""
-
-    block_size: int
-    max_num_blocks: int
-
-    def __post_init__(self):
-        for name in ("block_size", "max_num_blocks"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-                raise ValueError(f"page_params: {name} must be a positive integer, got {value!r}")
-        if self.block_size % TILE:
-            raise ValueError(f"page_params: block_size {self.block_size} is not a multiple of {TILE}")
-
-    @classmethod
-    def from_params(cls, page_params: Mapping[str, int]) -> "PagedAttentionConfig":
-        if not isinstance(page_params, Mapping) or set(page_params) != {"block_size", "max_num_blocks"}:
-            raise ValueError(f"page_params must have the keys block_size and max_num_blocks, got {page_params!r}")
-        return cls(**page_params)
 
 
 class ModelArgs:
@@ -95,6 +74,7 @@ class ModelArgs:
         self.num_devices = mesh_device.get_num_devices()
         self.device_name = mesh.device_name(mesh_device)
         self.arch.check_mesh(self.num_devices)
+        self.chip = ChipLayout.of(mesh_device)
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -104,6 +84,7 @@ class ModelArgs:
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
+        self.prefill_chunk_size = prefill_chunk_size(self.model_name, self.device_name, paged=page_params is not None)
 
         self.precision = self._resolve_precision(optimizations, optimizations_base, decoder_config_file)
         self.dummy_weights = dummy_weights

@@ -1,6 +1,44 @@
 """Which pages of the KV cache belong to whom."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
+
+
+@dataclass(frozen=True)
+class PagedAttentionConfig:
+    """A KV cache of `max_num_blocks` pages for all users together, of `block_size` tokens each."""
+
+    block_size: int
+    max_num_blocks: int
+
+    def __post_init__(self):
+        if self.block_size not in (32, 64, 128):
+            raise ValueError(f"page_params: block_size {self.block_size!r} is not supported; supported are 32, 64, 128")
+        if isinstance(self.max_num_blocks, bool) or not isinstance(self.max_num_blocks, int) or self.max_num_blocks < 1:
+            raise ValueError(f"page_params: max_num_blocks must be a positive integer, got {self.max_num_blocks!r}")
+
+    @classmethod
+    def from_params(cls, page_params: Mapping[str, int]) -> "PagedAttentionConfig":
+        keys = {"block_size", "max_num_blocks"}
+        if not isinstance(page_params, Mapping) or set(page_params) != keys:
+            raise ValueError(f"page_params must have exactly the keys block_size and max_num_blocks, got {page_params!r}")
+        return cls(**page_params)
+
+    def blocks_for(self, tokens: int) -> int:
+        """Pages that `tokens` tokens of one user take."""
+        return -(-tokens // self.block_size)
+
+
+def check_pages(config: PagedAttentionConfig, tokens: list[int]) -> None:
+    """Raises ValueError if users with so many tokens each do not fit the pool together."""
+    needed = sum(map(config.blocks_for, tokens))
+    if needed > config.max_num_blocks:
+        raise ValueError(
+            f"{len(tokens)} user(s) with {sum(tokens)} tokens in all need {needed} pages of {config.block_size} tokens, "
+            f"the page table has max_num_blocks = {config.max_num_blocks}"
+        )
 
 
 class PageTable:
@@ -12,33 +50,19 @@ class PageTable:
     Raises ValueError if a user would need more than the pool has left.
     """
 
-    def __init__(self, block_size: int, max_num_blocks: int, users: int, max_seq_len: int):
-        self.block_size = block_size
-        self.max_num_blocks = max_num_blocks
-        self.table = torch.zeros(users, self.blocks_for(max_seq_len), dtype=torch.int32)
+    def __init__(self, config: PagedAttentionConfig, users: int, max_seq_len: int):
+        self.config = config
+        self.table = torch.zeros(users, config.blocks_for(max_seq_len), dtype=torch.int32)
         self._owned = [0] * users
-        self._free = list(range(max_num_blocks - 1, -1, -1))
-
-    def blocks_for(self, tokens: int) -> int:
-        """Pages that `tokens` tokens of one user take."""
-        return -(-tokens // self.block_size)
-
-    def check(self, tokens: list[int]) -> None:
-        """Raises ValueError if users with so many tokens each do not fit the pool together."""
-        needed = sum(self.blocks_for(count) for count in tokens)
-        if needed > self.max_num_blocks:
-            raise ValueError(
-                f"{len(tokens)} user(s) with {sum(tokens)} tokens in all need {needed} pages of {self.block_size} tokens, "
-                f"the page table has max_num_blocks = {self.max_num_blocks}"
-            )
+        self._free = list(range(config.max_num_blocks - 1, -1, -1))
 
     def grow(self, user: int, tokens: int) -> None:
         """Makes room for `tokens` tokens of `user`."""
-        missing = self.blocks_for(tokens) - self._owned[user]
+        missing = self.config.blocks_for(tokens) - self._owned[user]
         if missing > len(self._free):
             raise ValueError(
-                f"user {user} needs {missing} more page(s) of {self.block_size} tokens for {tokens} tokens, "
-                f"{len(self._free)} of max_num_blocks = {self.max_num_blocks} are free"
+                f"user {user} needs {missing} more page(s) of {self.config.block_size} tokens for {tokens} tokens, "
+                f"{len(self._free)} of max_num_blocks = {self.config.max_num_blocks} are free"
             )
         for _ in range(missing):
             self.table[user, self._owned[user]] = self._free.pop()
@@ -54,7 +78,7 @@ class PageTable:
     def pages(self, user: int, first_token: int, end_token: int, length: int | None = None) -> torch.Tensor:
         """[1, pages] int32: the user's pages from `first_token` (a page's first) to `end_token`; with zeros up to
         `length` pages if given."""
-        pages = self.table[user : user + 1, first_token // self.block_size : self.blocks_for(end_token)]
+        pages = self.table[user : user + 1, first_token // self.config.block_size : self.config.blocks_for(end_token)]
         if length is not None:
             pages = torch.nn.functional.pad(pages, (0, length - pages.shape[1]))
         return pages
