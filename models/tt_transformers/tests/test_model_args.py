@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ import models  # noqa: F401  (makes `import ttnn` resolve)
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt import model_location
 from models.tt_transformers.tt.load_checkpoints import to_hugging_face
-from models.tt_transformers.tt.model_args import ModelArgs, PagedAttentionConfig
+from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED, PROJECT, ModelLocation, locate
+from models.tt_transformers.tt.page_table import PagedAttentionConfig
 from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
 
 MINI_128K = "microsoft/Phi-3-mini-128k-instruct"
@@ -33,6 +35,12 @@ class MeshOf:
 
     def get_num_devices(self):
         return self.shape[1]
+
+    def compute_with_storage_grid_size(self):
+        return SimpleNamespace(x=8, y=8)
+
+    def dram_grid_size(self):
+        return SimpleNamespace(x=12, y=1)
 
 
 def save_tokenizer(directory, chat_template=None):
@@ -289,8 +297,8 @@ def test_a_name_without_network_says_what_to_do(tmp_path, network):
         ({"optimizations": "fast"}, "cannot read 'fast'"),
         ({"optimizations": ""}, "optimizations"),
         ({"optimizations": DecodersPrecision(3, ModelOptimizations.bf16())}, "are for 3 decoders, the model has 2"),
-        ({"page_params": {"block_size": 32}}, "must have the keys block_size and max_num_blocks"),
-        ({"page_params": {"block_size": 33, "max_num_blocks": 4}}, "block_size 33 is not a multiple of 32"),
+        ({"page_params": {"block_size": 32}}, "must have exactly the keys block_size and max_num_blocks"),
+        ({"page_params": {"block_size": 33, "max_num_blocks": 4}}, "block_size 33 is not supported; supported are 32, 64, 128"),
         ({"page_params": {"block_size": 32, "max_num_blocks": 0}}, "max_num_blocks must be a positive integer, got 0"),
     ],
 )
