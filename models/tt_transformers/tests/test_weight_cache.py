@@ -79,7 +79,8 @@ def test_a_second_use_gives_the_same_values_without_converting(use, mesh_device,
 @pytest.mark.parametrize("dim", [None, 2, 3])
 def test_every_device_of_a_mesh_gets_its_part_back(tmp_path, dim):
     with open_mesh("N300") as mesh_device:
-        mapper = ttnn.ReplicateTensorToMesh(mesh_device) if dim is None else ttnn.ShardTensorToMesh(mesh_device, dim=dim)
+        shard, replicate = ttnn.ShardTensorToMesh, ttnn.ReplicateTensorToMesh
+        mapper = replicate(mesh_device) if dim is None else shard(mesh_device, dim=dim)
         for make in (lambda: WEIGHT, None):
             tensor = WeightCache(tmp_path, IDENTITY).tensor(
                 "w",
@@ -91,8 +92,9 @@ def test_every_device_of_a_mesh_gets_its_part_back(tmp_path, dim):
                 mesh_mapper=mapper,
             )
             parts = [ttnn.to_torch(part).float() for part in ttnn.get_device_tensors(tensor)]
-            expected = [WEIGHT, WEIGHT] if dim is None else WEIGHT.chunk(2, dim)
-            assert all(torch.equal(*pair) for pair in zip(parts, (part.bfloat16().float() for part in expected), strict=True))
+            weight = WEIGHT.bfloat16().float()
+            expected = [weight, weight] if dim is None else weight.chunk(2, dim)
+            assert all(torch.equal(*pair) for pair in zip(parts, expected, strict=True))
 
 
 @pytest.mark.vendor

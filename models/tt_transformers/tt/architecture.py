@@ -106,7 +106,7 @@ class Architecture:
         if value("hidden_act") != "silu":
             raise ValueError(f"hidden_act {value('hidden_act')!r} is not supported; supported is 'silu'")
         if config.get("quantization_config") is not None:
-            raise ValueError("quantization_config: quantised checkpoints are not supported; supported are bf16, fp16, fp32")
+            raise ValueError("quantization_config: quantised checkpoints are not supported; use bf16, fp16 or fp32")
 
         dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
         head_dim = config.get("head_dim")
@@ -158,7 +158,8 @@ class Architecture:
             for name, (rows, columns) in MESH_SHAPES.items()
             if not self._split_problem(rows * columns)
         ]
-        raise ValueError(f"{problem} cannot be split over {num_devices} devices; meshes that work: {', '.join(working)}")
+        meshes = ", ".join(working)
+        raise ValueError(f"{problem} cannot be split over {num_devices} devices; meshes that work: {meshes}")
 
     def _split_problem(self, num_devices: int) -> str | None:
         for name, count in (("num_attention_heads", self.n_heads), ("num_key_value_heads", self.n_kv_heads)):

@@ -16,7 +16,6 @@ from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, loca
 from models.tt_transformers.tt.page_table import PagedAttentionConfig
 from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.precision_config import resolve_precision
-from models.tt_transformers.tt.program_configs import ChipLayout
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.program_configs import ChipLayout
 from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
@@ -74,7 +73,6 @@ class ModelArgs:
         self.num_devices = mesh_device.get_num_devices()
         self.device_name = mesh.device_name(mesh_device)
         self.arch.check_mesh(self.num_devices)
-        self.chip = ChipLayout.of(mesh_device)
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
