@@ -164,9 +164,9 @@ def loss_of(model: Phi3ForCausalLM, windows: torch.Tensor, reduction: str = "mea
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    training, held_out = split_held_out(read_chapters(args.work_dir / "kjv.txt"))
+    training, _ = split_held_out(read_chapters(args.work_dir / "kjv.txt"))
     tokenizer = train_tokenizer(training)
-    stream, held_out_stream = token_stream(tokenizer, training), token_stream(tokenizer, held_out)
+    stream = token_stream(tokenizer, training)
     windows = {length: Windows(stream, length) for length, _, _ in LENGTHS}
 
     model = Phi3ForCausalLM(Phi3Config.from_dict({**checkpoint_config(), "torch_dtype": "float32"}))
@@ -206,10 +206,6 @@ def train(args: argparse.Namespace) -> None:
         if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
             saved_at = time.monotonic()
             save_state(state_file, model, optimizers, done)
-            for held_out_length in (512, 2048):
-                with torch.autocast("cpu", dtype=torch.bfloat16):
-                    perplexity, _ = perplexity_of(model, held_out_stream, held_out_length)
-                print(f"held-out perplexity at {held_out_length}: {perplexity:.2f}", flush=True)
     save_state(state_file, model, optimizers, done)
     save_checkpoint(args.output, model, tokenizer)
     summary = (
