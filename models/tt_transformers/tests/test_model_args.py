@@ -60,7 +60,7 @@ def save_tokenizer(directory, chat_template=None):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    for variable in ("HF_MODEL", "TT_CACHE_PATH"):
+    for variable in ("HF_MODEL", "TT_CACHE_PATH", "MAX_PREFILL_CHUNK_SIZE"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -298,13 +298,21 @@ def test_a_name_without_network_says_what_to_do(tmp_path, network):
         ({"optimizations": ""}, "optimizations"),
         ({"optimizations": DecodersPrecision(3, ModelOptimizations.bf16())}, "are for 3 decoders, the model has 2"),
         ({"page_params": {"block_size": 32}}, "must have exactly the keys block_size and max_num_blocks"),
-        ({"page_params": {"block_size": 33, "max_num_blocks": 4}}, "block_size 33 is not supported; supported are 32, 64, 128"),
+        ({"page_params": {"block_size": 33, "max_num_blocks": 4}}, "block_size 33 is not supported; supported are 32"),
         ({"page_params": {"block_size": 32, "max_num_blocks": 0}}, "max_num_blocks must be a positive integer, got 0"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(checkpoint, options, message):
     with pytest.raises(ValueError, match=message):
         args_of(checkpoint, **options)
+
+
+def test_the_prefill_chunk_size_is_the_environments_or_the_models(checkpoint, monkeypatch):
+    page_params = {"block_size": 32, "max_num_blocks": 64}
+    mini = ModelArgs(MeshOf(1), hf_model=MINI_128K, dummy_weights=True, page_params=page_params)
+    assert (mini.prefill_chunk_size, args_of(checkpoint).prefill_chunk_size) == (1024, None)
+    monkeypatch.setenv("MAX_PREFILL_CHUNK_SIZE", "8")
+    assert args_of(checkpoint).prefill_chunk_size == 8192
 
 
 def test_page_params_make_the_cache_paged(checkpoint):
