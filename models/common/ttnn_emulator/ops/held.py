@@ -1,0 +1,33 @@
+"""How a device tensor's values are held in torch memory, where an op reads them faster in another order.
+
+The order of the dimensions in memory does not show in a tensor's shape or values; it is changed once, on
+first use, in place of the old copy.
+"""
+
+from ..tensor import Tensor
+
+
+def hold_transposed(tensor: Tensor) -> None:
+    """Holds `[..., K, N]` as contiguous `[..., N, K]`: what a CPU's matmul of few rows reads fastest."""
+    _hold(tensor, _is_transposed, lambda shard: shard.mT.contiguous().mT)
+
+
+def hold_heads_first(cache: Tensor) -> None:
+    """Holds a paged cache `[pages, heads, page_size, head_dim]` with a head's pages side by side.
+
+    A run of consecutive pages is then one `[heads, positions, head_dim]` view.
+    """
+    _hold(cache, lambda shard: shard.transpose(0, 1).is_contiguous(), lambda shard: shard.transpose(0, 1).contiguous().transpose(0, 1))
+
+
+def _is_transposed(shard) -> bool:
+    return shard.mT.is_contiguous()
+
+
+def _hold(tensor, is_held, hold) -> None:
+    storage = tensor.storage
+    if storage.pending or all(shard.is_meta or is_held(shard) for shard in storage.shards):
+        return
+    held = {id(shard): hold(shard) for shard in storage.shards}
+    storage.shards = type(storage.shards)([held[id(shard)] for shard in storage.shards])
+    storage.aliased = False
