@@ -154,7 +154,7 @@ def _publish():
         target[name] = function
 
 
-for _module in ("creation", "files", "data_movement", "eltwise", "reduction", "ccl",
+for _module in ("creation", "transfer", "files", "placement", "reshaping", "data_movement", "unary", "binary", "reduction", "ccl", "methods",
                 "matmul", "normalization", "embedding", "experimental", "cache", "transformer"):
     if importlib.util.find_spec(f"{__name__}.ops.{_module}"):
         importlib.import_module(f"{__name__}.ops.{_module}")

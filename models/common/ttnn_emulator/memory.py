@@ -161,9 +161,9 @@ def create_sharded_memory_config(
 
 def padded_shape(shape, layout: Layout) -> tuple:
     """`shape` with its last two sizes rounded up to tiles in TILE layout (a rank-1 shape becomes [32, width])."""
-    if layout is Layout.ROW_MAJOR:
-        return tuple(shape)
     sizes = tuple(shape)
+    if layout is Layout.ROW_MAJOR:
+        return sizes or (1,)
     sizes = (1,) * (2 - len(sizes)) + sizes
     return sizes[:-2] + (round_up(sizes[-2], TILE_SIZE), round_up(sizes[-1], TILE_SIZE))
 

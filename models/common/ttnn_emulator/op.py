@@ -23,7 +23,7 @@ def op(name: str):
     return register
 
 
-def run(name, kernel, inputs, specs, attributes=None, collective=False, in_place=None, exact=False):
+def run(name, kernel, inputs, specs, attributes=None, collective=False, in_place=None, exact=False, view=False):
     """Runs `kernel` on every device and returns the output Tensor (a tuple of them for several `specs`).
 
     Args:
@@ -37,7 +37,8 @@ def run(name, kernel, inputs, specs, attributes=None, collective=False, in_place
         collective: the kernel takes, for each input, the list of all devices' tensors (row-major), and returns
             a list with one output (or tuple of outputs) per device. Devices that agree should share an object.
         in_place: one of `inputs`, which the kernel changes; it is what `run` returns, and `specs` is empty.
-        exact: the output's values are the input's, in the same dtype: not rounded, and may share storage.
+        exact: the output's values are the input's as they are stored: not rounded, and may share storage.
+        view: the (one) output is another shape of the first input, in the same buffer.
 
     RuntimeError if an input is on the host, deallocated or on another mesh, or if memory runs out.
     """
@@ -47,11 +48,14 @@ def run(name, kernel, inputs, specs, attributes=None, collective=False, in_place
         outputs = ()
         step = _in_place_step(kernel, storages, in_place.storage, device.num_devices)
     else:
-        outputs = tuple([_allocate(spec, device) for spec in specs])
+        if view:
+            outputs = (Tensor(specs[0], Storage(None), device, inputs[0]._buffer),)
+        else:
+            outputs = tuple([_allocate(spec, device) for spec in specs])
         targets = [output.storage for output in outputs]
-        rounders = None if exact else [_ROUNDINGS[spec.dtype] for spec in specs]
+        rounders = None if exact or view else [_ROUNDINGS[spec.dtype] for spec in specs]
         make = _collective_step if collective else _step
-        step = make(kernel, storages, targets, rounders, device.num_devices)
+        step = make(kernel, storages, targets, rounders, device.num_devices, aliases=exact)
     if oplog.active:
         oplog.add(name, inputs, outputs, attributes, in_place)
     if device.capture is not None:
@@ -105,7 +109,7 @@ _ROUNDINGS[DataType.BFLOAT8_B] = bfp.round_bfp8
 _ROUNDINGS[DataType.BFLOAT4_B] = bfp.round_bfp4
 
 
-def _step(kernel, inputs, targets, rounders, num_devices):
+def _step(kernel, inputs, targets, rounders, num_devices, aliases):
     """The op as a function without arguments, from storages to storages, which a trace can call again."""
     single = len(targets) == 1
     target = targets[0]
@@ -135,7 +139,7 @@ def _step(kernel, inputs, targets, rounders, num_devices):
         else:
             results = Replicated((compute(0),) * num_devices)
         _store(results, targets)
-        if rounders is None:
+        if aliases:
             for storage in (*live, *targets):
                 storage.aliased = True
 
@@ -154,7 +158,7 @@ def _map_devices(compute, inputs, num_devices):
     return Replicated(results) if len(done) == 1 else results
 
 
-def _collective_step(kernel, inputs, targets, rounders, num_devices):
+def _collective_step(kernel, inputs, targets, rounders, num_devices, aliases):
     def step():
         results = kernel(*[None if storage is None else list(storage.shards) for storage in inputs])
         if rounders is not None:
@@ -167,7 +171,7 @@ def _collective_step(kernel, inputs, targets, rounders, num_devices):
             results = [rounded[id(result)] for result in results]
         shared = len(set(map(id, results))) == 1
         _store(Replicated(results) if shared else results, targets)
-        if rounders is None:
+        if aliases:
             for storage in (*inputs, *targets):
                 if storage is not None:
                     storage.aliased = True

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ..dtypes import DataType, Layout
 from ..op import op
 from ..tensor import Replicated, Storage, Tensor, TensorSpec
-from .creation import from_device, to_device
+from .transfer import from_device, to_device
 
 _FORMAT = "ttnn-emulator-1"
 
