@@ -15,7 +15,7 @@ from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
 from models.tt_transformers.demo import record, report
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
-from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.generator import Generator, check_lengths
 from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 
@@ -87,6 +87,8 @@ def run(settings: Case, mode: str):
             mesh_device = stack.enter_context(open_mesh())
             args = make_args(settings, mode, mesh_device)
             batches = make_users(settings, args)
+            for users in batches:
+                check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
             state_dict = args.load_state_dict()
         report.print_header(args, settings)
         with profiler.timed("load_weights"):
@@ -94,9 +96,6 @@ def run(settings: Case, mode: str):
         stack.callback(model.deallocate)
         generator = Generator(model)
         stack.callback(generator.deallocate)
-        with clear_errors():
-            for users in batches:
-                generator.check([len(user.prompt_ids) for user in users], settings.max_generated_tokens)
 
         # What is compiled here (or, on the emulator, laid out for speed) is no part of the times measured below.
         with profiler.timed("compile_prefill"):
@@ -141,19 +140,14 @@ def make_args(settings, mode, mesh_device) -> ModelArgs:
 
 
 def make_users(settings, args) -> list[list[User]]:
-    """The users of each batch. Raises ValueError for a prompt without tokens."""
+    """The users of each batch."""
     instruct = settings.instruct
     if instruct is None:
         instruct = args.tokenizer.chat_template is not None
-    batches = [
+    return [
         [User(batch, index, text, args.encode_prompt(text, instruct)) for index, text in enumerate(texts)]
         for batch, texts in enumerate(settings.batches())
     ]
-    for users in batches:
-        for user in users:
-            if not user.prompt_ids:
-                raise ValueError(f"the prompt of batch {user.batch}, user {user.index} has no tokens: {user.prompt!r}")
-    return batches
 
 
 def generate(generator, users, settings, args) -> list[Measurement]:

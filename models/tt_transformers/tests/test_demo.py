@@ -131,6 +131,16 @@ def test_users_stop_at_eos_and_the_others_go_on(demo, tmp_path, monkeypatch):
     assert texts(demo("batch-1", batch_size=4, stop_at_eos=False)) == free
 
 
+def test_a_user_at_max_seq_len_stops_and_the_others_go_on(demo, tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.json", "In the day that", "And the king of the north shall come, " * 4)
+    free = demo("batch-1", batch_size=2, input_prompts=prompts)["users"]
+    limit = free[1]["prompt_tokens"] + 5
+    assert free[0]["prompt_tokens"] + 12 <= limit
+    limited = demo("batch-1", batch_size=2, input_prompts=prompts, max_seq_len=limit)["users"]
+    assert [user["stop_reason"] for user in limited] == ["max_generated_tokens", "max_seq_len"]
+    assert limited[0]["token_ids"] == free[0]["token_ids"] and limited[1]["token_ids"] == free[1]["token_ids"][:5]
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
