@@ -131,6 +131,13 @@ def test_full_size_facts_come_with_dummy_weights_and_no_download():
         assert (args.arch.dim, args.arch.n_layers, args.model_name) == (3072, 32, "Phi-3-mini-128k-instruct")
 
 
+def test_dummy_weights_for_a_mesh_without_values_have_none():
+    mesh_device = MeshOf(1)
+    mesh_device.shape_only = True
+    state_dict = ModelArgs(mesh_device, hf_model=MINI_128K, dummy_weights=True).load_state_dict()
+    assert all(weight.is_meta for weight in state_dict.values()) and len(state_dict) == 32 * 9 + 3
+
+
 def test_a_random_model_without_tokenizer_uses_the_bundled_one_and_says_so():
     args = ModelArgs(MeshOf(1), hf_model=MINI_128K, dummy_weights=True)
     assert args.tokenizer_is_stand_in and args.tokenizer_dir == BUNDLED

@@ -107,7 +107,9 @@ class ModelArgs:
         Downloads them if the model was given by name. All files are checked from their headers first.
         """
         if self.dummy_weights:
-            return DummyStateDict(self.arch)
+            # A mesh of the emulator without values, which only lays tensors out, has no use for the weights' values.
+            shape_only = getattr(self.mesh_device, "shape_only", False)
+            return DummyStateDict(self.arch, device="meta" if shape_only else "cpu")
         return StateDict(self._location.weights_directory, self.arch)
 
     @cached_property
