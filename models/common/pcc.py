@@ -11,7 +11,7 @@ def pcc(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """
     if actual.shape != expected.shape:
         raise ValueError(f"shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}")
-    actual, expected = actual.double().flatten(), expected.double().flatten()
+    actual, expected = actual.detach().double().flatten(), expected.detach().double().flatten()
     if not (actual.isfinite().all() and expected.isfinite().all()):
         raise ValueError("a value is not finite")
     if torch.equal(actual, expected):

@@ -50,23 +50,23 @@ class MLP:
 
     def decode_forward(self, x):
         gate, up = self.w1.decode_forward(x), self.w3.decode_forward(x)
-        x = self._gated(gate, up, ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG)
+        x = self._gated(gate, up)
         x = ttnn.sharded_to_interleaved(self.w2.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
 
     def prefill_forward(self, x):
         gate, up = self.w1.prefill_forward(x), self.w3.prefill_forward(x)
         ttnn.deallocate(x)
-        hidden = self._gated(gate, up, ttnn.DRAM_MEMORY_CONFIG)
+        hidden = self._gated(gate, up)
         ttnn.deallocate(gate)
         ttnn.deallocate(up)
         return self.ccl.reduce_scatter(self.w2.prefill_forward(hidden), ttnn.DRAM_MEMORY_CONFIG)
 
-    def _gated(self, gate, up, memory_config):
+    def _gated(self, gate, up):
         return ttnn.mul(
             gate,
             up,
             input_tensor_a_activations=[ttnn.UnaryOpType.SILU],
             dtype=self.config.ff1_3.output_dtype,
-            memory_config=memory_config,
+            memory_config=gate.memory_config(),
         )
