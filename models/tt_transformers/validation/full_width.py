@@ -1,0 +1,114 @@
+"""Runs the demo at Phi-3-mini's full width on the vendor's mock device, and records what was accepted.
+
+    TT_BACKEND=mock MESH_DEVICE=T3K python -m models.tt_transformers.validation.full_width --output FILE
+
+2 of the 32 layers, random weights; each case is one run of the demo, with prompts of 128 and of 2048 tokens.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from functools import partial
+from itertools import product
+from pathlib import Path
+from unittest.mock import patch
+
+import models  # noqa: F401
+import ttnn
+from transformers import AutoTokenizer
+
+from models.common import backend, mesh, validation
+from models.tt_transformers.demo import simple_text_demo
+from models.tt_transformers.demo.case import Case
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.weight_cache import WeightCache
+
+MODEL = "microsoft/Phi-3-mini-128k-instruct"
+LAYERS = 2
+MODES = ("performance", "accuracy")
+PROMPT_TOKENS = (128, 2048)
+MAX_SEQ_LEN = 2560
+
+
+class SharedWeights(WeightCache):
+    """Converted weights in memory: cases that differ in their caches only need not pack them again."""
+
+    def __init__(self):
+        super().__init__(None, {})
+        self._hosts = {}
+
+    def host_tensor(self, name, make, *, dtype, **placement):
+        key = name, dtype
+        if key not in self._hosts:
+            self._hosts[key] = super().host_tensor(name, make, dtype=dtype, **placement)
+        return self._hosts[key]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
+    output = parser.parse_args().output
+    if backend.name() != "mock":
+        parser.error(f"the vendor's mock device is what validates: set TT_BACKEND=mock (it is {backend.name()})")
+    os.environ["HF_MODEL"] = MODEL
+    validation.write_json(output, make_record())
+
+
+def make_record() -> dict:
+    """Runs all cases on the mesh of the environment; `README.md` of this folder describes the record."""
+    cases = []
+    with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
+        prompts = write_prompts(Path(folder))
+        for mode in MODES:
+            with patch.object(ModelArgs, "weight_cache", SharedWeights()):
+                for users, paged in product((1, 32), (True, False)):
+                    case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
+                    demo = partial(simple_text_demo.run, settings(users, paged, prompts[users]), mode)
+                    cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
+    facts = {"mesh": mesh.mesh_name_from_environment(), "model": MODEL.split("/")[1], "layers": LAYERS, "weights": "random"}
+    return validation.make_record(watch, facts, cases)
+
+
+def settings(users: int, paged: bool, prompts: Path) -> Case:
+    return Case(
+        name=f"full width, batch-{users}, {'paged' if paged else 'unpaged'}",
+        input_prompts=prompts,
+        max_seq_len=MAX_SEQ_LEN,
+        batch_size=users,
+        max_generated_tokens=2,
+        # One user's two prompts come one after the other; 32 users have them in one batch.
+        repeat_batches=2 if users == 1 else 1,
+        paged_attention=paged,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0},
+        instruct=False,
+        num_layers=LAYERS,
+        dummy_weights=True,
+    )
+
+
+def write_prompts(folder: Path) -> dict[int, Path]:
+    """Prompt files for 1 and 32 users. Of 32 users, all but the two named in `PROMPT_TOKENS` have short prompts."""
+    # The tokenizer that stands in for the missing one of a model with random weights.
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED, local_files_only=True)
+    long = [prompt_of(tokens, tokenizer) for tokens in PROMPT_TOKENS]
+    files = {}
+    for users, texts in ((1, long), (32, long + ["In the beginning"] * 30)):
+        files[users] = folder / f"{users}.json"
+        files[users].write_text(json.dumps([{"prompt": text} for text in texts]))
+    return files
+
+
+def prompt_of(tokens: int, tokenizer) -> str:
+    """A text of exactly `tokens` tokens."""
+    text = ""
+    while len(tokenizer.encode(text)) < tokens:
+        text += " the"
+    assert len(tokenizer.encode(text)) == tokens
+    return text
+
+
+if __name__ == "__main__":
+    main()
