@@ -1,0 +1,205 @@
+"""Rotary position embedding (Su et al., 2021), in the forms that a card's ops take. Computed in fp32, rounded once."""
+
+import torch
+
+from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
+from ..memory import MemoryConfig
+from ..op import op, run
+from ..shapes import round_up
+from ..tensor import Tensor, TensorSpec
+from .checks import check_dtype, check_kernel_config, check_rank4, check_tiled
+
+_MAX_LLAMA_HEAD_DIM = 256
+
+
+@op("ttnn.experimental.rotary_embedding_llama")
+def rotary_embedding_llama(
+    input_tensor: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    trans_mat: Tensor,
+    *,
+    is_decode_mode: bool = False,
+    memory_config: MemoryConfig = None,
+    compute_kernel_config=None,
+) -> Tensor:
+    """x * cos + (x @ trans_mat) * sin, where `trans_mat` acts on each 32 columns: neighbours (2i, 2i + 1) form pairs.
+
+    Prefill: x `[B, heads, S, head_dim]`, cos and sin `[1, 1 or heads, at least S, head_dim]`, trans_mat one tile.
+    Decode: x `[1, B, heads, head_dim]`, cos and sin `[1, B, 1, head_dim]`, trans_mat `[1, 1, 32 * B, 32]`, all
+    height-sharded with one user a core. All bf16.
+    """
+    name = "ttnn.experimental.rotary_embedding_llama"
+    _check_llama(name, input_tensor, cos_cache, sin_cache, trans_mat, compute_kernel_config)
+    memory_config = input_tensor.memory_config() if memory_config is None else memory_config
+    if is_decode_mode:
+        _check_llama_decode(name, input_tensor, cos_cache, sin_cache, trans_mat, memory_config)
+        kernel = _llama_decode_kernel(tuple(input_tensor.shape))
+    else:
+        _check_llama_prefill(name, input_tensor, cos_cache, trans_mat, memory_config)
+        kernel = _llama_prefill_kernel(tuple(input_tensor.shape))
+    spec = TensorSpec(input_tensor.shape, input_tensor.dtype, Layout.TILE, memory_config)
+    attributes = {"is_decode_mode": is_decode_mode, "compute_kernel_config": compute_kernel_config}
+    return run(name, kernel, [input_tensor, cos_cache, sin_cache, trans_mat], [spec], attributes)
+
+
+def _llama_prefill_kernel(shape):
+    seq_len = shape[2]
+
+    def kernel(values, cos, sin, matrix):
+        turned = torch.matmul(values.reshape(-1, TILE_SIZE), matrix[0, 0]).view(shape)
+        return _rotate(values, turned, cos[:, :, :seq_len], sin[:, :, :seq_len])
+
+    return kernel
+
+
+def _llama_decode_kernel(shape):
+    _, batch, _, _ = shape
+
+    def kernel(values, cos, sin, matrix):
+        rows = values.reshape(batch, -1, TILE_SIZE)
+        turned = torch.bmm(rows, matrix.view(-1, TILE_SIZE, TILE_SIZE)[:batch]).view(shape)
+        return _rotate(values, turned, cos[:, :, :1], sin[:, :, :1])
+
+    return kernel
+
+
+def _rotate(values, turned, cos, sin):
+    return (values.float() * cos.float()).addcmul_(turned.float(), sin.float())
+
+
+def _check_llama(name, tensor, cos, sin, matrix, kernel_config):
+    check_kernel_config(name, kernel_config)
+    for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin), ("trans_mat", matrix)):
+        check_tiled(name, argument, each)
+        check_rank4(name, argument, each)
+        check_dtype(name, argument, each.dtype, (DataType.BFLOAT16,))
+    if cos.shape != sin.shape:
+        raise RuntimeError(f"{name}: cos_cache {list(cos.shape)} and sin_cache {list(sin.shape)} must be alike")
+    head_dim = tensor.shape[-1]
+    if cos.shape[0] != 1 or cos.shape[-1] != head_dim:
+        raise RuntimeError(f"{name}: cos_cache must be [1, ..., {head_dim}], got {list(cos.shape)}")
+    if head_dim % TILE_SIZE or head_dim > _MAX_LLAMA_HEAD_DIM:
+        raise RuntimeError(f"{name}: head_dim must be a multiple of 32 up to {_MAX_LLAMA_HEAD_DIM}, got {head_dim}")
+    if matrix.shape[0] != 1 or matrix.shape[1] != 1 or matrix.shape[3] != TILE_SIZE:
+        raise RuntimeError(f"{name}: trans_mat must be [1, 1, 32 or more, 32], got {list(matrix.shape)}")
+
+
+def _check_llama_decode(name, tensor, cos, sin, matrix, memory_config):
+    for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin), ("trans_mat", matrix)):
+        if each.memory_config().memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+            raise RuntimeError(f"{name}: in decode mode {argument} must be height-sharded, got {each.memory_config()}")
+    one, batch, _, _ = tensor.shape
+    if one != 1 or cos.shape[1] != batch:
+        raise RuntimeError(
+            f"{name}: in decode mode input_tensor is [1, B, heads, head_dim] and cos_cache [1, B, 1, head_dim], "
+            f"got {list(tensor.shape)} and {list(cos.shape)}"
+        )
+    if matrix.shape[2] < TILE_SIZE * batch:
+        raise RuntimeError(f"{name}: in decode mode trans_mat must have one tile a user, {batch}, got {list(matrix.shape)}")
+    if memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED or memory_config.shard_spec is None:
+        raise RuntimeError(f"{name}: in decode mode the output must be height-sharded with a shard_spec, got {memory_config}")
+
+
+def _check_llama_prefill(name, tensor, cos, matrix, memory_config):
+    if tensor.memory_config().is_sharded() or memory_config.is_sharded():
+        raise RuntimeError(f"{name}: in prefill mode tensors must be interleaved, got {tensor.memory_config()}")
+    if cos.shape[1] not in (1, tensor.shape[1]):
+        raise RuntimeError(f"{name}: cos_cache must have 1 or {tensor.shape[1]} heads, got {list(cos.shape)}")
+    if cos.shape[2] < tensor.shape[2]:
+        raise RuntimeError(f"{name}: cos_cache has {cos.shape[2]} positions for a sequence of {tensor.shape[2]}")
+    if matrix.shape[2] != TILE_SIZE:
+        raise RuntimeError(f"{name}: in prefill mode trans_mat must be one tile, got {list(matrix.shape)}")
+
+
+@op("ttnn.experimental.rotary_embedding")
+def rotary_embedding(
+    input_tensor: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    token_index: int = None,
+    *,
+    memory_config: MemoryConfig = None,
+    compute_kernel_config=None,
+) -> Tensor:
+    """x * cos + rotate_half(x) * sin, with cos and sin `[1, 1, positions, head_dim]` and x `[W, Z, S, head_dim]`.
+
+    Row s of x has position s, or `token_index` if that is given. The output's rows are padded to whole tiles,
+    logically too, as the card's op does. head_dim must be 32 or a multiple of 64.
+    """
+    name = "ttnn.experimental.rotary_embedding"
+    _check_halves(name, input_tensor, cos_cache, sin_cache, compute_kernel_config)
+    first, heads, seq_len, head_dim = input_tensor.shape
+    rows = round_up(seq_len, TILE_SIZE)
+    if tuple(cos_cache.shape)[:2] != (1, 1):
+        raise RuntimeError(f"{name}: cos_cache must be [1, 1, positions, {head_dim}], got {list(cos_cache.shape)}")
+    needed = rows if token_index is None else token_index + 1
+    if cos_cache.padded_shape[2] < needed or (token_index is not None and token_index < 0):
+        raise RuntimeError(f"{name}: cos_cache has {cos_cache.shape[2]} positions, {needed} are needed")
+
+    def kernel(values, cos, sin):
+        cos, sin = (
+            table[:, :, :seq_len] if token_index is None else table[:, :, token_index : token_index + 1]
+            for table in (cos, sin)
+        )
+        return torch.nn.functional.pad(_rotate(values, _rotate_half(values), cos, sin), (0, 0, 0, rows - seq_len))
+
+    memory_config = input_tensor.memory_config() if memory_config is None else memory_config
+    spec = TensorSpec((first, heads, rows, head_dim), input_tensor.dtype, Layout.TILE, memory_config)
+    return run(name, kernel, [input_tensor, cos_cache, sin_cache], [spec], {"token_index": token_index})
+
+
+@op("ttnn.experimental.rotary_embedding_hf")
+def rotary_embedding_hf(
+    input_tensor: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    *,
+    is_decode_mode: bool = False,
+    memory_config: MemoryConfig = None,
+    compute_kernel_config=None,
+) -> Tensor:
+    """x * cos + rotate_half(x) * sin as Hugging Face defines it; head_dim must be 32 or a multiple of 64.
+
+    Prefill: x `[B, heads, S, head_dim]`, cos and sin `[1, 1, at least S, head_dim]`.
+    Decode: x `[1, B, heads, head_dim]`, cos and sin `[1, B, 1, head_dim]`, all height-sharded.
+    """
+    name = "ttnn.experimental.rotary_embedding_hf"
+    _check_halves(name, input_tensor, cos_cache, sin_cache, compute_kernel_config)
+    _, second, third, _ = input_tensor.shape
+    if is_decode_mode:
+        for argument, each in (("input_tensor", input_tensor), ("cos_cache", cos_cache), ("sin_cache", sin_cache)):
+            if not each.memory_config().is_sharded():
+                raise RuntimeError(f"{name}: in decode mode {argument} must be sharded, got {each.memory_config()}")
+        if cos_cache.shape[1] != second:
+            raise RuntimeError(f"{name}: cos_cache must have {second} users, got {list(cos_cache.shape)}")
+    elif cos_cache.shape[1] != 1 or cos_cache.shape[2] < third:
+        raise RuntimeError(f"{name}: cos_cache must be [1, 1, at least {third}, head_dim], got {list(cos_cache.shape)}")
+    rows = 1 if is_decode_mode else third
+
+    def kernel(values, cos, sin):
+        return _rotate(values, _rotate_half(values), cos[:, :, :rows], sin[:, :, :rows])
+
+    memory_config = input_tensor.memory_config() if memory_config is None else memory_config
+    spec = TensorSpec(input_tensor.shape, input_tensor.dtype, Layout.TILE, memory_config)
+    return run(name, kernel, [input_tensor, cos_cache, sin_cache], [spec], {"is_decode_mode": is_decode_mode})
+
+
+def _rotate_half(values):
+    half = values.shape[-1] // 2
+    return torch.cat((-values[..., half:], values[..., :half]), dim=-1)
+
+
+def _check_halves(name, tensor, cos, sin, kernel_config):
+    check_kernel_config(name, kernel_config)
+    for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin)):
+        check_tiled(name, argument, each)
+        check_rank4(name, argument, each)
+        check_dtype(name, argument, each.dtype)
+    head_dim = tensor.shape[-1]
+    if head_dim != TILE_SIZE and head_dim % (2 * TILE_SIZE):
+        raise RuntimeError(f"{name}: head_dim must be 32 or a multiple of 64, got {head_dim}")
+    if cos.shape != sin.shape or cos.shape[0] != 1 or cos.shape[-1] != head_dim:
+        raise RuntimeError(
+            f"{name}: cos_cache and sin_cache must be [1, ..., {head_dim}], got {list(cos.shape)} and {list(sin.shape)}"
+        )

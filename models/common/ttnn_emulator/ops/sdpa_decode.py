@@ -1,0 +1,229 @@
+"""Attention of one new token per user to that user's cached positions.
+
+Each user is computed alone, over exactly the positions up to its own, so that a user's result does not depend
+on the other users. Scores, softmax and accumulation are in fp32.
+"""
+
+import torch
+
+from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
+from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
+from ..op import op, run
+from ..program_config import SDPAProgramConfig
+from ..tensor import Tensor, TensorSpec
+from .checks import check_config, check_dtype, check_grid, check_indices, check_kernel_config, check_rank4, check_tiled, not_emulated
+from .held import hold_heads_first
+from .pages import gather_pages
+
+# Elements of K or V that are turned to fp32 at a time, so that they stay in cache.
+_BLOCK = 1 << 19
+
+
+@op("ttnn.transformer.paged_scaled_dot_product_attention_decode")
+def paged_scaled_dot_product_attention_decode(
+    input_tensor_q: Tensor,
+    input_tensor_k: Tensor,
+    input_tensor_v: Tensor,
+    page_table_tensor: Tensor,
+    *,
+    is_causal: bool = True,
+    attn_mask: Tensor = None,
+    cur_pos_tensor: Tensor = None,
+    attention_sink: Tensor = None,
+    scale: float = None,
+    sliding_window_size: int = None,
+    memory_config: MemoryConfig = None,
+    program_config: SDPAProgramConfig = None,
+    compute_kernel_config=None,
+    paged_cache_geometry=None,
+    cache_position_modulo: int = None,
+    spec_multi_pos_tiles: int = 0,
+) -> Tensor:
+    """softmax(q k^T * scale) v over positions 0 to `cur_pos` of each user, in a paged cache.
+
+    q is `[1, B, heads, head_dim]`, k and v `[pages, kv_heads, page_size, head_dim]`, `page_table_tensor`
+    `[B, pages per user]` INT32 and `cur_pos_tensor` `[B]` INT32, in which -1 skips a user (its output is zero).
+    `scale` defaults to 1 / sqrt(head_dim); with `sliding_window_size` only so many last positions count.
+    """
+    name = "ttnn.transformer.paged_scaled_dot_product_attention_decode"
+    not_emulated(
+        name,
+        attn_mask=attn_mask,
+        attention_sink=attention_sink,
+        paged_cache_geometry=paged_cache_geometry,
+        cache_position_modulo=cache_position_modulo,
+        spec_multi_pos_tiles=spec_multi_pos_tiles,
+    )
+    q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
+    _check(name, q, k, v, is_causal, program_config, compute_kernel_config)
+    if cur_pos_tensor is None:
+        raise RuntimeError(f"{name}: causal attention over pages needs cur_pos_tensor")
+    users = q.shape[1]
+    check_indices(name, "page_table_tensor", table)
+    if len(table.shape) != 2 or table.shape[0] != users:
+        raise RuntimeError(f"{name}: page_table_tensor must be [{users}, pages per user], got {list(table.shape)}")
+    _check_positions(name, cur_pos_tensor, users)
+    capacity = table.shape[1] * k.shape[2]
+    hold_heads_first(k)
+    hold_heads_first(v)
+    attend = _attention(name, q, k.shape[1], scale, capacity)
+
+    def kernel(q, k, v, table, positions):
+        if q.is_meta:
+            return q.new_empty(q.shape)
+        pages = table.tolist()
+
+        def keys_and_values(user, first, count):
+            return gather_pages(name, k, pages[user], count, first), gather_pages(name, v, pages[user], count, first)
+
+        return attend(q, keys_and_values, positions.tolist(), sliding_window_size)
+
+    inputs = [q, k, v, table, cur_pos_tensor]
+    return _run(name, kernel, inputs, memory_config, k.shape[1], scale, program_config)
+
+
+@op("ttnn.transformer.scaled_dot_product_attention_decode")
+def scaled_dot_product_attention_decode(
+    input_tensor_q: Tensor,
+    input_tensor_k: Tensor,
+    input_tensor_v: Tensor,
+    *,
+    is_causal: bool = True,
+    attn_mask: Tensor = None,
+    cur_pos=(),
+    cur_pos_tensor: Tensor = None,
+    attention_sink: Tensor = None,
+    scale: float = None,
+    sliding_window_size: int = None,
+    memory_config: MemoryConfig = None,
+    program_config: SDPAProgramConfig = None,
+    compute_kernel_config=None,
+    share_cache: bool = None,
+) -> Tensor:
+    """As the paged form, with k and v `[B, kv_heads, S, head_dim]`; positions may also be the list `cur_pos`."""
+    name = "ttnn.transformer.scaled_dot_product_attention_decode"
+    not_emulated(name, attn_mask=attn_mask, attention_sink=attention_sink, share_cache=share_cache)
+    q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
+    _check(name, q, k, v, is_causal, program_config, compute_kernel_config)
+    users, capacity = q.shape[1], k.shape[2]
+    if k.shape[0] != users:
+        raise RuntimeError(f"{name}: k and v must have {users} users, got {list(k.shape)}")
+    _check_key_chunks(name, capacity, program_config)
+    if cur_pos_tensor is not None:
+        _check_positions(name, cur_pos_tensor, users)
+    elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
+        raise RuntimeError(f"{name}: cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
+    attend = _attention(name, q, k.shape[1], scale, capacity)
+    fixed = list(cur_pos)
+
+    def kernel(q, k, v, positions):
+        if q.is_meta:
+            return q.new_empty(q.shape)
+
+        def keys_and_values(user, first, count):
+            return k[user, :, first:count], v[user, :, first:count]
+
+        return attend(q, keys_and_values, fixed if positions is None else positions.tolist(), sliding_window_size)
+
+    return _run(name, kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1], scale, program_config)
+
+
+def _attention(name, q, kv_heads, scale, capacity):
+    """The function that attends for all users, given their positions and a way to get a user's keys and values."""
+    _, users, heads, head_dim = q.shape
+    scale = head_dim**-0.5 if scale is None else scale
+    step = max(TILE_SIZE, _BLOCK // (kv_heads * head_dim) // TILE_SIZE * TILE_SIZE)
+
+    def attend(q, keys_and_values, positions, window):
+        queries = (q.float() * scale).view(users, kv_heads, heads // kv_heads, head_dim)
+        result = torch.zeros(users, kv_heads, heads // kv_heads, head_dim)
+        for user, position in enumerate(positions):
+            if position == -1:
+                continue
+            if not 0 <= position < capacity:
+                raise RuntimeError(f"{name}: user {user}'s position {position} is past the cache's {capacity} positions")
+            first = 0 if window is None else max(0, position + 1 - window)
+            keys, values = keys_and_values(user, first, position + 1)
+            _attend_one(result[user], queries[user], keys, values, step)
+        return result.view(1, users, heads, head_dim)
+
+    return attend
+
+
+def _attend_one(out, queries, keys, values, step):
+    """Attention of `[kv_heads, group, head_dim]` queries to `[kv_heads, n, head_dim]` keys, added to `out` (zeros)."""
+    count = keys.shape[1]
+    if count <= step:
+        probabilities = torch.softmax(torch.bmm(queries, keys.float().mT), dim=-1)
+        torch.bmm(probabilities, values.float(), out=out)
+        return
+    scores = torch.empty(*queries.shape[:2], count)
+    for start in range(0, count, step):
+        scores[:, :, start : start + step] = torch.bmm(queries, keys[:, start : start + step].float().mT)
+    probabilities = torch.softmax(scores, dim=-1)
+    for start in range(0, count, step):
+        out.baddbmm_(probabilities[:, :, start : start + step], values[:, start : start + step].float())
+
+
+def _run(name, kernel, inputs, memory_config, kv_heads, scale, program_config):
+    q = inputs[0]
+    memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
+    if memory_config.is_sharded() and (kv_heads > 1 or memory_config.shard_spec is None):
+        raise RuntimeError(
+            f"{name}: a sharded output is possible with one kv head and a shard_spec only, got {memory_config}; "
+            "use an interleaved one"
+        )
+    spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
+    return run(name, kernel, inputs, [spec], {"scale": scale, "program_config": program_config})
+
+
+def _check(name, q, k, v, is_causal, program_config, kernel_config):
+    if not is_causal:
+        raise NotImplementedError(f"{name}: is_causal=False is not emulated")
+    for argument, tensor in (("input_tensor_q", q), ("input_tensor_k", k), ("input_tensor_v", v)):
+        check_tiled(name, argument, tensor)
+        check_rank4(name, argument, tensor)
+    check_dtype(name, "input_tensor_q", q.dtype, (DataType.BFLOAT16,))
+    for argument, tensor in (("input_tensor_k", k), ("input_tensor_v", v)):
+        check_dtype(name, argument, tensor.dtype, (DataType.BFLOAT16, DataType.BFLOAT8_B, DataType.BFLOAT4_B))
+        if tensor.memory_config().is_sharded():
+            raise RuntimeError(f"{name}: {argument} must be interleaved, got {tensor.memory_config()}")
+    held = q.memory_config()
+    if held.is_sharded() and held.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
+        raise RuntimeError(f"{name}: input_tensor_q must be interleaved or height-sharded, got {held}")
+    one, users, heads, head_dim = q.shape
+    if one != 1 or head_dim % TILE_SIZE:
+        raise RuntimeError(f"{name}: input_tensor_q must be [1, users, heads, multiple of 32], got {list(q.shape)}")
+    if k.shape != v.shape or k.shape[3] != head_dim or heads % k.shape[1]:
+        raise RuntimeError(
+            f"{name}: k {list(k.shape)} and v {list(v.shape)} must be alike, with q's head_dim {head_dim} and a divisor "
+            f"of its {heads} heads"
+        )
+    check_kernel_config(name, kernel_config)
+    check_config(name, program_config, SDPAProgramConfig)
+    if program_config is not None:
+        _check_program(name, program_config, users)
+
+
+def _check_program(name, config, users):
+    grid = config.compute_with_storage_grid_size
+    check_grid(name, "compute_with_storage_grid_size", grid)
+    if grid.x * grid.y < users:
+        raise RuntimeError(f"{name}: compute_with_storage_grid_size has {grid.x * grid.y} cores for {users} users")
+    size = config.k_chunk_size
+    if size and (size % TILE_SIZE or size & (size - 1)):
+        raise RuntimeError(f"{name}: k_chunk_size must be 0 (chosen by the op) or a power of 2 from 32, got {size}")
+
+
+def _check_key_chunks(name, positions, config):
+    """Without pages the keys must be whole chunks; a chunk of 0 is the largest power of 2 up to 512 that divides them."""
+    size = 0 if config is None else config.k_chunk_size
+    size = size or min(512, positions & -positions)
+    if size % TILE_SIZE or positions % size:
+        raise RuntimeError(f"{name}: {positions} cached positions are not whole chunks of k_chunk_size={max(size, TILE_SIZE)}")
+
+
+def _check_positions(name, positions, users):
+    check_indices(name, "cur_pos_tensor", positions)
+    if tuple(positions.shape) not in ((users,), (1, users)):
+        raise RuntimeError(f"{name}: cur_pos_tensor must be [{users}], got {list(positions.shape)}")

@@ -1,0 +1,301 @@
+"""Attention over whole sequences and over chunks of them; `sdpa_decode` has the forms for one new token.
+
+Softmax and accumulation are in fp32 (torch's flash kernel for CPUs), and no tensor of queries by keys is made.
+"""
+
+import torch
+
+from ..dtypes import TILE_SIZE, BLOCK_FLOAT, DataType, Layout
+from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
+from ..op import op, run
+from ..program_config import SDPAProgramConfig
+from ..tensor import Tensor, TensorSpec
+from . import sdpa_decode
+from .checks import (
+    check_config,
+    check_dtype,
+    check_grid,
+    check_indices,
+    check_kernel_config,
+    check_rank4,
+    check_tiled,
+    not_emulated,
+)
+from .held import hold_heads_first
+from .pages import gather_pages
+
+__all__ = ["chunked_scaled_dot_product_attention", "scaled_dot_product_attention", "sdpa_decode"]
+
+ATTENTION_DTYPES = (DataType.BFLOAT16, *BLOCK_FLOAT)
+
+# Queries per call where a causal mask has an offset: the flash kernel then splits its work as it does for the
+# whole sequence at once, so that results do not depend on how a prompt is cut into chunks.
+_QUERY_BLOCK = 512
+
+
+@op("ttnn.transformer.scaled_dot_product_attention")
+def scaled_dot_product_attention(
+    input_tensor_q: Tensor,
+    input_tensor_k: Tensor,
+    input_tensor_v: Tensor,
+    *,
+    attn_mask: Tensor = None,
+    is_causal: bool = True,
+    scale: float = None,
+    sliding_window_size: int = None,
+    memory_config: MemoryConfig = None,
+    program_config: SDPAProgramConfig = None,
+    compute_kernel_config=None,
+    attention_sink: Tensor = None,
+    cu_window_seqlens: Tensor = None,
+    windowed_q_token_offset: int = 0,
+    windowed_q_token_offset_tensor: Tensor = None,
+    output_concat_heads: bool = False,
+    attn_mask_block_map: Tensor = None,
+) -> Tensor:
+    """softmax(q k^T * scale + mask) v for q `[B, heads, S, head_dim]`, k and v `[B, kv_heads, S, head_dim]`.
+
+    `scale` defaults to 1 / sqrt(head_dim). With `sliding_window_size` (causal only), a query sees that many keys
+    up to its own. `attn_mask` is `[1 or B, 1 or heads, S, key positions]`. The output is interleaved.
+    """
+    name = "ttnn.transformer.scaled_dot_product_attention"
+    not_emulated(
+        name,
+        attention_sink=attention_sink,
+        cu_window_seqlens=cu_window_seqlens,
+        windowed_q_token_offset=windowed_q_token_offset,
+        windowed_q_token_offset_tensor=windowed_q_token_offset_tensor,
+        output_concat_heads=output_concat_heads,
+        attn_mask_block_map=attn_mask_block_map,
+    )
+    q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
+    _check_qkv(name, q, k, v)
+    check_sdpa_config(name, program_config, compute_kernel_config)
+    _check_chunks(name, program_config)
+    if k.shape[0] != q.shape[0] or v.shape[2] != k.shape[2]:
+        raise RuntimeError(f"{name}: q, k and v must have equal batches and k and v equal lengths, got {_shapes(q, k, v)}")
+    if is_causal and attn_mask is not None:
+        raise RuntimeError(f"{name}: is_causal and attn_mask cannot both be given; pass is_causal=False")
+    if is_causal and q.shape[2] != k.shape[2]:
+        raise RuntimeError(f"{name}: causal attention takes q and k of one length, got {_shapes(q, k, v)}")
+    if sliding_window_size is not None and not (is_causal and sliding_window_size > 0):
+        raise NotImplementedError(f"{name}: sliding_window_size={sliding_window_size} is emulated for causal attention only")
+    if attn_mask is not None:
+        _check_mask(name, attn_mask, q, k)
+    scale = default_scale(q) if scale is None else scale
+    length = q.shape[2]
+
+    def kernel(q, k, v, mask):
+        if q.is_meta:
+            return q.new_empty(q.shape)
+        if sliding_window_size is not None:
+            return _causal_at_offset(q, k, v, 0, scale, sliding_window_size)
+        if mask is not None:
+            mask = mask.expand(*q.shape[:2], -1, -1)[:, :, :length]
+        return _flash(q, k, v, scale, is_causal, mask)
+
+    memory_config = _interleaved(name, memory_config)
+    spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
+    attributes = {"is_causal": is_causal, "scale": scale, "program_config": program_config}
+    return run(name, kernel, [q, k, v, attn_mask], [spec], attributes)
+
+
+@op("ttnn.transformer.chunked_scaled_dot_product_attention")
+def chunked_scaled_dot_product_attention(
+    input_tensor_q: Tensor,
+    input_tensor_k: Tensor,
+    input_tensor_v: Tensor,
+    page_table_tensor: Tensor,
+    chunk_start_idx: int = None,
+    *,
+    chunk_start_idx_tensor: Tensor = None,
+    scale: float = None,
+    memory_config: MemoryConfig = None,
+    program_config: SDPAProgramConfig = None,
+    compute_kernel_config=None,
+    paged_cache_geometry=None,
+    sliding_window_size: int = None,
+    attention_sink: Tensor = None,
+) -> Tensor:
+    """Causal attention of a chunk of queries to all earlier positions, the chunk's own included, in a paged cache.
+
+    q `[B, heads, S, head_dim]` stands at positions `chunk_start_idx` and on; k and v are
+    `[pages, kv_heads, page_size, head_dim]`, and `page_table_tensor` `[B, pages per user]` INT32 must cover them.
+    The start must be a multiple of the program config's chunk sizes. `chunk_start_idx_tensor` (`[1]` INT32) is
+    read when the op runs. The result does not depend on how a prompt is cut into chunks.
+    """
+    name = "ttnn.transformer.chunked_scaled_dot_product_attention"
+    not_emulated(name, paged_cache_geometry=paged_cache_geometry, attention_sink=attention_sink)
+    q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
+    _check_qkv(name, q, k, v)
+    check_sdpa_config(name, program_config, compute_kernel_config)
+    _check_chunks(name, program_config)
+    check_page_table(name, table, q.shape[0])
+    if sliding_window_size is not None and sliding_window_size < 1:
+        raise RuntimeError(f"{name}: sliding_window_size must be 1 or more, got {sliding_window_size}")
+    capacity = table.shape[1] * k.shape[2]
+    if chunk_start_idx_tensor is not None:
+        check_indices(name, "chunk_start_idx_tensor", chunk_start_idx_tensor)
+    elif chunk_start_idx is None:
+        raise RuntimeError(f"{name}: give chunk_start_idx or chunk_start_idx_tensor")
+    else:
+        _check_start(name, chunk_start_idx, q, capacity, program_config)
+    scale = default_scale(q) if scale is None else scale
+    length = q.shape[2]
+    hold_heads_first(k)
+    hold_heads_first(v)
+
+    def kernel(q, k, v, table, start_tensor):
+        if q.is_meta:
+            return q.new_empty(q.shape)
+        start = chunk_start_idx
+        if start_tensor is not None:
+            start = int(start_tensor[0])
+            if not 0 <= start <= capacity - length:
+                raise RuntimeError(f"{name}: a chunk of {length} from {start} is not in the page table's {capacity} positions")
+        users = [
+            _causal_at_offset(
+                q[user : user + 1],
+                gather_pages(name, k, pages, start + length)[None],
+                gather_pages(name, v, pages, start + length)[None],
+                start,
+                scale,
+                sliding_window_size,
+            )
+            for user, pages in enumerate(table.tolist())
+        ]
+        return users[0] if len(users) == 1 else torch.cat(users)
+
+    memory_config = _interleaved(name, memory_config)
+    spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
+    attributes = {"chunk_start_idx": chunk_start_idx, "scale": scale, "program_config": program_config}
+    return run(name, kernel, [q, k, v, table, chunk_start_idx_tensor], [spec], attributes)
+
+
+def _causal_at_offset(q, k, v, start, scale, window):
+    """Causal attention of queries at `start` and on to `start + S` keys, of which each sees the last `window`."""
+    length = q.shape[2]
+    if start == 0 and (window is None or window >= length):
+        return _flash(q, k[:, :, :length], v[:, :, :length], scale, causal=True)
+    blocks = []
+    for first in range(0, length, _QUERY_BLOCK):
+        last = min(first + _QUERY_BLOCK, length)
+        end = start + last
+        begin = 0 if window is None else max(0, start + first - window + 1)
+        mask = _diagonal_mask(last - first, end - begin, window)
+        block = q[:, :, first:last].flip(2)
+        blocks.append(_flash(block, k[:, :, begin:end], v[:, :, begin:end], scale, mask=mask).flip(2))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+
+
+def _diagonal_mask(rows, columns, window):
+    """The mask `[1, 1, rows, columns]` for the last `rows` queries of `columns` positions, last query first.
+
+    In that order row i of the mask is row 0 read from i on, so that the mask takes rows + columns numbers.
+    """
+    row = torch.zeros(rows + columns - 1)
+    row[columns:] = -torch.inf
+    if window is not None and window < columns:
+        row[: columns - window] = -torch.inf
+    return row.as_strided((1, 1, rows, columns), (0, 0, 1, 1))
+
+
+def _flash(q, k, v, scale, causal=False, mask=None):
+    """Flash attention of `[B, heads, S, head_dim]`; several query heads may share one key head."""
+    group = q.shape[1] // k.shape[1]
+    if group == 1:
+        return _flash_heads(q, k, v, scale, causal, mask)
+    result = torch.empty_like(q)
+    for member in range(group):
+        chosen = mask if mask is None or mask.shape[1] == 1 else mask[:, member::group]
+        result[:, member::group] = _flash_heads(q[:, member::group], k, v, scale, causal, chosen)
+    return result
+
+
+def _flash_heads(q, k, v, scale, causal, mask):
+    if mask is not None:
+        mask = mask.to(torch.float32)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, causal, attn_mask=mask, scale=scale
+    )[0]
+
+
+def default_scale(q: Tensor) -> float:
+    return q.shape[-1] ** -0.5
+
+
+def check_sdpa_config(name, program_config, kernel_config) -> None:
+    check_kernel_config(name, kernel_config)
+    check_config(name, program_config, SDPAProgramConfig)
+    if program_config is not None:
+        check_grid(name, "compute_with_storage_grid_size", program_config.compute_with_storage_grid_size)
+
+
+def check_page_table(name, table, users) -> None:
+    check_indices(name, "page_table_tensor", table)
+    if len(table.shape) != 2 or table.shape[0] != users:
+        raise RuntimeError(f"{name}: page_table_tensor must be [{users}, pages per user], got {list(table.shape)}")
+
+
+def _check_chunks(name, config):
+    if config is None:
+        return
+    for field in ("q_chunk_size", "k_chunk_size"):
+        size = getattr(config, field)
+        if size == 0 or size % TILE_SIZE:
+            raise RuntimeError(f"{name}: {field} must be a multiple of {TILE_SIZE} above 0, got {size}")
+
+
+def _check_start(name, start, q, capacity, config):
+    if isinstance(start, bool) or not isinstance(start, int) or start < 0:
+        raise RuntimeError(f"{name}: chunk_start_idx must be 0 or more, got {start!r}")
+    for field in ("q_chunk_size", "k_chunk_size"):
+        size = TILE_SIZE if config is None else getattr(config, field)
+        if start % size:
+            raise RuntimeError(f"{name}: chunk_start_idx={start} must be a multiple of {field}={size}")
+    if start + q.shape[2] > capacity:
+        raise RuntimeError(
+            f"{name}: {q.shape[2]} queries from chunk_start_idx={start} need more than the page table's {capacity} positions"
+        )
+
+
+def _check_qkv(name, q, k, v):
+    for argument, tensor in (("input_tensor_q", q), ("input_tensor_k", k), ("input_tensor_v", v)):
+        check_tiled(name, argument, tensor)
+        check_rank4(name, argument, tensor)
+        check_dtype(name, argument, tensor.dtype, ATTENTION_DTYPES)
+        if tensor.memory_config().is_sharded():
+            raise RuntimeError(f"{name}: {argument} must be interleaved, got {tensor.memory_config()}")
+    check_heads(name, q, k, v, q.shape[1])
+
+
+def check_heads(name, q, k, v, heads) -> None:
+    head_dim = q.shape[3]
+    if head_dim % TILE_SIZE:
+        raise RuntimeError(f"{name}: head_dim must be a multiple of {TILE_SIZE}, got {head_dim}")
+    if k.shape[3] != head_dim or v.shape[3] != head_dim:
+        raise RuntimeError(f"{name}: q, k and v must have one head_dim, got {_shapes(q, k, v)}")
+    if tuple(k.shape)[:2] != tuple(v.shape)[:2] or heads % k.shape[1]:
+        raise RuntimeError(f"{name}: k and v must be alike, their heads a divisor of q's {heads}, got {_shapes(q, k, v)}")
+
+
+def _check_mask(name, mask, q, k):
+    check_tiled(name, "attn_mask", mask)
+    check_rank4(name, "attn_mask", mask)
+    batch, heads, rows, columns = mask.shape
+    if batch not in (1, q.shape[0]) or heads not in (1, q.shape[1]) or (rows, columns) != (q.shape[2], k.shape[2]):
+        raise RuntimeError(
+            f"{name}: attn_mask must be [1 or {q.shape[0]}, 1 or {q.shape[1]}, {q.shape[2]}, {k.shape[2]}], "
+            f"got {list(mask.shape)}"
+        )
+
+
+def _interleaved(name, memory_config):
+    memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
+    if memory_config.is_sharded():
+        raise RuntimeError(f"{name}: the output must be interleaved, got {memory_config}")
+    return memory_config
+
+
+def _shapes(*tensors):
+    return ", ".join(str(list(tensor.shape)) for tensor in tensors)
