@@ -13,7 +13,7 @@ from ..memory import MemoryConfig
 from ..op import op
 from ..tensor import Tensor, TensorSpec
 from .common import check_tensor, run_to
-from .unary import activation_function
+from .unary import chained
 
 
 def _broadcast(name, a, b):
@@ -62,7 +62,7 @@ def _kernel(function, before_a, before_b, after):
 
 
 def _run_binary(name, function, a, b, dtype, memory_config, output_tensor, activations, on_a, on_b):
-    kernel = _kernel(function, *(activation_function(name, some) for some in (on_a, on_b, activations)))
+    kernel = _kernel(function, *(chained(name, some) for some in (on_a, on_b, activations)))
     attributes = {"activations": activations, "input_tensor_a_activations": on_a, "input_tensor_b_activations": on_b}
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         _check_dtypes(name, a, b)

@@ -56,7 +56,12 @@ def from_torch(
         converted = {id(part): _convert(part, dtype) for part in parts}
         shards = type(parts)([converted[id(part)] for part in parts])
     host = Tensor(TensorSpec(tuple(shards[0].shape), dtype, layout, memory_config), Storage(shards))
-    return host if device is None else to_device(host, device, memory_config)
+    if device is None:
+        return host
+    tensor = to_device(host, device, memory_config)
+    # Nobody else has seen the host tensor.
+    tensor.storage.aliased = False
+    return tensor
 
 
 def _convert(tensor, dtype):
@@ -153,17 +158,17 @@ def _allocate_shape(shape, dtype, layout, mesh_device, memory_config=None):
 
 def _filled(spec, device, value) -> Tensor:
     """A tensor full of `value`, on the host if `device` is None. The same object serves all devices."""
-    storage_type = storage_dtype(spec.dtype)
+    storage = Storage(())
+    # The buffer first: what does not fit on the card must not be made here either.
+    tensor = Tensor(spec, storage) if device is None else on_device(spec, device, storage)
     where = "meta" if device is not None and device.shape_only else "cpu"
-    shape = tuple(spec.shape)
+    shape, storage_type = tuple(spec.shape), storage_dtype(spec.dtype)
     if value == 0:
         shard = torch.zeros(shape, dtype=storage_type, device=where)
     else:
-        shard = torch.full(shape, value, dtype=storage_type, device=where)
-        shard = rounding(spec.dtype)(shard) if spec.dtype in BLOCK_FLOAT else shard
-    if device is None:
-        return Tensor(spec, Storage(Replicated((shard,))))
-    return on_device(spec, device, Replicated((shard,) * device.num_devices))
+        shard = rounding(spec.dtype)(torch.full(shape, value, dtype=storage_type, device=where))
+    storage.shards = Replicated((shard,) * (1 if device is None else device.num_devices))
+    return tensor
 
 
 def _creation_spec(shape, dtype, layout, memory_config):

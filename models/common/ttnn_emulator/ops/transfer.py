@@ -32,7 +32,7 @@ def to_device(tensor: Tensor, device, memory_config: MemoryConfig = None, *, que
     spec = TensorSpec(tensor.shape, tensor.dtype, tensor.layout, memory_config)
     shards = _spread("to_device", tensor.shards, device)
     tensor.storage.aliased = True
-    return on_device(spec, device, shards, aliased=True)
+    return on_device(spec, device, Storage(shards, aliased=True))
 
 
 def _spread(name, shards, device):
@@ -45,9 +45,10 @@ def _spread(name, shards, device):
     return shards if type(shards) is Replicated else list(shards)
 
 
-def on_device(spec, device, shards, aliased=False) -> Tensor:
+def on_device(spec: TensorSpec, device, storage: Storage) -> Tensor:
+    """A tensor on a mesh with a buffer of its own. RuntimeError if memory runs out."""
     buffer = Buffer(device.allocator, spec.memory_config.buffer_type, spec.bank_bytes)
-    return Tensor(spec, Storage(shards, aliased), device, buffer)
+    return Tensor(spec, storage, device, buffer)
 
 
 @op("ttnn.from_device")

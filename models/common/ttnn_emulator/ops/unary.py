@@ -1,43 +1,24 @@
 """Elementwise ops of one tensor, and the same functions as activations of other ops."""
 
-import torch
-import torch.nn.functional as F
-
 from ..dtypes import FLOATS, DataType, Layout
 from ..memory import MemoryConfig
 from ..op import op, run
 from ..program_config import UnaryOpType, UnaryWithParam
 from ..tensor import Tensor, TensorSpec
+from .activation import activation_function, parse_activation
 from .common import check_tensor, config_for, run_to
 
 
-# torch's own bfloat16 kernels of these compute in float32 and round once.
-FUNCTIONS = {
-    UnaryOpType.ABS: torch.abs,
-    UnaryOpType.EXP: torch.exp,
-    UnaryOpType.GELU: F.gelu,
-    UnaryOpType.IDENTITY: torch.clone,
-    UnaryOpType.NEG: torch.neg,
-    UnaryOpType.RECIP: torch.reciprocal,
-    UnaryOpType.RELU: torch.relu,
-    UnaryOpType.RSQRT: torch.rsqrt,
-    UnaryOpType.SIGMOID: torch.sigmoid,
-    UnaryOpType.SILU: F.silu,
-    UnaryOpType.SQRT: torch.sqrt,
-    UnaryOpType.SQUARE: torch.square,
-    UnaryOpType.TANH: torch.tanh,
-}
 _ON_INTEGERS = (UnaryOpType.ABS, UnaryOpType.NEG, UnaryOpType.RELU, UnaryOpType.SQUARE, UnaryOpType.IDENTITY)
 
 
-def activation_function(name: str, activations):
+def chained(name: str, activations):
     """One torch function for a list of UnaryOpType or UnaryWithParam; None for an empty list."""
     functions = []
     for activation in activations:
-        kind = activation.op_type if isinstance(activation, UnaryWithParam) else activation
-        if not isinstance(kind, UnaryOpType):
+        if not isinstance(activation, (UnaryOpType, UnaryWithParam)):
             raise TypeError(f"{name}: an activation must be a UnaryOpType or UnaryWithParam, got {activation!r}")
-        functions.append(FUNCTIONS[kind])
+        functions.append(activation_function(parse_activation(name, activation)))
     if not functions:
         return None
     if len(functions) == 1:
@@ -51,7 +32,7 @@ def activation_function(name: str, activations):
     return chain
 
 
-def _run_unary(name, kind, input_tensor, memory_config, output_tensor, function=None):
+def _run_unary(name, kind, input_tensor, memory_config, output_tensor):
     check_tensor(name, input_tensor)
     if input_tensor.dtype not in FLOATS and (
         kind not in _ON_INTEGERS or input_tensor.dtype not in (DataType.INT32, DataType.UINT32)
@@ -61,7 +42,8 @@ def _run_unary(name, kind, input_tensor, memory_config, output_tensor, function=
         memory_config = output_tensor.memory_config()
     config = config_for(name, input_tensor, input_tensor.shape, memory_config)
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = FUNCTIONS[kind] if function is None else function
+    # torch's own bfloat16 kernels of these functions compute in float32 and round once.
+    kernel = activation_function(UnaryWithParam(kind))
     return run_to(name, kernel, [input_tensor], spec, output_tensor, {"memory_config": config})
 
 
