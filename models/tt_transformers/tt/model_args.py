@@ -112,6 +112,11 @@ class ModelArgs:
             return DummyStateDict(self.arch, device="meta" if shape_only else "cpu")
         return StateDict(self._location.weights_directory, self.arch)
 
+    @property
+    def weights_directory(self) -> Path:
+        """Where the checkpoint's files are; they are downloaded if the model was given by name."""
+        return self._location.weights_directory
+
     @cached_property
     def weight_cache(self) -> WeightCache:
         """The on-disk cache of converted weights. Random weights are not cached: to make them costs no more."""

@@ -1,0 +1,159 @@
+"""Reference files hold what Hugging Face predicts, and are refused for another model."""
+
+import shutil
+
+import pytest
+import torch
+
+from models.common.mesh import open_mesh
+from models.tt_transformers.tests.generate_reference_hf import make_reference
+from models.tt_transformers.tests.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
+from models.tt_transformers.tt import reference, token_accuracy
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.precision import ModelOptimizations
+
+PREFILL, GENERATED, USERS = SWITCH_LEN - 8, 24, 2
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model, and a tokenizer of whole words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("tiny")
+    model = save_tiny_phi3(directory)
+    vocabulary = {"<pad>": 0, "<unk>": 1, "<eos>": 2} | {f"w{i}": i for i in range(3, tiny_config().vocab_size)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>").save_pretrained(directory)
+    return directory, model
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    ids = torch.randint(3, 320, (USERS * (PREFILL + GENERATED),), generator=torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(" ".join(f"w{i}" for i in ids.tolist()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def mesh_device():
+    with open_mesh("N150") as mesh:
+        yield mesh
+
+
+def make_args(mesh_device, directory, **changes):
+    settings = dict(max_seq_len=128, max_batch_size=USERS, optimizations=ModelOptimizations.bf16(), hf_model=directory)
+    return ModelArgs(mesh_device, **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def made(mesh_device, checkpoint, text):
+    args = make_args(mesh_device, checkpoint[0])
+    return make_reference(args, users=USERS, prefill=PREFILL, generated=GENERATED, text=text)
+
+
+def test_predictions_are_hugging_faces_for_each_prefix(checkpoint, made):
+    """One plain forward call per position, so that the factors on either side of the switch are Hugging Face's choice."""
+    model = checkpoint[1]
+    for step in (0, SWITCH_LEN - PREFILL, SWITCH_LEN - PREFILL + 1, GENERATED - 1):
+        prefix = made.tokens[:, : PREFILL + step].long()
+        with torch.no_grad():
+            expected = model(prefix).logits[:, -1].float()
+        log_probs = expected.log_softmax(-1).gather(-1, made.tokens[:, PREFILL + step, None].long())[:, 0]
+        torch.testing.assert_close(made.log_probs[:, step], log_probs, atol=0.02, rtol=0)
+        best = expected.gather(-1, made.top5[:, step].long())
+        torch.testing.assert_close(best, expected.topk(5).values, atol=0.02, rtol=0)
+
+
+def test_greedy_continuation_is_generates(checkpoint):
+    model = checkpoint[1]
+    prompt = torch.randint(3, 320, (1, SWITCH_LEN - 10), generator=torch.Generator().manual_seed(3))
+    expected = model.generate(prompt, max_new_tokens=30, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert torch.equal(reference.continue_greedily(model, prompt, 30, SWITCH_LEN), expected)
+
+
+def test_a_saved_reference_reads_back_the_same(made, tmp_path):
+    made.save(tmp_path / "r.safetensors")
+    read = reference.Reference.load(tmp_path / "r.safetensors")
+    assert (read.prefill, read.facts) == (made.prefill, made.facts)
+    for name in ("tokens", "top5", "log_probs"):
+        assert torch.equal(getattr(read, name), getattr(made, name))
+    assert [path.name for path in tmp_path.iterdir()] == ["r.safetensors"]
+
+
+def test_a_missing_or_damaged_reference_is_an_error_that_names_it(made, tmp_path):
+    path = tmp_path / "r.safetensors"
+    with pytest.raises(ValueError, match="there is no such file.*generate_reference_hf"):
+        reference.Reference.load(path)
+    made.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="r.safetensors cannot be read"):
+        reference.Reference.load(path)
+
+
+def test_a_reference_of_other_weights_or_layers_is_refused(mesh_device, checkpoint, made, tmp_path):
+    made.check_fits(make_args(mesh_device, checkpoint[0]))
+    with pytest.raises(ValueError, match="its n_layers is 2"):
+        made.check_fits(make_args(mesh_device, checkpoint[0], num_layers=1))
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint[0], other)
+    weights = next(other.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match="another model.*its weights is"):
+        made.check_fits(make_args(mesh_device, other))
+    with pytest.raises(ValueError, match="random weights"):
+        made.check_fits(make_args(mesh_device, other, dummy_weights=True))
+    with pytest.raises(ValueError, match="2 texts, too few for a batch of 4"):
+        made.check_fits(make_args(mesh_device, checkpoint[0], max_batch_size=4))
+
+
+def test_too_short_a_text_is_an_error_that_says_how_long(mesh_device, checkpoint, text):
+    with pytest.raises(ValueError, match="has 160 tokens, too few for 3 users of 80"):
+        make_reference(make_args(mesh_device, checkpoint[0]), users=3, prefill=PREFILL, generated=GENERATED, text=text)
+
+
+def test_the_model_scores_its_own_reference_high_across_the_switch(mesh_device, checkpoint, made):
+    """The random model's logits lie close together, so that equal top-1 is not to be had; its perplexity is."""
+    args = make_args(mesh_device, checkpoint[0])
+    model = Transformer(args, args.load_state_dict())
+    generator = Generator(model)
+    accuracy = token_accuracy.measure(generator, made, USERS)
+    generator.deallocate()
+    model.deallocate()
+    assert accuracy.tokens == USERS * GENERATED
+    assert accuracy.top1 > 80 and accuracy.top5 > 95
+    assert accuracy.perplexity == pytest.approx(made.perplexity, rel=5e-3)
+
+
+def one_hot_logits(ids, vocab=320):
+    return torch.nn.functional.one_hot(ids.long(), vocab).float() * 50
+
+
+def test_teacher_forcing_counts_matches_and_feeds_the_text(made):
+    forcing = token_accuracy.TeacherForcing(made, USERS)
+    assert forcing.prompts == made.tokens[:, :PREFILL].tolist()
+    for step in range(4):
+        rank = 0 if step < 2 else step
+        guess = made.top5[:, step, rank] if step < 3 else made.top5[:, step].amax(-1) + 1000
+        logits = one_hot_logits(guess, vocab=2000)
+        assert forcing(logits) == made.tokens[:, PREFILL + step].tolist()
+    result = forcing.result()
+    assert (result.tokens, result.top1, result.top5, result.first_difference) == (4 * USERS, 50, 75, 2)
+    assert result.reference_perplexity == pytest.approx((-made.log_probs[:, :4].double().mean()).exp().item())
+
+
+def test_teacher_forcing_refuses_nan_and_the_end_of_the_text(made):
+    forcing = token_accuracy.TeacherForcing(made, USERS)
+    with pytest.raises(ValueError, match="token 0 hold NaN"):
+        forcing(torch.full((USERS, 320), float("nan")))
+    for _ in range(GENERATED):
+        forcing(torch.zeros(USERS, 320))
+    with pytest.raises(ValueError, match="end after 24 tokens"):
+        forcing(torch.zeros(USERS, 320))

@@ -1,0 +1,171 @@
+"""Reference files: what Hugging Face's model predicts for texts, to hold ours against (`--token_accuracy`).
+
+A file (safetensors) holds, for each of `users` texts of prefill + generated tokens:
+
+| tensor | shape | dtype | holds |
+| --- | --- | --- | --- |
+| `tokens` | [users, prefill + generated] | int32 | the text |
+| `top5` | [users, generated, 5] | int32 | ids of the likeliest tokens at each position after the prefill, likeliest first |
+| `log_probs` | [users, generated] | float32 | natural log of the probability of the text's own token there |
+
+and as metadata the identity of the model, so that a reference of another model is refused.
+`tests/generate_reference_hf.py` makes the files.
+"""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+FORMAT = "token accuracy reference 1"
+REFERENCES = Path(__file__).resolve().parents[1] / "tests" / "reference_outputs"
+TOP = 5
+
+_SAMPLES = 64
+_SAMPLE_BYTES = 4096
+
+
+def reference_path(model_name: str) -> Path:
+    """Where the reference of a model is, unless one is named."""
+    return REFERENCES / f"{model_name}.safetensors"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Texts and Hugging Face's predictions for them; see the module's docstring for the shapes.
+
+    Attributes:
+        prefill: how many tokens of each text are its prompt.
+        facts: what the file says of itself: `model`, `identity`, `text`, `dtype`, `versions`.
+    """
+
+    tokens: torch.Tensor
+    top5: torch.Tensor
+    log_probs: torch.Tensor
+    prefill: int
+    facts: dict
+
+    @property
+    def users(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def generated(self) -> int:
+        return self.tokens.shape[1] - self.prefill
+
+    @property
+    def perplexity(self) -> float:
+        """Hugging Face's own, of the tokens after the prefill."""
+        return math.exp(-self.log_probs.double().mean().item())
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file, whole or not at all."""
+        path = Path(path)
+        tensors = {"tokens": self.tokens, "top5": self.top5, "log_probs": self.log_probs}
+        metadata = {"format": FORMAT, "facts": json.dumps({"prefill": self.prefill, **self.facts}, sort_keys=True)}
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Reference":
+        """Reads a file. Raises ValueError if it is missing, damaged or of another format."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"reference {path}: there is no such file; "
+                "python -m models.tt_transformers.tests.generate_reference_hf makes one"
+            ) from error
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"reference {path} cannot be read: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"reference {path}: format is {metadata.get('format')!r}; accepted: {FORMAT!r}")
+        facts = json.loads(metadata["facts"])
+        return cls(**tensors, prefill=facts.pop("prefill"), facts=facts)
+
+    def check_fits(self, args) -> None:
+        """Raises ValueError if this is not a reference of the model that `args` (`ModelArgs`) sets up, or too few texts."""
+        if args.dummy_weights:
+            raise ValueError("token accuracy needs a trained model: random weights predict nothing")
+        found = model_identity(args)
+        for name, expected in self.facts["identity"].items():
+            if found[name] != expected:
+                raise ValueError(
+                    f"the reference is of another model than {args.model_name}: its {name} is {expected}, "
+                    f"the model's is {found[name]}"
+                )
+        if args.max_batch_size > self.users:
+            raise ValueError(f"the reference has {self.users} texts, too few for a batch of {args.max_batch_size} users")
+
+
+def model_identity(args) -> dict:
+    """What makes a checkpoint the one that a reference is of: config.json, layers in use, and the weights.
+
+    The weights' digest is over each file's size and 64 samples of 4 KiB spread evenly over it: training changes
+    every part of a file, and hashing a large model whole would take longer than a run.
+    """
+    directory = args.weights_directory
+    config = hashlib.blake2b((directory / "config.json").read_bytes(), digest_size=16).hexdigest()
+    weights = hashlib.blake2b(digest_size=16)
+    for path in sorted(directory.glob("*.safetensors")):
+        size = path.stat().st_size
+        weights.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for sample in range(_SAMPLES):
+                file.seek(max(size - _SAMPLE_BYTES, 0) * sample // (_SAMPLES - 1))
+                weights.update(file.read(_SAMPLE_BYTES))
+    return {"config": config, "n_layers": args.arch.n_layers, "weights": weights.hexdigest()}
+
+
+@torch.no_grad()
+def predictions(model, texts: torch.Tensor, prefill: int, switch_len: int, chunk: int = 8):
+    """Runs Hugging Face's model over texts [users, length] -> (top5 [users, generated, 5], log_probs [users, generated]).
+
+    Position p is predicted from the p tokens before it. LongRoPE turns all of them by the short factors while p is at
+    most `switch_len` and by the long ones beyond, so a text that crosses it takes two passes. `chunk` texts run at a time.
+    """
+    top5, log_probs = [], []
+    for part in texts.long().split(chunk):
+        passes = []
+        if prefill <= switch_len:
+            passes.append(_logits(model, part[:, :switch_len], prefill))
+        if part.shape[1] - 1 > switch_len:
+            passes.append(_logits(model, part[:, :-1], max(prefill, switch_len + 1)))
+        logits = torch.cat(passes, dim=1)[:, : part.shape[1] - prefill]
+        top5.append(logits.topk(TOP, dim=-1).indices.int())
+        chosen = logits.log_softmax(-1).gather(-1, part[:, prefill:, None])
+        log_probs.append(chosen[..., 0])
+    return torch.cat(top5), torch.cat(log_probs)
+
+
+def _logits(model, tokens, first_length):
+    """Float32 logits after each prefix of `tokens` of at least `first_length` tokens."""
+    return model(tokens, use_cache=False, logits_to_keep=tokens.shape[1] - first_length + 1).logits.float()
+
+
+@torch.no_grad()
+def continue_greedily(model, prompts: torch.Tensor, count: int, switch_len: int) -> torch.Tensor:
+    """Prompts [users, prefill] with `count` greedily chosen tokens behind each.
+
+    Where LongRoPE's factors change, the keys of the whole sequence are computed again, as `Phi3ForCausalLM` does.
+    """
+    tokens, cache = prompts.long(), None
+    for _ in range(count):
+        new = tokens if cache is None or tokens.shape[1] == switch_len + 1 else tokens[:, -1:]
+        output = model(
+            new, past_key_values=None if new is tokens else cache, use_cache=True, logits_to_keep=1
+        )
+        cache = output.past_key_values
+        tokens = torch.cat([tokens, output.logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return tokens
