@@ -18,12 +18,17 @@ ENVIRONMENT = ("HF_MODEL", "MESH_DEVICE", "FAKE_DEVICE")
 README = ROOT / "models/tt_transformers/demo/README.md"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def demo(tmp_path, monkeypatch):
+def demo(tmp_path, monkeypatch, cache):
     """Runs a case with options in this process -> its record."""
     for variable in ENVIRONMENT:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+    monkeypatch.setenv("TT_CACHE_PATH", str(cache))
 
     def run_case(name, mode="performance", **options):
         case = next(case for case in CASES if case.name == name)
@@ -80,12 +85,15 @@ def test_on_the_mock_device_the_demo_validates_and_shows_no_text_and_no_speed(tm
     assert (record["values_meaningful"], record["measurements"], record["users"]) == (False, [], [])
 
 
-@pytest.mark.parametrize("sampling_params", [{"temperature": 0}, {"temperature": 1.0, "top_p": 0.9, "seed": 5}])
-def test_a_users_text_in_batch_32_is_its_text_in_batch_1(demo, sampling_params):
-    together = demo("batch-32", sampling_params=sampling_params)
+@pytest.mark.parametrize(
+    "users, sampling_params", [(32, {"temperature": 0}), (4, {"temperature": 1.0, "top_p": 0.9, "seed": 5})]
+)
+def test_a_users_text_in_a_batch_is_its_text_alone(demo, users, sampling_params):
+    common = {"sampling_params": sampling_params, "max_generated_tokens": 8}
+    together = demo("batch-32", batch_size=users, **common)
     assert len({user["prompt_tokens"] for user in together["users"]}) > 1, "prompts must differ in length"
-    alone = demo("batch-1", repeat_batches=32, sampling_params=sampling_params)
-    assert [user["batch"] for user in alone["users"]] == list(range(32))
+    alone = demo("batch-1", repeat_batches=users, **common)
+    assert [user["batch"] for user in alone["users"]] == list(range(users))
     assert texts(together) == texts(alone)
 
 
