@@ -406,22 +406,23 @@ def memory_in_use(tt, device):
     return [(view.num_banks, view.total_bytes_per_bank, view.total_bytes_allocated_per_bank) for view in views]
 
 
-def main():
+def compare(make_setting, calls):
+    """Makes the calls on both modules, each with its own setting, and prints where they disagree."""
     with open_mesh(trace_region_size=0) as device:
         own = emulator.open_mesh_device(emulator.MeshShape(*device.shape))
-        settings = [Setting(vendor, device), Setting(emulator, own)]
+        settings = [make_setting(vendor, device), make_setting(emulator, own)]
         # Before the calls, which leave tables of the vendor's programs behind.
         theirs, ours = (memory_in_use(setting.tt, setting.device) for setting in settings)
         if theirs != ours:
             print(f"DISAGREE (banks, bytes per bank, allocated) of DRAM and L1: vendor {theirs}, emulator {ours}")
         refused = 0
-        for call in CALLS:
+        for call in calls:
             theirs, ours = (outcome(setting.tt, setting, call) for setting in settings)
             refused += theirs.startswith("refused")
             if theirs != ours and not (theirs.startswith("refused") and ours.startswith("refused")):
                 print(f"DISAGREE {call}\n  vendor:   {theirs}\n  emulator: {ours}")
-        print(f"{len(CALLS)} calls, {refused} refused")
+        print(f"{len(calls)} calls, {refused} refused")
 
 
 if __name__ == "__main__":
-    main()
+    compare(Setting, CALLS)

@@ -46,6 +46,7 @@ from .distributed import (
     ConcatMeshToTensor,
     CppMeshToTensor,
     CppTensorToMesh,
+    MeshMapperConfig,
     PlacementReplicate,
     PlacementShard,
     ReplicateTensorToMesh,

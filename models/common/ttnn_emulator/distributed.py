@@ -24,6 +24,16 @@ class PlacementShard:
         return f"PlacementShard({self.dim})"
 
 
+class MeshMapperConfig:
+    """A placement per axis of a mesh shape."""
+
+    def __init__(self, placements, mesh_shape_override: MeshShape = None):
+        self.placements, self.mesh_shape_override = list(placements), mesh_shape_override
+
+    def __repr__(self):
+        return f"MeshMapperConfig(placements: {self.placements}, mesh_shape_override={self.mesh_shape_override})"
+
+
 class CppTensorToMesh:
     """Divides a torch tensor into one part per device. Made by the mapper functions of this module."""
 
@@ -32,21 +42,22 @@ class CppTensorToMesh:
             raise RuntimeError(f"mesh mapper: {mesh_shape} is larger than {mesh_device}")
         self.mesh_device, self.mesh_shape, self.placements = mesh_device, mesh_shape, tuple(placements)
 
+    def config(self) -> MeshMapperConfig:
+        """How this mapper divides, as text that is the same in every process."""
+        return MeshMapperConfig(self.placements, self.mesh_shape)
+
     def split(self, tensor: torch.Tensor):
-        """One part per device in row-major order; parts that are equal by construction are one object."""
+        """One view of `tensor` per device in row-major order, the same object where devices agree."""
         parts = {(): tensor}
-        for axis, (placement, count) in enumerate(zip(self.placements, self.mesh_shape)):
-            divided = {}
-            for place, part in parts.items():
-                if isinstance(placement, PlacementReplicate):
-                    pieces = [part] * count
-                else:
-                    pieces = _divide(part, placement.dim, count)
-                divided.update({(*place, index): piece for index, piece in enumerate(pieces)})
-            parts = divided
-        owned = {id(part): part.contiguous() if part.is_contiguous() else part.clone() for part in parts.values()}
-        shards = [owned[id(part)] for part in parts.values()]
-        return Replicated(shards) if len(owned) == 1 else shards
+        for placement, count in zip(self.placements, self.mesh_shape):
+            pieces = {}
+            for part in parts.values():
+                if id(part) not in pieces:
+                    replicates = isinstance(placement, PlacementReplicate)
+                    pieces[id(part)] = [part] * count if replicates else _divide(part, placement.dim, count)
+            parts = {(*place, at): pieces[id(part)][at] for place, part in parts.items() for at in range(count)}
+        shards = list(parts.values())
+        return Replicated(shards) if all(shard is shards[0] for shard in shards) else shards
 
 
 def _divide(tensor, dim, count):

@@ -84,6 +84,8 @@ def _common_device(name, inputs):
             device = tensor._device
         elif device is not tensor._device:
             raise RuntimeError(f"{name}: inputs are on different meshes, {device} and {tensor._device}")
+        if len(tensor.storage.shards) != device.num_devices:
+            raise RuntimeError(f"{name}: {tensor._describe()} is one device's part; ops run on whole tensors")
     if device is None:
         raise RuntimeError(f"{name}: needs at least one tensor")
     return device

@@ -90,8 +90,8 @@ def _run_binary(name, function, a, b, dtype, memory_config, output_tensor, activ
 
 
 def _divide(a, b):
-    # A number over a tensor would otherwise be rounded twice.
-    return torch.div(a if isinstance(a, torch.Tensor) else torch.tensor(float(a)), b)
+    # torch computes a number over a bfloat16 tensor as number * (1 / tensor), rounded twice.
+    return a / b if isinstance(a, torch.Tensor) else a / b.float()
 
 
 def _as_number(compare):

@@ -1,0 +1,74 @@
+"""Collectives and mappers: values on a row of eight chips and on two rows of four."""
+
+import pytest
+import torch
+import ttnn
+
+
+def put(mesh, values, mapper, dtype=ttnn.bfloat16):
+    return ttnn.from_torch(values, dtype=dtype, layout=ttnn.TILE_LAYOUT, device=mesh, mesh_mapper=mapper)
+
+
+def parts(tensor):
+    return [ttnn.to_torch(part) for part in ttnn.get_device_tensors(tensor)]
+
+
+def test_all_gather_undoes_a_split(mesh):
+    values = torch.randn(1, 1, 32, 768).bfloat16()
+    tensor = put(mesh, values, ttnn.ShardTensorToMesh(mesh, dim=3))
+    gathered = ttnn.all_gather(tensor, dim=3, cluster_axis=1, topology=ttnn.Topology.Linear)
+    assert all(torch.equal(part, values) for part in parts(gathered))
+
+
+@pytest.mark.parametrize("dtype", [ttnn.bfloat16, ttnn.float32])
+def test_all_reduce_adds_in_float32_and_rounds_once(mesh, dtype):
+    values = torch.randn(8, 1, 32, 64)
+    tensor = put(mesh, values, ttnn.ShardTensorToMesh(mesh, dim=0), dtype)
+    held = torch.stack(parts(tensor)).float()
+    expected = held[0].clone()
+    for part in held[1:]:
+        expected += part
+    for part in parts(ttnn.all_reduce(tensor, cluster_axis=1)):
+        assert torch.equal(part, expected.to(part.dtype))
+
+
+def test_reduce_scatter_then_all_gather_is_all_reduce(mesh):
+    tensor = put(mesh, torch.randn(8, 1, 32, 512), ttnn.ShardTensorToMesh(mesh, dim=0))
+    scattered = ttnn.reduce_scatter(tensor, dim=3, cluster_axis=1)
+    assert scattered.shape == [1, 1, 32, 64]
+    gathered = ttnn.all_gather(scattered, dim=3, cluster_axis=1)
+    for part, expected in zip(parts(gathered), parts(ttnn.all_reduce(tensor, cluster_axis=1))):
+        assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize("axis, groups", [(0, [[0, 4], [1, 5], [2, 6], [3, 7]]), (1, [[0, 1, 2, 3], [4, 5, 6, 7]])])
+def test_cluster_axis_joins_rows_or_columns(grid, axis, groups):
+    values = torch.arange(8).float().reshape(8, 1, 1).expand(8, 32, 32)
+    tensor = put(grid, values, ttnn.ShardTensorToMesh(grid, dim=0))
+    sums = [part.float().mean().item() for part in parts(ttnn.all_reduce(tensor, cluster_axis=axis))]
+    for group in groups:
+        assert [sums[index] for index in group] == [sum(group)] * len(group)
+    gathered = parts(ttnn.all_gather(tensor, dim=0, cluster_axis=axis))
+    for group in groups:
+        assert all(gathered[index][:, 0, 0].tolist() == group for index in group)
+
+
+def test_2d_mapper_divides_rows_and_columns(grid):
+    values = torch.randn(1, 1, 64, 128)
+    tensor = put(grid, values, ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(2, 3)), ttnn.float32)
+    assert torch.equal(parts(tensor)[6], values[:, :, 32:, 64:96])
+    composer = ttnn.ConcatMesh2dToTensor(grid, mesh_shape=(2, 4), dims=(2, 3))
+    assert torch.equal(ttnn.to_torch(tensor, mesh_composer=composer), values)
+
+
+def test_replicas_are_computed_once(mesh):
+    x = put(mesh, torch.randn(32, 32), ttnn.ReplicateTensorToMesh(mesh))
+    y = put(mesh, torch.randn(32, 256), ttnn.ShardTensorToMesh(mesh, dim=1))
+    assert len({id(shard) for shard in ttnn.add(x, 1.0).shards}) == 1
+    assert len({id(shard) for shard in ttnn.add(x, y).shards}) == 8
+    assert len({id(shard) for shard in ttnn.all_gather(y, dim=1).shards}) == 1
+
+
+def test_devices_that_share_a_part_compute_it_once(grid):
+    x = put(grid, torch.randn(32, 128), ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 1)))
+    assert len({id(shard) for shard in ttnn.add(x, x).shards}) == 4

@@ -1,0 +1,27 @@
+"""The emulator against the vendor's package on its mock device: specs, refusals, memory and values."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.vendor
+
+
+@pytest.mark.parametrize(
+    "mesh, program, calls, refused",
+    [("N150", "specs_like_vendor.py", 300, 60), ("T3K", "mesh_specs_like_vendor.py", 57, 10)],
+)
+def test_outputs_and_refusals_are_the_vendors(run_on_mock, mesh, program, calls, refused):
+    output = run_on_mock(mesh, HERE / program)
+    assert "DISAGREE" not in output, output
+    summary = output.strip().splitlines()[-1].replace(",", "").split()
+    assert int(summary[0]) >= calls and int(summary[2]) >= refused
+
+
+def test_values_are_the_golden_functions(run_on_mock):
+    output = run_on_mock("N150", HERE / "values_like_golden.py")
+    lines = [line.split("\t") for line in output.strip().splitlines()]
+    assert len(lines) >= 60
+    # 0.9999 leaves room for where bfloat16 is rounded, and for nothing else.
+    assert [line for line in lines if not float(line[2]) >= 0.9999] == []
