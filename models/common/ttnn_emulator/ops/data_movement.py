@@ -8,6 +8,7 @@ from ..op import op, run
 from ..shapes import Shape
 from ..tensor import Storage, Tensor, TensorSpec
 from .common import check_tensor, config_for, moves_exactly, normalise_dim, run_to
+from .placement import to_memory_config
 from .reshaping import squeeze
 
 
@@ -151,6 +152,9 @@ def concat(
     if output_tensor is not None:
         config = output_tensor.memory_config()
     spec = TensorSpec(shape, first.dtype, layout, config)
+    if len(tensors) == 1 and output_tensor is None:
+        # As the vendor's op: one tensor, where it is wanted already, is given back and not copied.
+        return to_memory_config(first, config)
     attributes = {"dim": dim, "memory_config": config}
     if output_tensor is not None:
         return run_to("ttnn.concat", lambda *parts: torch.cat(parts, dim), tensors, spec, output_tensor, attributes)
