@@ -114,22 +114,20 @@ _ROUNDINGS[DataType.BFLOAT4_B] = bfp.round_bfp4
 def _step(kernel, inputs, targets, rounders, num_devices, aliases):
     """The op as a function without arguments, from storages to storages, which a trace can call again."""
     single = len(targets) == 1
-    target = targets[0]
+    if num_devices == 1 and single and None not in inputs and rounders is not None:
+        # The common case, spelled out: a replayed decode step is hundreds of these.
+        target, rounder = targets[0], rounders[0]
+
+        def step():
+            target.shards = Replicated((rounder(kernel(*[storage.shards[0] for storage in inputs])),))
+
+        return step
 
     def compute(index):
         result = kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
         if rounders is None:
             return result
         return rounders[0](result) if single else [rounder(part) for rounder, part in zip(rounders, result)]
-
-    if num_devices == 1 and single and None not in inputs and rounders is not None:
-        # The common case, spelled out: a replayed decode step is hundreds of these.
-        rounder = rounders[0]
-
-        def step():
-            target.shards = Replicated((rounder(kernel(*[storage.shards[0] for storage in inputs])),))
-
-        return step
 
     live = [storage for storage in inputs if storage is not None]
 
@@ -150,6 +148,8 @@ def _step(kernel, inputs, targets, rounders, num_devices, aliases):
 
 def _map_devices(compute, inputs, num_devices):
     """`compute` for each device, once for each different set of input objects: replicated work is done once."""
+    if any(len(set(map(id, storage.shards))) == num_devices for storage in inputs):
+        return [compute(index) for index in range(num_devices)]
     done = {}
     results = []
     for index in range(num_devices):
