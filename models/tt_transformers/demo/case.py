@@ -6,6 +6,9 @@ from pathlib import Path
 from models.common.sampling import SamplingParams
 from models.tt_transformers.demo import prompts, record
 
+# With token_accuracy these follow from the reference.
+_SETTLED_BY_REFERENCE = ("input_prompts", "instruct", "repeat_batches", "sampling_params", "stop_at_eos")
+
 SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
 
 
@@ -13,14 +16,15 @@ SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
 class Case:
     """A case of the demo. All fields but `name` are options of the same name (options.py); see there for meanings.
 
-    `instruct` None follows the tokenizer; `optimizations` None is the mode in the test id.
+    `instruct` None follows the tokenizer; `optimizations` None is the mode in the test id; `reference_file` None is the
+    model's own; `max_generated_tokens` None, with token_accuracy, is all that the reference has.
     """
 
     name: str
     input_prompts: str | Path
     max_seq_len: int
     batch_size: int
-    max_generated_tokens: int
+    max_generated_tokens: int | None
     page_params: dict
     sampling_params: dict
     instruct: bool | None = None
@@ -31,6 +35,9 @@ class Case:
     decoder_config_file: str | None = None
     num_layers: int | None = None
     dummy_weights: bool = False
+    token_accuracy: bool = False
+    reference_file: str | None = None
+    profile: bool = False
     output_json: str | None = None
 
     def with_options(self, given: dict) -> "Case":
@@ -41,8 +48,25 @@ class Case:
         """
         if "page_params" in given and not given.get("paged_attention", self.paged_attention):
             raise ValueError("page_params are given, but paged_attention is false")
+        if given.get("token_accuracy", self.token_accuracy):
+            self._check_token_accuracy(given)
+            given = {"max_generated_tokens": None, "stop_at_eos": False, **given}
+        elif "reference_file" in given:
+            raise ValueError("reference_file is given, but token_accuracy is false")
         merged = {name: getattr(self, name) | given[name] for name in ("page_params", "sampling_params") if name in given}
         return replace(self, **{**given, **merged})
+
+    def _check_token_accuracy(self, given):
+        for name in _SETTLED_BY_REFERENCE:
+            if name in given:
+                raise ValueError(f"{name} does not go with token_accuracy, whose texts are the reference's")
+
+    def with_reference(self, reference) -> "Case":
+        """This case for a `Reference`. Raises ValueError if more tokens are asked for than it has."""
+        tokens = self.max_generated_tokens or reference.generated
+        if tokens > reference.generated:
+            raise ValueError(f"max_generated_tokens is {tokens}, and the reference has {reference.generated}")
+        return replace(self, max_generated_tokens=tokens)
 
     def sampling(self) -> SamplingParams:
         return SamplingParams(**self.sampling_params)
@@ -56,6 +80,8 @@ class Case:
         self.batches()
         if self.decoder_config_file is not None and not Path(self.decoder_config_file).is_file():
             raise ValueError(f"decoder_config_file {self.decoder_config_file}: there is no such file")
+        if self.reference_file is not None and not Path(self.reference_file).is_file():
+            raise ValueError(f"reference_file {self.reference_file}: there is no such file")
         if self.output_json is not None:
             record.check_writable(self.output_json)
 

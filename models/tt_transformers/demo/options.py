@@ -160,6 +160,21 @@ OPTIONS = (
     Option("decoder_config_file", parse_path, "FILE", "JSON file of precision settings for single decoders", "none"),
     Option("num_layers", parse_count, "N", "run only the first N layers of the model", "all layers"),
     Option("dummy_weights", parse_bool, "BOOL", "random weights; only a config.json is needed", "false"),
+    Option(
+        "token_accuracy",
+        parse_bool,
+        "BOOL",
+        "predict the texts of a reference file and compare with Hugging Face's predictions, instead of generating",
+        "false",
+    ),
+    Option(
+        "reference_file",
+        parse_path,
+        "FILE",
+        "reference for token_accuracy, from tests/generate_reference_hf.py",
+        "tests/reference_outputs/<model>.safetensors",
+    ),
+    Option("profile", parse_bool, "BOOL", "print where the emulator's time goes: op, calls, time", "false"),
     Option("output_json", parse_path, "FILE", "write a record of the run to this file", "none"),
 )
 

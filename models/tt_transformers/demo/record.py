@@ -38,7 +38,14 @@ _SCHEMA = {
             "stop_reason": str,
         }
     ],
-    "accuracy?": {"top1": _NUMBER, "top5": _NUMBER},
+    "accuracy?": {
+        "top1": _NUMBER,
+        "top5": _NUMBER,
+        "tokens?": int,
+        "perplexity?": _NUMBER,
+        "reference_perplexity?": _NUMBER,
+        "first_difference?": int,
+    },
 }
 
 

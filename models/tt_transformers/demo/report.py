@@ -41,7 +41,7 @@ def _line(label, value):
     print(f"  {label:<28}{value}", flush=True)
 
 
-def notes(args) -> list[str]:
+def notes(args, settings) -> list[str]:
     """What a reader of the run's texts and numbers must know besides them."""
     found = []
     if not backend.values_meaningful():
@@ -52,6 +52,8 @@ def notes(args) -> list[str]:
         found.append("random weights: the text means nothing")
     if args.dummy_weights and args.tokenizer_is_stand_in:
         found.append("the model has no tokenizer here: text goes through the bundled checkpoint's")
+    if settings.token_accuracy:
+        found.append("token accuracy: the text is the reference's, and what the model would have chosen is counted")
     return found
 
 
@@ -92,7 +94,16 @@ def print_texts(batches, args):
             )
 
 
-def print_summary(args, settings, measurements):
+def print_profile(profile: dict, seconds: float):
+    """Ops by time. `profile`: op -> (calls, seconds), `seconds`: all the time that they are part of."""
+    print(f"\n{'op':<60}{'calls':>8}{'seconds':>10}{'share':>8}")
+    outside = seconds - sum(spent for _, spent in profile.values())
+    rows = sorted(profile.items(), key=lambda row: -row[1][1]) + [("outside of ops", ("", outside))]
+    for name, (calls, spent) in rows:
+        print(f"{name:<60}{calls:>8}{spent:>10.3f}{spent / seconds:>8.1%}", flush=True)
+
+
+def print_summary(args, settings, measurements, accuracy=None):
     print("\nSummary")
     _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
     _line("backend", backend.name())
@@ -101,5 +112,7 @@ def print_summary(args, settings, measurements):
     for m in measurements:
         batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""
         _line(_LABELS[m.name], f"{m.value:.2f} {m.unit}{batch}")
-    for note in notes(args):
+    if accuracy is not None:
+        _line("token accuracy", accuracy.describe())
+    for note in notes(args, settings):
         _line("note", note)

@@ -3,13 +3,13 @@
 README.md in this folder lists the cases and the options that change them.
 """
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import pytest
 
-from models.common import backend
+from models.common import backend, op_costs
 from models.common.mesh import open_mesh
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
@@ -18,6 +18,8 @@ from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
 from models.tt_transformers.tt.generator import Generator, check_lengths
 from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.reference import Reference, reference_path
+from models.tt_transformers.tt.token_accuracy import TeacherForcing
 
 CASES = [
     Case(
@@ -84,9 +86,14 @@ def run(settings: Case, mode: str):
     profiler = Profiler()
     with ExitStack() as stack:
         with clear_errors():
+            if settings.profile:
+                op_costs.check_available()
             mesh_device = stack.enter_context(open_mesh())
             args = make_args(settings, mode, mesh_device)
-            batches = make_users(settings, args)
+            reference = load_reference(settings, args) if settings.token_accuracy else None
+            if reference is not None:
+                settings = settings.with_reference(reference)
+            batches = make_users(settings, args, reference)
             for users in batches:
                 check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
             state_dict = args.load_state_dict()
@@ -105,15 +112,22 @@ def run(settings: Case, mode: str):
         measurements = [
             Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
         ]
-        for users in batches:
-            measurements += generate(generator, users, settings, args)
+        accuracy = None
+        with op_costs.profiling() if settings.profile else nullcontext() as profile, profiler.timed("batches"):
+            for users in batches:
+                sampler = make_sampler(settings, users, reference)
+                measurements += generate(generator, users, sampler, settings, args)
+                if reference is not None and backend.values_meaningful():
+                    accuracy = sampler.result()
 
         if not backend.values_meaningful():
             batches, measurements = [], []
         report.print_texts(batches, args)
-        report.print_summary(args, settings, measurements)
+        if settings.profile:
+            report.print_profile(profile, profiler.seconds("batches"))
+        report.print_summary(args, settings, measurements, accuracy)
         if settings.output_json is not None:
-            record.write_record(settings.output_json, make_record(args, settings, batches, measurements))
+            record.write_record(settings.output_json, make_record(args, settings, batches, measurements, accuracy))
 
 
 @contextmanager
@@ -139,8 +153,18 @@ def make_args(settings, mode, mesh_device) -> ModelArgs:
     )
 
 
-def make_users(settings, args) -> list[list[User]]:
-    """The users of each batch."""
+def load_reference(settings, args) -> Reference:
+    """The reference for token_accuracy. Raises ValueError if it is not there or not of this model."""
+    reference = Reference.load(settings.reference_file or reference_path(args.model_name))
+    reference.check_fits(args)
+    return reference
+
+
+def make_users(settings, args, reference=None) -> list[list[User]]:
+    """The users of each batch; with a reference, one batch of users with its texts."""
+    if reference is not None:
+        prompts = TeacherForcing(reference, settings.batch_size).prompts
+        return [[User(0, index, args.decode(prompt), prompt) for index, prompt in enumerate(prompts)]]
     instruct = settings.instruct
     if instruct is None:
         instruct = args.tokenizer.chat_template is not None
@@ -150,15 +174,20 @@ def make_users(settings, args) -> list[list[User]]:
     ]
 
 
-def generate(generator, users, settings, args) -> list[Measurement]:
+def make_sampler(settings, users, reference=None):
+    """What chooses the next tokens of a batch: the model's logits, or the reference's text."""
+    if reference is not None:
+        return TeacherForcing(reference, len(users))
+    # Users are numbered through all batches, so that one draws the same tokens whatever the batch size.
+    return Sampler(settings.sampling(), [user.batch * settings.batch_size + user.index for user in users])
+
+
+def generate(generator, users, sampler, settings, args) -> list[Measurement]:
     """Generates the texts of one batch, printing the first user's as it comes, and returns what it measured.
 
     On a backend whose values mean nothing it does prefill and one decode step: the ops of further steps are the same.
     """
     profiler = Profiler()
-    batch = users[0].batch
-    # Users are numbered through all batches, so that one draws the same tokens whatever the batch size.
-    sampler = Sampler(settings.sampling(), [batch * settings.batch_size + user.index for user in users])
     stop_token_ids = args.stop_token_ids if settings.stop_at_eos else ()
     if not backend.values_meaningful():
         generator.decode(sampler(generator.prefill([user.prompt_ids for user in users])))
@@ -210,7 +239,7 @@ def measure(profiler, users) -> list[Measurement]:
     return measurements
 
 
-def make_record(args, settings, batches, measurements) -> dict:
+def make_record(args, settings, batches, measurements, accuracy=None) -> dict:
     """The record of a run, as README.md documents it."""
     return {
         "schema_version": record.SCHEMA_VERSION,
@@ -223,7 +252,7 @@ def make_record(args, settings, batches, measurements) -> dict:
         "precision_settings": args.precision.describe(),
         "case": settings.name,
         "settings": settings.as_json(),
-        "notes": report.notes(args),
+        "notes": report.notes(args, settings),
         "versions": backend.versions(),
         "measurements": [m.as_json() for m in measurements],
         "users": [
@@ -239,4 +268,5 @@ def make_record(args, settings, batches, measurements) -> dict:
             for users in batches
             for user in users
         ],
+        **({} if accuracy is None else {"accuracy": accuracy.as_json()}),
     }

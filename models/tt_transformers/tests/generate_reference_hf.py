@@ -105,7 +105,7 @@ def main():
     options = parser.parse_args()
     with open_mesh("N150") as mesh_device:
         try:
-            args = ModelArgs(mesh_device)
+            args = ModelArgs(mesh_device, max_seq_len=options.prefill + options.generated)
             output = Path(options.output or reference.reference_path(args.model_name))
             if not output.parent.is_dir():
                 raise ValueError(f"output {output}: there is no folder {output.parent}")
