@@ -11,7 +11,7 @@ import pytest
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_on_mock():
     """Returns `run(mesh, code, *arguments, backend="mock") -> str`: the program's standard output.
 

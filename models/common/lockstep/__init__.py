@@ -24,7 +24,10 @@ _LEFT_OUT = (
     "dump_tensor", "load_tensor", "begin_trace_capture", "end_trace_capture", "execute_trace", "release_trace",
     "create_mesh_device", "manage_device", "op", "run",
 )
-_TENSOR_METHODS = ("deallocate", "cpu", "to", "reshape", "__getitem__")
+_TENSOR_METHODS = (
+    "deallocate", "cpu", "to", "reshape", "to_torch", "__getitem__", "__add__", "__radd__", "__sub__", "__rsub__",
+    "__mul__", "__rmul__", "__truediv__",
+)
 
 _lockstep = Lockstep(vendor)
 

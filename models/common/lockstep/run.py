@@ -1,6 +1,7 @@
 """One call on both sides: the emulator's answer, if the vendor's package gives the same one."""
 
 import functools
+import weakref
 
 import torch
 
@@ -21,6 +22,7 @@ class Lockstep:
         self.vendor = vendor
         self.pairs = Pairs(vendor)
         self._inside = False
+        self._mesh = lambda: None
 
     def pair_function(self, name: str, ours, theirs):
         """A function that does both and returns what `ours` does.
@@ -41,13 +43,20 @@ class Lockstep:
             finally:
                 self._inside = False
             vendor_answer, vendor_error = _try(theirs, vendor_args, vendor_kwargs)
-            if our_error is not None and vendor_error is not None:
-                raise our_error
-            if our_error is not None:
-                raise LockstepError(f"{called}\nvendor: accepts\nemulator: {our_error}") from our_error
-            if vendor_error is not None:
-                raise LockstepError(f"{called}\nemulator: accepts\nvendor: {vendor_error}") from vendor_error
+            try:
+                if our_error is not None and vendor_error is not None:
+                    raise our_error
+                if our_error is not None:
+                    raise LockstepError(f"{called}\nvendor: accepts\nemulator: {our_error}") from our_error
+                if vendor_error is not None:
+                    raise LockstepError(f"{called}\nemulator: accepts\nvendor: {vendor_error}") from vendor_error
+            finally:
+                # An error holds this frame, which must not hold the error and so keep the arguments from being freed.
+                our_error = vendor_error = None
             self._agree(called, our_answer, vendor_answer)
+            if ours is emulator.close_mesh_device:
+                self._mesh = lambda: None
+            self._agree_on_memory(called)
             return our_answer
 
         return both
@@ -69,13 +78,15 @@ class Lockstep:
             facts = [{"shape": tuple(tensor.shape), "dtype": tensor.dtype} for tensor in (ours, theirs)]
             self._raise_if(differences(*facts), called)
         elif isinstance(ours, emulator.MemoryView):
-            self._raise_if(differences(memory_facts(ours), memory_facts(theirs)), called)
+            pass  # DRAM is compared after every call
         elif isinstance(ours, (list, tuple)) and type(ours) in (list, tuple):
             self._raise_if(differences({"outputs": len(ours)}, {"outputs": len(theirs)}), called)
             for our_part, vendor_part in zip(ours, theirs):
                 self._agree(called, our_part, vendor_part)
         elif isinstance(ours, _MADE_TOGETHER):
             self.pairs.put(ours, theirs)
+            if isinstance(ours, emulator.MeshDevice):
+                self._mesh = weakref.ref(ours)
         else:
             self._raise_if(differences({"result": self.pairs.translate(ours)}, {"result": theirs}), called)
 
@@ -86,6 +97,19 @@ class Lockstep:
         # An op that works in place, or has nothing to do, gives an input back.
         if not self.pairs.has(ours):
             self.pairs.put(ours, theirs)
+
+    def _agree_on_memory(self, called: str) -> None:
+        """What is allocated agrees after each call, so that no side keeps what the other has given back.
+
+        L1 is compared on one device only: the vendor's collectives keep their semaphores there.
+        """
+        mesh = self._mesh()
+        if mesh is None:
+            return
+        for kind in ("DRAM", "L1") if mesh.get_num_devices() == 1 else ("DRAM",):
+            ours = emulator.get_memory_view(mesh, emulator.BufferType[kind])
+            theirs = self.vendor.get_memory_view(self.pairs.get(mesh), getattr(self.vendor.BufferType, kind))
+            self._raise_if(differences(memory_facts(ours), memory_facts(theirs)), f"{called}\n{kind} afterwards")
 
     @staticmethod
     def _raise_if(lines: list[str], called: str) -> None:
