@@ -7,6 +7,7 @@ user's positions from `i * page_size` on.
 import torch
 
 from ..dtypes import TILE_SIZE, DataType, TensorMemoryLayout
+from ..memory import DRAM_MEMORY_CONFIG
 from ..op import op, rounding, run
 from ..tensor import Tensor
 from .checks import check_dtype, check_indices, check_kernel_config, check_rank4, check_tiled, not_emulated
@@ -178,6 +179,8 @@ def _update(name, cache, rows, update_idxs, positions, page_table):
         check_indices(name, "update_idxs_tensor", positions)
         if tuple(positions.shape) != (batch,):
             raise RuntimeError(f"{name}: update_idxs_tensor must be [{batch}], got {list(positions.shape)}")
+        if positions.memory_config() != DRAM_MEMORY_CONFIG:
+            raise RuntimeError(f"{name}: update_idxs_tensor must be interleaved in DRAM, got {positions.memory_config()}")
     elif page_table is not None:
         raise RuntimeError(f"{name}: a paged cache needs update_idxs_tensor")
     elif len(update_idxs) != batch or any(index < 0 for index in update_idxs):
