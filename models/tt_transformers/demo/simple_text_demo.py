@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import pytest
+from loguru import logger
 
-from models.common import backend, op_costs
+from models.common import backend, benchmark_record, op_costs
 from models.common.mesh import open_mesh
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
@@ -120,7 +121,9 @@ def run(settings: Case, mode: str):
                 if reference is not None and backend.values_meaningful():
                     accuracy = sampler.result()
 
-        if not backend.values_meaningful():
+        if backend.values_meaningful():
+            keep_benchmark(args, settings, measurements, accuracy)
+        else:
             batches, measurements = [], []
         report.print_texts(batches, args)
         if settings.profile:
@@ -237,6 +240,26 @@ def measure(profiler, users) -> list[Measurement]:
             Measurement("decode_t/s", decoded_tokens / decode, "t/s", batch),
         ]
     return measurements
+
+
+def keep_benchmark(args, settings, measurements, accuracy):
+    """Writes what was measured to generated/benchmarks, to be compared with other runs' records."""
+    entries = [benchmark_record.measurement(m.name, m.value, m.unit, m.batch) for m in measurements]
+    if accuracy is not None:
+        entries += [benchmark_record.measurement(name, getattr(accuracy, name), "%") for name in ("top1", "top5")]
+    made = benchmark_record.make(
+        mesh=args.device_name,
+        model=args.model_name,
+        precision=args.precision.name,
+        case=settings.name,
+        measurements=entries,
+        settings=settings.as_json(),
+        precision_settings=args.precision.describe(),
+    )
+    try:
+        benchmark_record.write(made)
+    except OSError as error:
+        logger.warning(f"no benchmark record is kept: {error}")
 
 
 def make_record(args, settings, batches, measurements, accuracy=None) -> dict:

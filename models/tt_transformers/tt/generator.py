@@ -184,9 +184,7 @@ class DecodeStep:
         self.model = model
         self.mesh_device = model.mesh_device
         self.page_table = page_table
-        users = model.args.max_batch_size
-        skip_all = self._host_inputs([0] * users, [SKIP] * users, [0] * users)
-        self._inputs = [None if host is None else ttnn.to_device(host, self.mesh_device) for host in skip_all]
+        self._inputs = idle_decode_inputs(model, page_table)
         self._trace = None
         self._logits = model.decode_forward(*self._inputs)
         if backend.supports_trace():
@@ -210,13 +208,24 @@ class DecodeStep:
             ttnn.release_trace(self.mesh_device, self._trace)
 
     def _host_inputs(self, tokens, positions, rotary_rows):
-        """In the order of `Transformer.decode_forward`."""
-        return [
-            host_tensor([tokens], ttnn.uint32, self.mesh_device),
-            host_tensor(positions, ttnn.int32, self.mesh_device),
-            host_tensor([rotary_rows], ttnn.uint32, self.mesh_device),
-            None if self.page_table is None else host_tensor(self.page_table.table, ttnn.int32, self.mesh_device),
-        ]
+        return decode_inputs(self.mesh_device, self.page_table, tokens, positions, rotary_rows)
+
+
+def decode_inputs(mesh_device, page_table: PageTable | None, tokens, positions, rotary_rows) -> list:
+    """Host tensors in the order of `Transformer.decode_forward`; None for the page table of an unpaged cache."""
+    return [
+        host_tensor([tokens], ttnn.uint32, mesh_device),
+        host_tensor(positions, ttnn.int32, mesh_device),
+        host_tensor([rotary_rows], ttnn.uint32, mesh_device),
+        None if page_table is None else host_tensor(page_table.table, ttnn.int32, mesh_device),
+    ]
+
+
+def idle_decode_inputs(model, page_table: PageTable | None) -> list:
+    """Device inputs of a decode step that skips every user, so that it changes no cache."""
+    users = model.args.max_batch_size
+    hosts = decode_inputs(model.mesh_device, page_table, [0] * users, [SKIP] * users, [0] * users)
+    return [None if host is None else ttnn.to_device(host, model.mesh_device) for host in hosts]
 
 
 def host_tensor(values, dtype, mesh_device):

@@ -1,0 +1,181 @@
+"""Benchmark records: what was measured, with what, where. Comparing two of them:
+
+    python -m models.common.benchmark_record compare A.json B.json
+
+A record is a JSON object: `schema` ("benchmark 1"), `created` (ISO 8601, UTC), `git_revision`, `machine`, `backend`, `mesh`,
+`model`, `precision`, `case`, `versions`, `facts` (what else the run was told), and `measurements`, a list of `name`, `value`,
+`unit`, `iteration` (from 0; null for a number of the run as a whole).
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+from models.common import backend
+
+SCHEMA = "benchmark 1"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "generated" / "benchmarks"
+
+_FIELDS = {
+    "schema": str,
+    "created": str,
+    "git_revision": str,
+    "machine": str,
+    "backend": str,
+    "mesh": str,
+    "model": str,
+    "precision": str,
+    "case": str,
+    "versions": dict,
+    "facts": dict,
+    "measurements": list,
+}
+
+
+def measurement(name: str, value: float, unit: str, iteration: int | None = None) -> dict:
+    return {"name": name, "value": value, "unit": unit, "iteration": iteration}
+
+
+def make(*, mesh: str, model: str, precision: str, case: str, measurements: list[dict], **facts) -> dict:
+    """A record of a run that ends now, on this machine."""
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git_revision": git_revision(),
+        "machine": machine(),
+        "backend": backend.name(),
+        "mesh": mesh,
+        "model": model,
+        "precision": precision,
+        "case": case,
+        "versions": backend.versions(),
+        "facts": facts,
+        "measurements": measurements,
+    }
+
+
+def write(record: dict, path: str | Path | None = None) -> Path:
+    """Writes a record, whole or not at all, and returns where: `path`, or a new file in generated/benchmarks."""
+    if path is None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        stamp = record["created"].replace(":", "").replace("-", "").split("+")[0]
+        parts = (stamp, record["model"], record["mesh"], record["precision"], record["case"], str(os.getpid()))
+        path = FOLDER / ("_".join(part.replace("/", "-").replace(" ", "") for part in parts) + ".json")
+    path = Path(path)
+    check(record, str(path))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1, allow_nan=False)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def read(path: str | Path) -> dict:
+    """Reads and checks a record. Raises ValueError that names the file and what is wrong with it."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"benchmark record {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"benchmark record {path} is not JSON: {error}") from error
+    check(record, str(path))
+    return record
+
+
+def check(record: dict, where: str) -> None:
+    """Raises ValueError if a field is missing, of a wrong type or unknown."""
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise ValueError(f"benchmark record {where}: expected an object with schema {SCHEMA!r}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"benchmark record {where}: field {name!r} is {record.get(name)!r}; expected {kind.__name__}")
+    for name in record:
+        if name not in _FIELDS:
+            raise ValueError(f"benchmark record {where}: field {name!r} is not known; accepted: {', '.join(_FIELDS)}")
+    for entry in record["measurements"]:
+        if not isinstance(entry, dict) or set(entry) != {"name", "value", "unit", "iteration"}:
+            raise ValueError(f"benchmark record {where}: measurement {entry!r}; expected name, value, unit, iteration")
+
+
+def medians(record: dict) -> dict:
+    """name -> (median over iterations, unit)."""
+    values = {}
+    for entry in record["measurements"]:
+        values.setdefault((entry["name"], entry["unit"]), []).append(entry["value"])
+    return {name: (statistics.median(numbers), unit) for (name, unit), numbers in values.items()}
+
+
+def compare(before: dict, after: dict) -> list[str]:
+    """Lines that say which run facts differ and how each measurement's median moved, largest change first."""
+    lines = [
+        f"{name}: {before[name]} -> {after[name]}"
+        for name in _FIELDS
+        if name not in ("schema", "measurements") and before[name] != after[name]
+    ]
+    old, new = medians(before), medians(after)
+    rows = []
+    for name in old.keys() & new.keys():
+        (was, unit), (now, _) = old[name], new[name]
+        change = 0.0 if was == now else (now - was) / abs(was) if was else float("inf")
+        rows.append((abs(change), f"{name}: {was:.6g} -> {now:.6g} {unit} ({change:+.1%})"))
+    lines += [text for _, text in sorted(rows, reverse=True)]
+    lines += [f"{name}: only in the first" for name in sorted(old.keys() - new.keys())]
+    lines += [f"{name}: only in the second" for name in sorted(new.keys() - old.keys())]
+    return lines
+
+
+def git_revision() -> str:
+    """The commit that is checked out, with `+changes` if tracked files differ from it; "unknown" outside git."""
+    try:
+        revision = _git("rev-parse", "--short=12", "HEAD")
+        return revision + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments):
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def machine() -> str:
+    """The processor's name and how many of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m models.common.benchmark_record")
+    command = parser.add_subparsers(dest="command", required=True).add_parser("compare", help="print what moved")
+    command.add_argument("before", metavar="A.json")
+    command.add_argument("after", metavar="B.json")
+    options = parser.parse_args()
+    try:
+        lines = compare(read(options.before), read(options.after))
+    except ValueError as error:
+        sys.exit(str(error))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

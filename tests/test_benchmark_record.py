@@ -1,0 +1,81 @@
+"""Benchmark records: they read back, bad ones are named, and comparing two says what moved."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from models.common import benchmark_record
+from models.common.benchmark_record import measurement
+
+
+def record(*values, **facts):
+    entries = [measurement("decode", value, "t/s", iteration) for iteration, value in enumerate(values)]
+    return benchmark_record.make(
+        mesh="N150", model="a/b", precision="performance", case="batch-1", measurements=entries, **facts
+    )
+
+
+def test_a_record_reads_back_and_states_where_it_was_made(tmp_path):
+    made = record(1.0, 2.0, 4.0, threads=2)
+    path = benchmark_record.write(made, tmp_path / "r.json")
+    assert benchmark_record.read(path) == made
+    assert made["backend"] == "emulator" and "cores" in made["machine"] and made["facts"] == {"threads": 2}
+    assert benchmark_record.medians(made) == {"decode": (2.0, "t/s")}
+
+
+def test_without_a_path_each_record_gets_a_file_in_generated(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_record, "FOLDER", tmp_path / "generated")
+    path = benchmark_record.write(record(1.0))
+    assert path.parent == tmp_path / "generated" and "_a-b_N150_performance_batch-1_" in path.name
+
+
+def test_the_revision_is_gits():
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=benchmark_record.ROOT, capture_output=True, text=True)
+    if head.returncode:
+        assert benchmark_record.git_revision() == "unknown"
+    else:
+        assert head.stdout.startswith(benchmark_record.git_revision().removesuffix("+changes"))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"mesh": None}, "field 'mesh' is None; expected str"),
+        ({"speed": 3}, "field 'speed' is not known"),
+        ({"schema": "benchmark 0"}, "schema 'benchmark 1'"),
+        ({"measurements": [{"name": "x"}]}, "expected name, value, unit, iteration"),
+    ],
+)
+def test_a_record_that_breaks_the_schema_is_refused(tmp_path, change, message):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(record(1.0) | change))
+    with pytest.raises(ValueError, match=message):
+        benchmark_record.read(path)
+
+
+def test_compare_prints_what_moved_largest_first(tmp_path):
+    before = record(10.0, 20.0, 30.0)
+    after = record(5.0, 10.0, 15.0) | {"mesh": "N300"}
+    before["measurements"] += [measurement("ops", 100, "ops"), measurement("gone", 1, "s")]
+    after["measurements"] += [measurement("ops", 101, "ops")]
+    paths = [benchmark_record.write(r, tmp_path / name) for r, name in ((before, "a.json"), (after, "b.json"))]
+    result = subprocess.run(
+        [sys.executable, "-m", "models.common.benchmark_record", "compare", *map(str, paths)],
+        cwd=benchmark_record.ROOT, capture_output=True, text=True, check=True,
+    )
+    assert result.stdout.splitlines()[-4:] == [
+        "mesh: N150 -> N300",
+        "decode: 20 -> 10 t/s (-50.0%)",
+        "ops: 100 -> 101 ops (+1.0%)",
+        "gone: only in the first",
+    ]
+
+
+def test_compare_names_a_file_that_is_not_there(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "models.common.benchmark_record", "compare", str(tmp_path / "no.json"), "x"],
+        cwd=benchmark_record.ROOT, capture_output=True, text=True,
+    )
+    assert result.returncode == 1 and "no.json: No such file" in result.stderr
