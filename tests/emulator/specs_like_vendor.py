@@ -409,6 +409,7 @@ def memory_in_use(tt, device):
 def compare(make_setting, calls):
     """Makes the calls on both modules, each with its own setting, and prints where they disagree."""
     with open_mesh(trace_region_size=0) as device:
+        emulator.set_fabric_config(emulator.FabricConfig.FABRIC_1D)
         own = emulator.open_mesh_device(emulator.MeshShape(*device.shape))
         settings = [make_setting(vendor, device), make_setting(emulator, own)]
         # Before the calls, which leave tables of the vendor's programs behind.

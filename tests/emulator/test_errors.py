@@ -40,7 +40,8 @@ def test_every_op_refuses_unknown_keywords():
         (lambda x: ttnn.from_torch(torch.zeros(2, dtype=torch.complex64)), "complex64 has no ttnn dtype"),
         (lambda x: ttnn.from_torch(torch.zeros(2), layout=ttnn.ROW_MAJOR_LAYOUT, dtype=ttnn.bfloat8_b), "TILE"),
         (lambda x: ttnn.to_memory_config(x, ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG), "needs a shard_spec"),
-        (lambda x: ttnn.all_reduce(x, cluster_axis=1), "more than one device"),
+        (lambda x: ttnn.all_reduce(x, cluster_axis=1), "there is no fabric"),
+        (lambda x: ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_2D), "cannot be set while meshes are open"),
         (lambda x: ttnn.topk(x, k=65), r"k must be in \[1, 64\], got 65"),
         (lambda x: ttnn.open_mesh_device(ttnn.MeshShape(5, 8)), "at most 32 devices"),
         (lambda x: ttnn.dump_tensor("a.bin", x), "tensorbin"),
@@ -49,6 +50,11 @@ def test_every_op_refuses_unknown_keywords():
 def test_message_says_what_is_wrong(x, call, words):
     with pytest.raises((RuntimeError, TypeError, ValueError), match=words):
         call(x)
+
+
+def test_collective_over_one_device_is_refused(mesh):
+    with pytest.raises(RuntimeError, match="needs more than one device along cluster_axis 0"):
+        ttnn.all_reduce(ttnn.zeros((32, 32), layout=ttnn.TILE_LAYOUT, device=mesh), cluster_axis=0)
 
 
 def test_tensors_of_two_meshes_do_not_mix(x):

@@ -4,6 +4,9 @@ import pytest
 import torch
 import ttnn
 
+from models.common.mesh import open_mesh
+from models.common.ttnn_emulator.device import shape_only
+
 
 @pytest.mark.parametrize(
     "torch_dtype, dtype",
@@ -96,15 +99,11 @@ def test_foreign_safetensors_file_is_refused(tmp_path):
 
 
 def test_shape_only_mesh_has_no_values_but_counts_memory():
-    from models.common.ttnn_emulator.device import shape_only
-
-    with shape_only():
-        device = ttnn.open_mesh_device(ttnn.MeshShape(1, 2))
-    host = ttnn.from_torch(torch.empty(1, 1, 4096, 32064, device="meta"), dtype=ttnn.bfloat8_b)
-    weight = ttnn.to_device(host, device)
-    x = ttnn.allocate_tensor_on_device(ttnn.Shape([1, 1, 32, 4096]), ttnn.bfloat16, ttnn.TILE_LAYOUT, device)
-    y = ttnn.all_reduce(ttnn.linear(x, weight), cluster_axis=1)
-    assert y.shape == [1, 1, 32, 32064] and all(shard.is_meta for shard in y.shards)
-    used = ttnn.get_memory_view(device, ttnn.BufferType.DRAM).total_bytes_allocated_per_bank
-    assert used * 12 >= 4096 * 32064 * 1088 // 1024
-    ttnn.close_mesh_device(device)
+    with shape_only(), open_mesh("N300") as device:
+        host = ttnn.from_torch(torch.empty(1, 1, 4096, 32064, device="meta"), dtype=ttnn.bfloat8_b)
+        weight = ttnn.to_device(host, device)
+        x = ttnn.allocate_tensor_on_device(ttnn.Shape([1, 1, 32, 4096]), ttnn.bfloat16, ttnn.TILE_LAYOUT, device)
+        y = ttnn.all_reduce(ttnn.linear(x, weight), cluster_axis=1)
+        assert y.shape == [1, 1, 32, 32064] and all(shard.is_meta for shard in y.shards)
+        used = ttnn.get_memory_view(device, ttnn.BufferType.DRAM).total_bytes_allocated_per_bank
+        assert used * 12 >= 4096 * 32064 * 1088 // 1024

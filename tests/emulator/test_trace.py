@@ -4,7 +4,9 @@ import pytest
 import torch
 import ttnn
 
+from models.common.mesh import open_mesh
 from models.common.ttnn_emulator import oplog
+from models.common.ttnn_emulator.device import shape_only
 
 
 def put(device, value, shape=(1, 1, 32, 64)):
@@ -26,9 +28,9 @@ def capture(device, function):
     return trace_id, output
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (2, 4)])
-def test_replay_reads_the_inputs_of_the_moment_and_writes_the_same_output(shape):
-    device = ttnn.open_mesh_device(ttnn.MeshShape(*shape))
+@pytest.mark.parametrize("shape", ["device", "mesh", "grid"])
+def test_replay_reads_the_inputs_of_the_moment_and_writes_the_same_output(shape, request):
+    device = request.getfixturevalue(shape)
     x, y = put(device, 1.0), put(device, 10.0)
     trace_id, output = capture(device, lambda: ttnn.multiply(ttnn.add(x, y), 2.0))
     address = output.buffer_address()
@@ -37,7 +39,6 @@ def test_replay_reads_the_inputs_of_the_moment_and_writes_the_same_output(shape)
         ttnn.execute_trace(device, trace_id, cq_id=0, blocking=False)
         ttnn.synchronize_device(device)
         assert value_of(output) == (value + 10) * 2 and output.buffer_address() == address
-    ttnn.close_mesh_device(device)
 
 
 def test_capture_runs_nothing(device):
@@ -138,15 +139,11 @@ def test_released_trace_cannot_be_executed(device):
 
 
 def test_replay_works_without_values():
-    from models.common.ttnn_emulator.device import shape_only
-
-    with shape_only():
-        device = ttnn.open_mesh_device(ttnn.MeshShape(1, 2))
-    x = ttnn.zeros((1, 1, 32, 64), layout=ttnn.TILE_LAYOUT, device=device)
-    trace_id, output = capture(device, lambda: ttnn.all_reduce(ttnn.add(x, x), cluster_axis=1))
-    ttnn.execute_trace(device, trace_id)
-    assert output.shards[0].is_meta and output.shards[0].shape == (1, 1, 32, 64)
-    ttnn.close_mesh_device(device)
+    with shape_only(), open_mesh("N300") as device:
+        x = ttnn.zeros((1, 1, 32, 64), layout=ttnn.TILE_LAYOUT, device=device)
+        trace_id, output = capture(device, lambda: ttnn.all_reduce(ttnn.add(x, x), cluster_axis=1))
+        ttnn.execute_trace(device, trace_id)
+        assert output.shards[0].is_meta and output.shards[0].shape == (1, 1, 32, 64)
 
 
 def test_op_log_has_inputs_outputs_and_attributes(device):

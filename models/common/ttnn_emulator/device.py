@@ -1,5 +1,6 @@
 """Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
 
+import weakref
 from contextlib import contextmanager
 
 from .allocator import Allocator
@@ -16,7 +17,7 @@ DEFAULT_WORKER_L1_SIZE = 0
 # The vendor's figure: L1 with the smallest possible reservation, more than what a mesh gets by default.
 _MAX_WORKER_L1_BYTES = 1_463_968
 
-_open_meshes = []
+_open_meshes = weakref.WeakSet()
 _fabric_config = FabricConfig.DISABLED
 _shape_only = False
 
@@ -147,7 +148,7 @@ def open_mesh_device(
 ) -> MeshDevice:
     """Opens an emulated mesh of at most 32 chips. Sizes in bytes, as the vendor's function takes them.
 
-    RuntimeError for a larger mesh, or for more than one chip without a fabric (`set_fabric_config` first).
+    RuntimeError for a larger mesh. Collectives need `set_fabric_config` before the mesh is opened.
     """
     shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
     if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
@@ -161,15 +162,14 @@ def open_mesh_device(
         raise RuntimeError(f"open_mesh_device: {len(ids)} physical_device_ids for {shape}")
     allocator = Allocator(l1_small_size, trace_region_size, worker_l1_size)
     mesh = MeshDevice(shape, ids, allocator, _shape_only)
-    _open_meshes.append(mesh)
+    _open_meshes.add(mesh)
     return mesh
 
 
 def close_mesh_device(mesh_device: MeshDevice) -> None:
     """Closes the mesh and its submeshes. Its tensors must not be used afterwards."""
     mesh_device._close()
-    if mesh_device in _open_meshes:
-        _open_meshes.remove(mesh_device)
+    _open_meshes.discard(mesh_device)
 
 
 @contextmanager
@@ -229,10 +229,12 @@ def shape_only():
 
 
 def set_fabric_config(config: FabricConfig) -> None:
-    """Chooses the links between chips. It must be set while no mesh is open."""
+    """Chooses the links between chips, which collectives need. RuntimeError while a mesh is open."""
     global _fabric_config
     if not isinstance(config, FabricConfig):
         raise TypeError(f"set_fabric_config: expected a FabricConfig, got {config!r}")
+    if _open_meshes and config is not _fabric_config:
+        raise RuntimeError(f"set_fabric_config: {config} cannot be set while meshes are open: {list(_open_meshes)}")
     _fabric_config = config
 
 

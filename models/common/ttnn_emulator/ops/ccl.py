@@ -5,7 +5,8 @@ Sums are taken in float32 in the order of the devices and rounded once; a card's
 
 import torch
 
-from ..dtypes import BLOCK_FLOAT, FLOATS, Topology
+from ..device import get_fabric_config
+from ..dtypes import BLOCK_FLOAT, FLOATS, FabricConfig, Topology
 from ..memory import MemoryConfig
 from ..op import op, run
 from ..tensor import Tensor, TensorSpec
@@ -20,6 +21,8 @@ def _groups(name, tensor, cluster_axis, topology):
     check_tensor(name, tensor)
     if tensor._device is None:
         raise RuntimeError(f"{name}: {tensor._describe()} must be on a device, it is on the host")
+    if get_fabric_config() is FabricConfig.DISABLED:
+        raise RuntimeError(f"{name}: there is no fabric; call set_fabric_config(FabricConfig.FABRIC_1D) before opening the mesh")
     rows, columns = tensor._device.shape
     if topology is not None and not isinstance(topology, Topology):
         raise TypeError(f"{name}: topology must be a Topology, got {topology!r}")
