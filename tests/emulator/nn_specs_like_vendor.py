@@ -385,11 +385,10 @@ def main():
     calls = [call for call in CALLS.splitlines() if call]
     with open_mesh(trace_region_size=0) as device:
         own = emulator.open_mesh_device(emulator.MeshShape(*device.shape))
+        settings = [NetworkSetting(vendor, device), NetworkSetting(emulator, own)]
         refused = 0
         for call in calls:
-            theirs, ours = (
-                outcome(tt, NetworkSetting(tt, mesh), call) for tt, mesh in ((vendor, device), (emulator, own))
-            )
+            theirs, ours = (outcome(setting.tt, setting, call) for setting in settings)
             refused += theirs.startswith("refused")
             if theirs != ours and not (theirs.startswith("refused") and ours.startswith("refused")):
                 print(f"DISAGREE {call}\n  vendor:   {theirs}\n  emulator: {ours}")

@@ -118,12 +118,12 @@ def _matmul(
         raise RuntimeError(f"{name}: with sharded tensors an activation goes into program_config's fused_activation")
     if output is not None and memory_config is None:
         memory_config = output.memory_config()
-    check_matmul_config(name, a, b, shape, memory_config, program_config, compute_kernel_config)
+    dtype = a.dtype if dtype is None else dtype
+    check_dtype(name, "dtype", dtype)
+    check_matmul_config(name, a, b, shape, dtype, memory_config, program_config, compute_kernel_config)
     fused = getattr(program_config, "fused_activation", None)
     activation = fused if activation is None else activation
 
-    dtype = a.dtype if dtype is None else dtype
-    check_dtype(name, "dtype", dtype)
     spec = TensorSpec(shape, dtype, a.layout, matmul_memory_config(a, shape, memory_config, program_config))
     kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:

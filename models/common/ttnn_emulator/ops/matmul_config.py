@@ -4,8 +4,8 @@ The rules are the vendor's: each was found by calling the vendor's op on its moc
 """
 
 from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
-from ..dtypes import TILE_SIZE, BufferType, ShardOrientation, TensorMemoryLayout
-from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig, ShardSpec
+from ..dtypes import TILE_SIZE, BufferType, ShardOrientation, TensorMemoryLayout, tile_size
+from ..memory import DRAM_MEMORY_CONFIG, L1_BANK_BYTES, MemoryConfig, ShardSpec
 from ..program_config import (
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
@@ -15,14 +15,15 @@ from ..shapes import round_up, volume
 from .checks import check_grid
 
 
-def check_matmul_config(name, a, b, shape, memory_config, program_config, compute_kernel_config) -> None:
-    """RuntimeError if the program config does not fit the tensors (`shape` is the product's)."""
+def check_matmul_config(name, a, b, shape, dtype, memory_config, program_config, compute_kernel_config) -> None:
+    """RuntimeError if the program config does not fit the tensors (`shape` and `dtype` are the product's)."""
     if program_config is None:
         _check_default(name, a, b, memory_config)
     elif isinstance(program_config, MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig):
         _check_dram_sharded(name, a, b, shape, memory_config, program_config)
     else:
         _check_blocks(name, a, b, shape, program_config, compute_kernel_config)
+        _check_buffers(name, a, b, dtype, program_config)
 
 
 def matmul_memory_config(a, shape, memory_config, program_config) -> MemoryConfig:
@@ -122,6 +123,26 @@ def _check_blocks(name, a, b, shape, config, kernel_config):
         _check_2d(name, kind, a, shape, config)
     elif isinstance(config, MatmulMultiCoreReuseMultiCast1DProgramConfig):
         _check_1d(name, kind, a, b, shape, config)
+
+
+def _check_buffers(name, a, b, dtype, config):
+    """Refuses blocks whose circular buffers cannot fit L1: two blocks of each input, one of the output.
+
+    A card may need more, for accumulation in another dtype or for a bias, so passing is no proof that it fits.
+    """
+    block_h = getattr(config, "out_block_h", config.per_core_M)
+    block_w = getattr(config, "out_block_w", config.per_core_N)
+    copies = 1 if config.in0_block_w * TILE_SIZE == a.padded_shape[-1] else 2
+    needed = block_h * block_w * tile_size(dtype)
+    if not a.memory_config().is_sharded():
+        needed += copies * block_h * config.in0_block_w * tile_size(a.dtype)
+    if b.memory_config().buffer_type is BufferType.DRAM:
+        needed += copies * block_w * config.in0_block_w * tile_size(b.dtype)
+    if needed > L1_BANK_BYTES:
+        raise RuntimeError(
+            f"{name}: {type(config).__name__} needs circular buffers of {needed} B a core, L1 has {L1_BANK_BYTES} B; "
+            "take smaller blocks"
+        )
 
 
 def _check_2d(name, kind, a, shape, config):
