@@ -172,6 +172,14 @@ def test_precision_options_reach_the_model_and_the_record(demo):
     assert "wo: bfp4" in record["precision_settings"] and "wqkv: bf16" in record["precision_settings"]
 
 
+def test_the_example_decoder_file_sets_each_decoder_of_the_bundled_model(demo):
+    example = README.parent / "config_3_decoders.json"
+    record = demo("batch-1", decoder_config_file=str(example), max_generated_tokens=2)
+    assert record["precision"] == "performance + decoder_config_file"
+    ff2 = [part.split("ff2: ")[1].split(",")[0] for part in record["precision_settings"].split("decoders ")[1:]]
+    assert ff2 == ["bfp8", "bfp8", "bfp4"], "decoder 2 does not name ff2, so it keeps the mode's"
+
+
 def test_dummy_weights_need_no_weights_and_the_record_says_so(demo):
     record = demo("batch-1", dummy_weights=True, num_layers=1)
     assert "random weights: the text means nothing" in record["notes"]
