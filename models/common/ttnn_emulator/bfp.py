@@ -16,7 +16,15 @@ BLOCK = 16
 # Elements per pass: small enough for the temporaries to stay in cache, large enough to be worth a call.
 _CHUNK = 1 << 18
 
-_EXPONENT_MASK = 0x7F80
+# Constants are tensors because torch takes those in half the time that it takes Python numbers.
+_MAGNITUDE = torch.tensor(0x7FFF, dtype=torch.int16)
+_EXPONENT = torch.tensor(0x7F80, dtype=torch.int16)
+# Per number of magnitude bits: the largest magnitude, its negative, and 1.5 * 2^23 quanta, all for the exponent 0.
+_SCALES = {
+    bits: tuple(torch.tensor(value) for value in (2 - 2.0 ** (1 - bits), 2.0 ** (1 - bits) - 2, 1.5 * 2.0 ** (24 - bits)))
+    for bits in (7, 3)
+}
+
 # Block maxima, as bf16 bit patterns, between which the fast path's float arithmetic is exact: the largest
 # exponents overflow its rounding constant; below the smallest, subnormal elements would not round to zero.
 _FAST_MIN = 16 << 7
@@ -59,16 +67,16 @@ def _round(tensor: torch.Tensor, magnitude_bits: int) -> torch.Tensor:
 
 def _round_bf16(blocks: torch.Tensor, magnitude_bits: int) -> torch.Tensor:
     """Rounds bf16 `[n, 16]` with fp32 arithmetic: adding and subtracting 1.5 * 2^23 quanta rounds to even."""
-    largest = blocks.view(torch.int16).bitwise_and(0x7FFF).amax(-1, keepdim=True)
-    low, high = (bound.item() for bound in largest.aminmax())
-    if high > _FAST_MAX or (low < _FAST_MIN and ((largest > 0) & (largest < _FAST_MIN)).any()):
+    largest = torch.bitwise_and(blocks.view(torch.int16), _MAGNITUDE).amax(-1, keepdim=True)
+    low, high = largest.aminmax()
+    low = low.item()
+    if high.item() > _FAST_MAX or (low < _FAST_MIN and ((largest > 0) & (largest < _FAST_MIN)).any()):
         return _round_exactly(blocks.float(), magnitude_bits)
-    power = largest.bitwise_and_(_EXPONENT_MASK).view(torch.bfloat16).float()
-    limit = power * (2 - 2.0 ** (1 - magnitude_bits))
-    rounding = power * (1.5 * 2.0 ** (24 - magnitude_bits))
+    power = torch.bitwise_and(largest, _EXPONENT).view(torch.bfloat16).float()
+    highest, lowest, rounding = [power * scale for scale in _SCALES[magnitude_bits]]
     values = blocks.float()
-    torch.minimum(values, limit, out=values)
-    torch.maximum(values, limit.neg_(), out=values)
+    torch.minimum(values, highest, out=values)
+    torch.maximum(values, lowest, out=values)
     return values.add_(rounding).sub_(rounding).bfloat16()
 
 

@@ -208,16 +208,29 @@ def _update(name, cache, rows, update_idxs, positions, page_table):
                 raise RuntimeError(f"{name}: user {user}'s position {places[user]} is past the cache's {capacity}")
         if not users:
             return
+        rows = round_to(rows)[0]
+        if len(users) == 1:
+            _write_row(name, cache, rows, users[0], places[users[0]], table)
+            return
         at = torch.tensor([places[user] for user in users])
         users = torch.tensor(users)
         block = users
         if table is not None:
             block, at = table[users, at // page_size].long(), at % page_size
             _check_pages(name, users, block, cache)
-        rows = round_to(rows)[0]
         cache[block, :, at] = rows if len(users) == batch else rows[users]
 
     return kernel, positions
+
+
+def _write_row(name, cache, rows, user, position, table):
+    """Writes one user's row: without index tensors, which cost more than the row itself."""
+    page, at = user, position
+    if table is not None:
+        page, at = int(table[user, position // cache.shape[2]]), position % cache.shape[2]
+        if not 0 <= page < cache.shape[0]:
+            raise RuntimeError(f"{name}: user {user} has page {page}, the cache has pages 0 to {cache.shape[0] - 1}")
+    cache[page, :, at] = rows[user]
 
 
 def _check_rows(name, cache, rows):

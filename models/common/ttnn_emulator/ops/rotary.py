@@ -11,6 +11,9 @@ from .checks import check_dtype, check_kernel_config, check_rank4, check_tiled
 
 _MAX_LLAMA_HEAD_DIM = 256
 
+# Positions of a prompt that are rotated at a time, which bounds the memory of the fp32 intermediates.
+_BLOCK = 2048
+
 
 @op("ttnn.experimental.rotary_embedding_llama")
 def rotary_embedding_llama(
@@ -46,9 +49,16 @@ def rotary_embedding_llama(
 def _llama_prefill_kernel(shape):
     seq_len = shape[2]
 
+    def rotate(values, cos, sin, matrix):
+        values = values.float()
+        turned = torch.matmul(values.reshape(-1, TILE_SIZE), matrix).view(values.shape)
+        return _rotate(values, turned, cos, sin).bfloat16()
+
     def kernel(values, cos, sin, matrix):
-        turned = torch.matmul(values.reshape(-1, TILE_SIZE), matrix[0, 0]).view(shape)
-        return _rotate(values, turned, cos[:, :, :seq_len], sin[:, :, :seq_len])
+        matrix = matrix[0, 0].float()
+        blocks = [slice(start, min(start + _BLOCK, seq_len)) for start in range(0, seq_len, _BLOCK)]
+        rotated = [rotate(values[:, :, block], cos[:, :, block], sin[:, :, block], matrix) for block in blocks]
+        return rotated[0] if len(rotated) == 1 else torch.cat(rotated, dim=2)
 
     return kernel
 
@@ -57,15 +67,16 @@ def _llama_decode_kernel(shape):
     _, batch, _, _ = shape
 
     def kernel(values, cos, sin, matrix):
-        rows = values.reshape(batch, -1, TILE_SIZE)
-        turned = torch.bmm(rows, matrix.view(-1, TILE_SIZE, TILE_SIZE)[:batch]).view(shape)
+        values = values.float()
+        matrices = matrix.float().view(-1, TILE_SIZE, TILE_SIZE)[:batch]
+        turned = torch.bmm(values.reshape(batch, -1, TILE_SIZE), matrices).view(shape)
         return _rotate(values, turned, cos[:, :, :1], sin[:, :, :1])
 
     return kernel
 
 
 def _rotate(values, turned, cos, sin):
-    return (values.float() * cos.float()).addcmul_(turned.float(), sin.float())
+    return (values * cos.float()).addcmul_(turned, sin.float())
 
 
 def _check_llama(name, tensor, cos, sin, matrix, kernel_config):
@@ -142,6 +153,7 @@ def rotary_embedding(
             table[:, :, :seq_len] if token_index is None else table[:, :, token_index : token_index + 1]
             for table in (cos, sin)
         )
+        values = values.float()
         return torch.nn.functional.pad(_rotate(values, _rotate_half(values), cos, sin), (0, 0, 0, rows - seq_len))
 
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
@@ -178,6 +190,7 @@ def rotary_embedding_hf(
     rows = 1 if is_decode_mode else third
 
     def kernel(values, cos, sin):
+        values = values.float()
         return _rotate(values, _rotate_half(values), cos[:, :, :rows], sin[:, :, :rows])
 
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config

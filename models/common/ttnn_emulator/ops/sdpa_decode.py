@@ -13,7 +13,7 @@ from ..program_config import SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from .checks import check_config, check_dtype, check_grid, check_indices, check_kernel_config, check_rank4, check_tiled, not_emulated
 from .held import hold_heads_first
-from .pages import gather_pages
+from .pages import find_pages, read_pages
 
 # Elements of K or V that are turned to fp32 at a time, so that they stay in cache.
 _BLOCK = 1 << 19
@@ -66,17 +66,21 @@ def paged_scaled_dot_product_attention_decode(
     capacity = table.shape[1] * k.shape[2]
     hold_heads_first(k)
     hold_heads_first(v)
-    attend = _attention(name, q, k.shape[1], scale, capacity)
+    attend = _attention(q, k.shape[1], scale)
+    places = _Places(name, capacity, tuple(k.shape), sliding_window_size)
 
     def kernel(q, k, v, table, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
-        pages = table.tolist()
-
-        def keys_and_values(user, first, count):
-            return gather_pages(name, k, pages[user], count, first), gather_pages(name, v, pages[user], count, first)
-
-        return attend(q, keys_and_values, positions.tolist(), sliding_window_size)
+        # The pages are heads first, so these are views.
+        flat_k, flat_v = k.transpose(0, 1).flatten(1, 2), v.transpose(0, 1).flatten(1, 2)
+        return attend(
+            q,
+            [
+                (user, read_pages(k, flat_k, place), read_pages(v, flat_v, place))
+                for user, place in places.of(table, positions)
+            ],
+        )
 
     inputs = [q, k, v, table, cur_pos_tensor]
     return _run(name, kernel, inputs, memory_config, k.shape[1], scale, program_config)
@@ -113,37 +117,64 @@ def scaled_dot_product_attention_decode(
         _check_positions(name, cur_pos_tensor, users)
     elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
         raise RuntimeError(f"{name}: cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
-    attend = _attention(name, q, k.shape[1], scale, capacity)
+    attend = _attention(q, k.shape[1], scale)
     fixed = list(cur_pos)
 
     def kernel(q, k, v, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
-
-        def keys_and_values(user, first, count):
-            return k[user, :, first:count], v[user, :, first:count]
-
-        return attend(q, keys_and_values, fixed if positions is None else positions.tolist(), sliding_window_size)
+        spans = _spans(name, fixed if positions is None else positions.view(-1).tolist(), capacity, sliding_window_size)
+        return attend(q, [(user, k[user, :, first:count], v[user, :, first:count]) for user, first, count in spans])
 
     return _run(name, kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1], scale, program_config)
 
 
-def _attention(name, q, kv_heads, scale, capacity):
-    """The function that attends for all users, given their positions and a way to get a user's keys and values."""
+class _Places:
+    """Where each user's pages lie. Found once per decode step: its layers share the page table and the positions."""
+
+    _last = None
+
+    def __init__(self, name, capacity, cache_shape, window):
+        self.name, self.capacity, self.cache_shape, self.window = name, capacity, cache_shape, window
+
+    def of(self, table, positions) -> list:
+        """[(user, place)] of the users that are not skipped."""
+        shape = (self.cache_shape[0], self.cache_shape[2], self.window)
+        seen = (table._version, positions._version, shape)
+        last = _Places._last
+        if last is not None and last[0] is table and last[1] is positions and last[2] == seen:
+            return last[3]
+        pages = table.tolist()
+        spans = _spans(self.name, positions.view(-1).tolist(), self.capacity, self.window)
+        places = [
+            (user, find_pages(self.name, pages[user], first, count, self.cache_shape)) for user, first, count in spans
+        ]
+        _Places._last = (table, positions, seen, places)
+        return places
+
+
+def _spans(name, positions, capacity, window) -> list:
+    """[(user, first position, count)] that each user not skipped attends to."""
+    spans = []
+    for user, position in enumerate(positions):
+        if position == -1:
+            continue
+        if not 0 <= position < capacity:
+            raise RuntimeError(f"{name}: user {user}'s position {position} is past the cache's {capacity} positions")
+        spans.append((user, 0 if window is None else max(0, position + 1 - window), position + 1))
+    return spans
+
+
+def _attention(q, kv_heads, scale):
+    """The function that attends for all users, given q and (user, keys, values) of those that are not skipped."""
     _, users, heads, head_dim = q.shape
-    scale = head_dim**-0.5 if scale is None else scale
+    scale = torch.tensor(head_dim**-0.5 if scale is None else scale, dtype=torch.float32)
     step = max(TILE_SIZE, _BLOCK // (kv_heads * head_dim) // TILE_SIZE * TILE_SIZE)
 
-    def attend(q, keys_and_values, positions, window):
+    def attend(q, cached):
         queries = (q.float() * scale).view(users, kv_heads, heads // kv_heads, head_dim)
         result = torch.zeros(users, kv_heads, heads // kv_heads, head_dim)
-        for user, position in enumerate(positions):
-            if position == -1:
-                continue
-            if not 0 <= position < capacity:
-                raise RuntimeError(f"{name}: user {user}'s position {position} is past the cache's {capacity} positions")
-            first = 0 if window is None else max(0, position + 1 - window)
-            keys, values = keys_and_values(user, first, position + 1)
+        for user, keys, values in cached:
             _attend_one(result[user], queries[user], keys, values, step)
         return result.view(1, users, heads, head_dim)
 
