@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Optional
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -21,7 +22,7 @@ MODEL_FILE = ROOT / "models/microsoft/Phi-3-mini-128k-instruct/t3000/functional/
 PROMPT_FILE = ROOT / "prompts/bringup_eval_long.txt"
 
 
-def main() -> None:
+def main(arguments: Optional[list] = None) -> None:
     parser = argparse.ArgumentParser(description="Evaluate a bring-up and print YT_METRICS {json}.")
     parser.add_argument("--mode", required=True, choices=("tt", "hf"), help="the bring-up, or Hugging Face's model itself")
     parser.add_argument("--hf-model", required=True, help="checkpoint: a directory, or a name to download")
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--prompt-file", type=Path, default=PROMPT_FILE, help="(default: prompts/bringup_eval_long.txt)")
     parser.add_argument("--max-new-tokens", type=int, default=100, help="steps to compare (default 100)")
     parser.add_argument("--prompt-tokens", type=int, help="take only so many of the file's first tokens (default all)")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.mode == "hf" and args.model_file is not None:
         parser.error("--model-file has no meaning with --mode hf")
 

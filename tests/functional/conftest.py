@@ -1,0 +1,50 @@
+"""The functional bring-up, loaded by its path, on an emulated T3000."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.common.mesh import open_mesh
+from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from tests.vendor.conftest import run_on_mock  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_FILE = ROOT / "models/microsoft/Phi-3-mini-128k-instruct/t3000/functional/model.py"
+BUNDLED = ROOT / "models/checkpoints/Phi-3-tiny-kjv"
+PROMPT_FILE = ROOT / "prompts/bringup_eval_long.txt"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    """The matmuls here are small: on a busy machine, threads wait for each other ten times longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def functional():
+    spec = importlib.util.spec_from_file_location("functional_phi3", MODEL_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    with open_mesh("T3K", shape=(2, 4)) as device:
+        yield device
+
+
+@pytest.fixture(scope="package")
+def make_tiny(tmp_path_factory):
+    """Returns `make(**changes)`: a random Phi-3 that Hugging Face reads back, with 8 heads of 32; switch at 64 tokens."""
+
+    def make(**changes):
+        eight_heads = dict(hidden_size=256, num_attention_heads=8, num_key_value_heads=8)
+        return save_tiny_phi3(tmp_path_factory.mktemp("tiny"), **{**eight_heads, **changes})
+
+    return make

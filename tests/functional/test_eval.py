@@ -1,0 +1,175 @@
+"""`eval.py` and `scripts/run_eval.py`, as a user runs them."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import eval as evaluation
+
+from .conftest import BUNDLED, MODEL_FILE, PROMPT_FILE, ROOT
+
+
+SHORT = ["--max-new-tokens", "3", "--prompt-tokens", "20"]
+
+
+def run(*command):
+    """One thread, for the reason that `one_thread` gives."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def run_eval():
+    spec = importlib.util.spec_from_file_location("run_eval", ROOT / "scripts/run_eval.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def metrics_of(output: str) -> dict:
+    (line,) = [line for line in output.splitlines() if line.startswith("YT_METRICS")]
+    return json.loads(line.removeprefix("YT_METRICS "))
+
+
+def test_the_command_of_the_readme_reports_every_figure():
+    command = ["eval.py", MODEL_FILE, "--model", BUNDLED, "--prompt_file", PROMPT_FILE]
+    result = run(*command, "--max_new_tokens", 3, "--prompt_tokens", 20)
+    assert result.returncode == 0, result.stderr
+    for figure in ("emulator", "20 prompt, 3 new", "top-1", "top-5", "logits PCC", "prefill", "decode"):
+        assert figure in result.stdout
+
+
+def test_evaluation_returns_what_it_prints(capsys):
+    command = [MODEL_FILE, "--model", BUNDLED, "--prompt_file", PROMPT_FILE, "--max_new_tokens", 3, "--prompt_tokens", 20]
+    result = evaluation.main([str(argument) for argument in command])
+    assert result["top1"] == result["top5"] == 100
+    assert result["prefill_tokens_per_second"] > 0 and result["decode_tokens_per_second"] > 0
+    assert f"logits PCC   {result['logits_pcc']:.6f}" in capsys.readouterr().out
+
+
+def test_run_eval_prints_one_line_of_metrics():
+    result = run("scripts/run_eval.py", "--mode", "tt", "--hf-model", BUNDLED, *SHORT)
+    assert result.returncode == 0, result.stderr
+    metrics = metrics_of(result.stdout)
+    assert (metrics["mode"], metrics["backend"]) == ("tt", "emulator")
+    assert (metrics["prompt_tokens"], metrics["new_tokens"]) == (20, 3)
+    assert metrics["top1"] == metrics["top5"] == 100
+    assert metrics["logits_pcc"] > 0.999
+
+
+def test_run_eval_measures_hugging_face_itself(run_eval, capsys):
+    run_eval.main(["--mode", "hf", "--hf-model", str(BUNDLED), *SHORT])
+    metrics = metrics_of(capsys.readouterr().out)
+    assert (metrics["mode"], metrics["backend"]) == ("hf", "cpu (transformers)")
+    assert (metrics["top1"], metrics["logits_pcc"]) == (100, 1)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--mode", "gpu", "--hf-model", BUNDLED], "invalid choice: 'gpu'"),
+        (["--mode", "tt"], "--hf-model"),
+        (["--mode", "tt", "--hf-model", ROOT / "prompts"], "cannot read it"),
+        (["--mode", "hf", "--hf-model", BUNDLED, "--model-file", MODEL_FILE], "--model-file has no meaning"),
+        (["--mode", "tt", "--hf-model", BUNDLED, "--model-file", ROOT / "conftest.py"], "has no function build_model"),
+    ],
+)
+def test_run_eval_fails_without_metrics(run_eval, capsys, options, message):
+    with pytest.raises(SystemExit) as stopped:
+        run_eval.main([str(option) for option in options])
+    assert stopped.value.code == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert "YT_METRICS" not in output.out
+
+
+def test_values_of_the_mock_device_are_not_evaluated(monkeypatch):
+    monkeypatch.setattr(evaluation.backend, "values_meaningful", lambda: False)
+    with pytest.raises(evaluation.EvaluationError, match="computes no values that could be compared"):
+        evaluation.evaluate(evaluation.Task(str(BUNDLED), PROMPT_FILE, 1), MODEL_FILE)
+
+
+GOOD_MODEL = """
+import torch
+from transformers import GenerationMixin
+
+class Model(torch.nn.Module, GenerationMixin):
+    pass
+
+def build_model(hf_model, tt_device, max_seq_len):
+    return Model()
+"""
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        (None, "there is no such model file"),
+        ("import no_such_module", "cannot be imported: ModuleNotFoundError"),
+        ("", r"has no function build_model\(hf_model, tt_device, max_seq_len\)"),
+        (GOOD_MODEL.replace("tt_device", "device"), r"build_model takes \(hf_model, device, max_seq_len\), not"),
+        (GOOD_MODEL.replace("Module, GenerationMixin", "Module"), "has no class that subclasses both"),
+    ],
+)
+def test_a_file_that_breaks_the_contract_is_refused(tmp_path, source, message):
+    path = tmp_path / "model.py"
+    if source is not None:
+        path.write_text(source)
+    with pytest.raises(evaluation.EvaluationError, match=message):
+        evaluation.load_model_file(path)
+
+
+def test_any_file_that_follows_the_contract_is_found_by_path(tmp_path):
+    path = tmp_path / "model.py"
+    path.write_text(GOOD_MODEL)
+    assert isinstance(evaluation.load_model_file(path).build_model(None, None, 1), torch.nn.Module)
+
+
+def test_mesh_comes_from_the_system_folder(tmp_path):
+    assert evaluation.mesh_of(MODEL_FILE, None) == ("T3K", (2, 4))
+    assert evaluation.mesh_of(MODEL_FILE, "n300") == ("N300", (1, 2))
+    with pytest.raises(evaluation.EvaluationError, match="system 't9000' is not known; known are n150, n300, t3000"):
+        evaluation.mesh_of(MODEL_FILE, "t9000")
+    with pytest.raises(evaluation.EvaluationError, match="--system says otherwise"):
+        evaluation.mesh_of(tmp_path / "model.py", None)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(max_new_tokens=0), "max_new_tokens 0 has to be at least 1"),
+        (dict(prompt_tokens=0), "prompt_tokens 0 has to be from 1 to the"),
+        (dict(prompt_tokens=10**6), "prompt_tokens 1000000 has to be from 1 to the"),
+        (dict(max_new_tokens=10**6), "1000000 new ones are past the model's 16384"),
+        (dict(prompt_file=ROOT / "no_such_file.txt"), "no_such_file.txt cannot be read"),
+        (dict(model=str(ROOT / "prompts")), "cannot read it"),
+    ],
+)
+def test_bad_tasks_are_refused(changes, message):
+    task = evaluation.Task(**{**dict(model=str(BUNDLED), prompt_file=PROMPT_FILE, max_new_tokens=1), **changes})
+    with pytest.raises(evaluation.EvaluationError, match=message):
+        evaluation.read_task(task)
+
+
+def test_an_empty_prompt_file_is_refused(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_text(" \n")
+    with pytest.raises(evaluation.EvaluationError, match="is empty"):
+        evaluation.read_task(evaluation.Task(str(BUNDLED), path, 1))
+
+
+def test_checkpoints_that_cannot_be_held_are_refused_before_weights_are_read(functional, mesh, make_tiny):
+    config = make_tiny().config
+    evaluation.check_fits(config, functional, mesh, 128)
+    config.intermediate_size = 10**9
+    with pytest.raises(evaluation.EvaluationError, match=r"\d{12} B of bf16 weights a device, which has 12\d{9} B"):
+        evaluation.check_fits(config, functional, mesh, 128)
+    config.num_key_value_heads = 4
+    with pytest.raises(evaluation.EvaluationError, match="num_key_value_heads 4 does not divide by 8 devices"):
+        evaluation.check_fits(config, functional, mesh, 128)
