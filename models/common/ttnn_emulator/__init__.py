@@ -5,7 +5,6 @@ AttributeError that names it; an unknown keyword is a TypeError.
 """
 
 import importlib
-import importlib.util
 from types import SimpleNamespace
 
 from .allocator import MemoryView
@@ -155,10 +154,27 @@ def _publish():
         target[name] = function
 
 
-for _module in ("creation", "transfer", "files", "placement", "reshaping", "data_movement", "unary", "binary", "reduction", "ccl", "methods",
-                "matmul", "normalization", "embedding", "experimental", "cache", "transformer"):
-    if importlib.util.find_spec(f"{__name__}.ops.{_module}"):
-        importlib.import_module(f"{__name__}.ops.{_module}")
+_OP_MODULES = (
+    "creation",
+    "transfer",
+    "files",
+    "placement",
+    "reshaping",
+    "data_movement",
+    "unary",
+    "binary",
+    "reduction",
+    "ccl",
+    "methods",
+    "matmul",
+    "normalization",
+    "embedding",
+    "experimental",
+    "cache",
+    "transformer",
+)
+for _module in _OP_MODULES:
+    importlib.import_module(f"{__name__}.ops.{_module}")
 _publish()
 
 

@@ -152,7 +152,7 @@ def open_mesh_device(
     """
     shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
     if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
-        raise RuntimeError(f"open_mesh_device: {shape} is not a mesh of rows and columns of at most {MAX_DEVICES} devices")
+        raise RuntimeError(f"open_mesh_device: {shape} is not rows and columns of at most {MAX_DEVICES} devices")
     if num_command_queues not in (1, 2):
         raise RuntimeError(f"open_mesh_device: num_command_queues must be 1 or 2, got {num_command_queues}")
     if offset is not None and tuple(offset) != (0, 0):

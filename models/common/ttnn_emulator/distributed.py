@@ -4,7 +4,7 @@ import torch
 
 from .device import MeshDevice
 from .shapes import MeshShape
-from .tensor import Replicated, Storage, Tensor, TensorSpec
+from .tensor import Replicated, Storage, Tensor
 
 
 class PlacementReplicate:

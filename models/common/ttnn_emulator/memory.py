@@ -135,7 +135,9 @@ def create_sharded_memory_config(
     if isinstance(core_grid, CoreGrid):
         core_grid = CoreRangeSet([CoreRange(CoreCoord(0, 0), CoreCoord(core_grid.x - 1, core_grid.y - 1))])
     if not isinstance(core_grid, CoreRangeSet):
-        raise RuntimeError(f"create_sharded_memory_config: core_grid must be CoreGrid or CoreRangeSet, got {core_grid!r}")
+        raise RuntimeError(
+            f"create_sharded_memory_config: core_grid must be a CoreGrid or CoreRangeSet, got {core_grid!r}"
+        )
     if not isinstance(strategy, ShardStrategy):
         raise RuntimeError(f"create_sharded_memory_config: strategy must be a ShardStrategy, got {strategy!r}")
     orientation = ShardOrientation.ROW_MAJOR if orientation is None else orientation
@@ -178,7 +180,8 @@ def plan(shape: tuple, dtype: DataType, layout: Layout, memory_config: MemoryCon
     padded = padded_shape(shape, layout)
     if memory_config.is_sharded():
         return _plan_sharded(padded, dtype, layout, memory_config)
-    banks, alignment = (DRAM_BANKS, DRAM_ALIGNMENT) if memory_config.buffer_type is BufferType.DRAM else (L1_BANKS, L1_ALIGNMENT)
+    in_dram = memory_config.buffer_type is BufferType.DRAM
+    banks, alignment = (DRAM_BANKS, DRAM_ALIGNMENT) if in_dram else (L1_BANKS, L1_ALIGNMENT)
     if layout is Layout.TILE:
         page, pages = tile_size(dtype), volume(padded) // (TILE_SIZE * TILE_SIZE)
     else:
@@ -224,7 +227,9 @@ def _check_shards_fit(padded, memory_config):
             raise RuntimeError(f"width sharding: {across} shards do not fit on {cores} cores")
     else:
         grid = spec.grid.bounding_box().grid_size()
-        rows_of_cores, columns = (grid.y, grid.x) if spec.orientation is ShardOrientation.ROW_MAJOR else (grid.x, grid.y)
+        rows_of_cores, columns = grid.y, grid.x
+        if spec.orientation is ShardOrientation.COL_MAJOR:
+            rows_of_cores, columns = columns, rows_of_cores
         if spec.grid.size() != 1:
             raise RuntimeError(f"block sharding needs one rectangle of cores, got {spec.grid}")
         if down > rows_of_cores or across > columns:

@@ -68,7 +68,17 @@ class Storage:
 class Tensor:
     """A tensor on the host (no device) or on every device of a mesh."""
 
-    __slots__ = ("shape", "padded_shape", "dtype", "layout", "_memory_config", "_device", "_buffer", "storage", "__weakref__")
+    __slots__ = (
+        "shape",
+        "padded_shape",
+        "dtype",
+        "layout",
+        "storage",
+        "_memory_config",
+        "_device",
+        "_buffer",
+        "__weakref__",
+    )
 
     def __init__(self, spec: TensorSpec, storage: Storage, device=None, buffer: Buffer = None):
         self.shape = spec.shape
@@ -82,7 +92,10 @@ class Tensor:
 
     @property
     def shards(self):
-        """One torch tensor per device, of the logical shape: a list, or a Replicated tuple of one object. RuntimeError if the tensor was deallocated."""
+        """One torch tensor per device, of the logical shape: a list, or a Replicated tuple of one object.
+
+        RuntimeError if the tensor was deallocated.
+        """
         if self._buffer is not None and not self._buffer.allocated:
             raise RuntimeError(f"{self._describe()} is not allocated: it was deallocated before this use")
         return self.storage.shards

@@ -22,7 +22,9 @@ def _groups(name, tensor, cluster_axis, topology):
     if tensor._device is None:
         raise RuntimeError(f"{name}: {tensor._describe()} must be on a device, it is on the host")
     if get_fabric_config() is FabricConfig.DISABLED:
-        raise RuntimeError(f"{name}: there is no fabric; call set_fabric_config(FabricConfig.FABRIC_1D) before opening the mesh")
+        raise RuntimeError(
+            f"{name}: there is no fabric; call set_fabric_config(FabricConfig.FABRIC_1D) before opening the mesh"
+        )
     rows, columns = tensor._device.shape
     if topology is not None and not isinstance(topology, Topology):
         raise TypeError(f"{name}: topology must be a Topology, got {topology!r}")

@@ -51,7 +51,7 @@ def from_torch(
     else:
         mapper = mesh_mapper.unwrap() if isinstance(mesh_mapper, ReplicateTensorToMeshWrapper) else mesh_mapper
         if not isinstance(mapper, CppTensorToMesh):
-            raise TypeError(f"from_torch: mesh_mapper must come from a mapper function, got {type(mesh_mapper).__name__}")
+            raise TypeError(f"from_torch: mesh_mapper must be made by a mapper function, got {mesh_mapper!r}")
         parts = mapper.split(tensor.detach())
         converted = {id(part): _convert(part, dtype) for part in parts}
         shards = type(parts)([converted[id(part)] for part in parts])
@@ -101,7 +101,7 @@ def to_torch(
     shards = tensor.shards
     if mesh_composer is not None:
         if not isinstance(mesh_composer, CppMeshToTensor):
-            raise TypeError(f"to_torch: mesh_composer must come from a composer function, got {type(mesh_composer).__name__}")
+            raise TypeError(f"to_torch: mesh_composer must be made by a composer function, got {mesh_composer!r}")
         value = mesh_composer.join(shards)
     elif len(shards) == 1:
         value = shards[0]

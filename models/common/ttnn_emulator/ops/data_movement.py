@@ -144,7 +144,7 @@ def concat(
             raise RuntimeError("concat: all tensors must be sharded or all interleaved")
     if first.dtype in BLOCK_FLOAT and dim >= len(first.shape) - 2:
         if any(tensor.shape[dim] % TILE_SIZE for tensor in tensors):
-            raise RuntimeError(f"concat: {first.dtype} needs sizes that are multiples of {TILE_SIZE} along dimension {dim}")
+            raise RuntimeError(f"concat: {first.dtype} needs multiples of {TILE_SIZE} along dimension {dim}")
     shape = list(first.shape)
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
     layout = first.layout if all(tensor.layout is first.layout for tensor in tensors) else Layout.TILE

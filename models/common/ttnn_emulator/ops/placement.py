@@ -21,7 +21,8 @@ def _convert(name, tensor, spec, attributes, output_tensor=None):
     if output_tensor is not None:
         return run_to(name, _identity, [tensor], spec, output_tensor, attributes)
     exact = same_stored_values(tensor.dtype, spec.dtype)
-    return run(name, _identity if exact else _conversion(tensor.dtype, spec.dtype), [tensor], [spec], attributes, exact=exact)
+    kernel = _identity if exact else _conversion(tensor.dtype, spec.dtype)
+    return run(name, kernel, [tensor], [spec], attributes, exact=exact)
 
 
 def _conversion(source, target):
