@@ -1,0 +1,54 @@
+"""The table of prefill chunk sizes and the variable that overrides it."""
+
+import pytest
+
+from models.tt_transformers.tt.prefill_chunks import DEFAULTS, FALLBACK, SIZES, VARIABLE, prefill_chunk_size
+
+PHI_3 = "Phi-3-mini-128k-instruct"
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize("thousands", SIZES)
+def test_the_variable_counts_thousands_of_tokens(monkeypatch, thousands):
+    monkeypatch.setenv(VARIABLE, str(thousands))
+    assert prefill_chunk_size(PHI_3, "N150", paged=True) == thousands * 1024
+
+
+@pytest.mark.parametrize("value", ["0", "3", "256", "-1", "1.0", "1k", "", " 4", "04", "four"])
+def test_any_other_value_is_refused_and_the_accepted_ones_are_listed(monkeypatch, value):
+    monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(ValueError, match="1, 2, 4, 8, 16, 32, 64, 128") as error:
+        prefill_chunk_size(PHI_3, "N150", paged=True)
+    assert VARIABLE in str(error.value) and repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "model, mesh, thousands",
+    [
+        (PHI_3, "N150", 1),
+        (PHI_3, "N300", 128),
+        ("Llama-3.2-3B-Instruct", "N150", 8),
+        ("Llama-3.1-8B-Instruct", "N300", 64),
+        ("Llama-3.1-70B-Instruct", "T3K", 32),
+        ("another model", "N150", FALLBACK),
+    ],
+)
+def test_the_default_is_that_of_model_and_mesh(model, mesh, thousands):
+    assert prefill_chunk_size(model, mesh, paged=True) == thousands * 1024
+
+
+def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named():
+    with pytest.raises(ValueError, match="Llama-3.1-70B-Instruct is not supported on N150; .* T3K, TG"):
+        prefill_chunk_size("Llama-3.1-70B-Instruct", "N150", paged=True)
+
+
+def test_the_table_holds_accepted_sizes_only():
+    assert all(size is None or size in SIZES for row in DEFAULTS.values() for size in row)
+
+
+def test_unpaged_caches_take_whole_prompts():
+    assert prefill_chunk_size(PHI_3, "N150", paged=False) is None
