@@ -3,11 +3,11 @@
 One layer with random weights; the reference computes in float32 with the same bf16 weights.
 """
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
-import transformers
 import ttnn
 
 from models.common.mesh import open_mesh
@@ -21,22 +21,71 @@ from models.tt_transformers.tt.kv_cache import ContiguousKVCache, PagedKVCache
 from models.tt_transformers.tt.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.page_table import PageTable
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.precision import ModelOptimizations, TensorGroup
 from models.tt_transformers.tt.weights import Weights
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 MAX_SEQ_LEN = 256
 PREFILL = 128
-# bf16 keeps 8 bits of each value; the block formats of the modes keep 7 and 3 of a block's largest.
+# bf16 keeps 8 bits of each value, bfp8 7 of a block's largest. bfp4 keeps 3, and an MLP whose weights are normally
+# distributed loses more than 0.01 by being stored so, whoever multiplies; see `Reference.least_pcc`.
 LEAST_PCC = {"bf16": 0.999, "performance": 0.99, "accuracy": 0.99}
+
+
+class Reference:
+    """Hugging Face's model of one layer, in float32 and with the exact weights."""
+
+    def __init__(self, model):
+        self.model = model.model
+        self.lm_head = model.lm_head
+        self.layer = model.model.layers[0]
+        self._stored = {}
+
+    def attention(self, x):
+        return self.run(self.layer.self_attn, x)
+
+    def decoder(self, x):
+        return self.run(self.layer, x)
+
+    @torch.no_grad()
+    def run(self, module, x):
+        """One sequence [seq_len, dim], causal."""
+        angles = self.model.rotary_emb(x[None], torch.arange(len(x))[None])
+        mask = torch.full((len(x), len(x)), float("-inf")).triu(1)[None, None]
+        out = module(hidden_states=x[None], position_embeddings=angles, attention_mask=mask)
+        return (out[0] if isinstance(out, tuple) else out).reshape(x.shape)
+
+    @torch.no_grad()
+    def least_pcc(self, precision, run):
+        """What `run`(layer) must reach in this precision: LEAST_PCC, or what is left when Hugging Face's layer itself
+        only has its weights stored in the mode's formats, less 0.001 for the activations'."""
+        if precision != "performance":
+            return LEAST_PCC[precision]
+        if precision not in self._stored:
+            self._stored[precision] = _with_stored_weights(self.layer, getattr(ModelOptimizations, precision)().layer)
+        return min(LEAST_PCC[precision], pcc(run(self._stored[precision]), run(self.layer)) - 0.001)
+
+
+@torch.no_grad()
+def _with_stored_weights(layer, precision):
+    layer = copy.deepcopy(layer)
+    for module, group in (
+        (layer.self_attn.qkv_proj, TensorGroup.WQKV),
+        (layer.self_attn.o_proj, TensorGroup.WO),
+        (layer.mlp.gate_up_proj, TensorGroup.FF1_FF3),
+        (layer.mlp.down_proj, TensorGroup.FF2),
+    ):
+        # Blocks lie along the outputs, as on the device.
+        stored = ttnn.from_torch(module.weight.t().contiguous(), dtype=precision.dtype(group), layout=ttnn.TILE_LAYOUT)
+        module.weight.copy_(ttnn.to_torch(stored).t())
+    return layer
 
 
 @pytest.fixture(scope="module")
 def reference():
-    """Hugging Face's model of one layer, float32, and the rotary angles of its positions."""
     with open_mesh("N150") as mesh_device:
         args = ModelArgs(mesh_device, hf_model=MODEL, dummy_weights=True, num_layers=1)
-        return args.reference_transformer(dtype=torch.float32)
+        return Reference(args.reference_transformer(dtype=torch.float32))
 
 
 class MemoryCache:
@@ -63,7 +112,7 @@ def setup(request):
                 made[count] = _build(mesh_device, precision, count, cache)
             return made[count]
 
-        yield SimpleNamespace(users=users, mesh=mesh_device, least_pcc=LEAST_PCC[precision])
+        yield SimpleNamespace(users=users, mesh=mesh_device, precision=precision, least_pcc=LEAST_PCC[precision])
 
 
 def _build(mesh_device, precision, users, cache):
@@ -121,18 +170,6 @@ def random_rows(rows, width=3072, seed=0):
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
 
 
-def reference_layer(reference, x, part=None):
-    """Hugging Face's decoder layer (or its attention) on one sequence [seq_len, dim], causal."""
-    layer = reference.model.layers[0]
-    positions = torch.arange(len(x))[None]
-    angles = reference.model.rotary_emb(x[None], positions)
-    mask = torch.full((len(x), len(x)), float("-inf")).triu(1)[None, None]
-    module = layer if part is None else layer.self_attn
-    with torch.no_grad():
-        out = module(hidden_states=x[None], position_embeddings=angles, attention_mask=mask)
-    return (out[0] if isinstance(out, tuple) else out).reshape(x.shape)
-
-
 def prefill_arguments(model, mesh_device, page_table, user, length):
     pages = None if page_table is None else page_table.pages(user, 0, length)
     table = None if pages is None else ttnn.to_device(host_tensor(pages, ttnn.int32, mesh_device), mesh_device)
@@ -153,7 +190,7 @@ def make_cache(model, mesh_device, users, paged):
     if not paged:
         return ContiguousKVCache(model.cache_config, users, MAX_SEQ_LEN, mesh_device), None
     config = model.args.paged_attention_config
-    table = PageTable(config.block_size, config.max_num_blocks, users, MAX_SEQ_LEN)
+    table = PageTable(config, users, MAX_SEQ_LEN)
     for user in range(users):
         table.grow(user, MAX_SEQ_LEN)
     return PagedKVCache(model.cache_config, config, mesh_device), table
@@ -172,29 +209,29 @@ def test_embedding_gives_the_rows_of_the_table(setup, reference):
 def test_norm_in_decode_follows_hugging_face(setup, reference, rows):
     x = random_rows(rows)
     y = setup.users(1).decoder.attention_norm.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG))
-    assert pcc(first_device(y), reference.model.layers[0].input_layernorm(x)) >= 0.9999
+    assert pcc(first_device(y), reference.layer.input_layernorm(x)) >= 0.9999
 
 
 def test_norm_in_prefill_follows_hugging_face(setup, reference):
     x = random_rows(PREFILL)
     y = setup.users(1).decoder.ffn_norm.prefill_forward(split(x, setup.mesh))
-    assert pcc(first_device(y), reference.model.layers[0].post_attention_layernorm(x)) >= 0.9999
+    assert pcc(first_device(y), reference.layer.post_attention_layernorm(x)) >= 0.9999
 
 
-@torch.no_grad()
 def test_mlp_in_prefill_follows_hugging_face(setup, reference):
     x = random_rows(PREFILL)
     y = setup.users(1).decoder.mlp.prefill_forward(replicate(x, setup.mesh))
-    assert pcc(joined(y, setup.mesh), reference.model.layers[0].mlp(x)) >= setup.least_pcc
+    least_pcc = reference.least_pcc(setup.precision, lambda layer: layer.mlp(x))
+    assert pcc(joined(y, setup.mesh), reference.layer.mlp(x)) >= least_pcc
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("users", [1, 32])
 def test_mlp_in_decode_follows_hugging_face(setup, reference, users):
     x, mlp = random_rows(users), setup.users(users).decoder.mlp
     sharded = mlp.config.ff1_3.chip.width_sharded(3072, mlp.config.ff1_3.cores)
     y = mlp.decode_forward(replicate(x, setup.mesh, sharded))
-    assert pcc(joined(y, setup.mesh), reference.model.layers[0].mlp(x)) >= setup.least_pcc
+    least_pcc = reference.least_pcc(setup.precision, lambda layer: layer.mlp(x))
+    assert pcc(joined(y, setup.mesh), reference.layer.mlp(x)) >= least_pcc
 
 
 @pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
@@ -203,26 +240,29 @@ def test_attention_in_prefill_follows_hugging_face(setup, reference, paged):
     cache, pages = make_cache(model, setup.mesh, 1, paged)
     rotate, table = prefill_arguments(model, setup.mesh, pages, 0, PREFILL)
     y = model.decoder.attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, 0, table, table, 0)
-    assert pcc(joined(y, setup.mesh), reference_layer(reference, x, "attention")) >= setup.least_pcc
+    assert pcc(joined(y, setup.mesh), reference.attention(x)) >= setup.least_pcc
 
 
 @pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
 @pytest.mark.parametrize("users", [1, 32])
 def test_decoder_in_decode_follows_hugging_face(setup, reference, users, paged):
-    """Users of different lengths, each with its own prompt in the cache."""
+    """Users of different lengths in one step: the first two come from prefills, the others begin with this token."""
     model = setup.users(users)
     cache, pages = make_cache(model, setup.mesh, users, paged)
-    lengths = [33 + 2 * (user % 8) for user in range(users)]
+    lengths = ([PREFILL, 45] + [0] * 30)[:users]
     sequences = [random_rows(length + 1, seed=user) for user, length in enumerate(lengths)]
-    for user, (length, sequence) in enumerate(zip(lengths, sequences)):
+    for user, (length, sequence) in enumerate(zip(lengths[:2], sequences)):
         rotate, table = prefill_arguments(model, setup.mesh, pages, user, PREFILL)
         padded = torch.cat([sequence[:length], torch.zeros(PREFILL - length, 3072)])
         model.decoder.prefill_forward(split(padded, setup.mesh), rotate, cache, user, table, table, 0)
     x = torch.stack([sequence[-1] for sequence in sequences])
     rotate, positions, table = decode_arguments(model, setup.mesh, lengths, pages)
     y = model.decoder.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG), rotate, cache, positions, table)
-    expected = torch.stack([reference_layer(reference, sequence)[-1] for sequence in sequences])
-    assert pcc(joined(y, setup.mesh), expected) >= setup.least_pcc
+    expected = torch.stack([reference.decoder(sequence)[-1] for sequence in sequences])
+    least_pcc = reference.least_pcc(setup.precision, lambda layer: reference.run(layer, sequences[0])[-1])
+    for kind in (slice(0, 2), slice(2, users)):
+        if len(x[kind]):
+            assert pcc(joined(y, setup.mesh)[kind], expected[kind]) >= least_pcc
 
 
 def test_decoder_in_prefill_follows_hugging_face(setup, reference):
@@ -230,7 +270,8 @@ def test_decoder_in_prefill_follows_hugging_face(setup, reference):
     cache, pages = make_cache(model, setup.mesh, 1, paged=True)
     rotate, table = prefill_arguments(model, setup.mesh, pages, 0, PREFILL)
     y = model.decoder.prefill_forward(split(x, setup.mesh), rotate, cache, 0, table, table, 0)
-    assert pcc(joined(y, setup.mesh), reference_layer(reference, x)) >= setup.least_pcc
+    least_pcc = reference.least_pcc(setup.precision, lambda layer: reference.run(layer, x))
+    assert pcc(joined(y, setup.mesh), reference.decoder(x)) >= least_pcc
 
 
 @torch.no_grad()
