@@ -1,0 +1,135 @@
+"""Expected figures of models, and whether a run meets them.
+
+    python -m models.common.model_targets RUN.json
+
+compares the record of a demo run (`--output_json`) with `models/model_targets.yaml` and exits with 1 where it falls short.
+"""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+TARGETS = Path(__file__).resolve().parents[1] / "model_targets.yaml"
+KEYS = ("backend", "model", "mesh", "mode", "case")
+SOURCES = ("measured", "vendor")
+
+_TARGET_FIELDS = {*KEYS, "source", "metrics"}
+_METRIC_FIELDS = {"expected", "tolerance", "unit", "better"}
+_BETTER = ("higher", "lower")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is expected of one figure.
+
+    Attributes:
+        tolerance: how much worse than `expected` is still accepted, in the metric's unit.
+        better: "higher" or "lower". Better than expected is never a failure.
+    """
+
+    name: str
+    expected: float
+    tolerance: float
+    unit: str
+    better: str
+
+    def failure(self, got: float | None) -> str | None:
+        """Why `got` falls short; None if it does not. None for `got` is a failure: it was not measured."""
+        expected = f"expected {self.expected:g} {self.unit}, tolerance {self.tolerance:g}"
+        if got is None:
+            return f"{self.name}: {expected}, got nothing: it was not measured"
+        shortfall = self.expected - got if self.better == "higher" else got - self.expected
+        if math.isnan(shortfall) or shortfall > self.tolerance:
+            return f"{self.name}: {expected}, got {got:g} {self.unit} ({self.better} is better)"
+        return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The metrics expected of one model, mesh, mode and case on a backend. `source`: "measured" here, or "vendor"."""
+
+    key: tuple
+    source: str
+    metrics: tuple
+
+    def failures(self, measured: dict) -> list[str]:
+        """One line for each metric of `measured` (name -> value) that falls short or is missing."""
+        lines = [metric.failure(measured.get(metric.name)) for metric in self.metrics]
+        return [f"{' '.join(self.key)}: {line}" for line in lines if line is not None]
+
+
+def load(path: str | Path = TARGETS) -> dict:
+    """key (backend, model, mesh, mode, case) -> Target. Raises ValueError that says where the file is wrong."""
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"targets {path}: {error}") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"targets {path}: expected a list")
+    targets = {}
+    for index, entry in enumerate(entries):
+        where = f"targets {path}: entry {index}"
+        _check_fields(where, entry, _TARGET_FIELDS)
+        if entry["source"] not in SOURCES:
+            raise ValueError(f"{where}: source is {entry['source']!r}; accepted: {', '.join(SOURCES)}")
+        key = tuple(entry[name] for name in KEYS)
+        if key in targets:
+            raise ValueError(f"{where}: {' '.join(key)} is there twice")
+        metrics = tuple(_metric(where, name, fields) for name, fields in entry["metrics"].items())
+        targets[key] = Target(key, entry["source"], metrics)
+    return targets
+
+
+def _metric(where, name, fields):
+    where = f"{where}: metric {name}"
+    _check_fields(where, fields, _METRIC_FIELDS)
+    for field in ("expected", "tolerance"):
+        if type(fields[field]) not in (int, float) or fields[field] < 0:
+            raise ValueError(f"{where}: {field} is {fields[field]!r}; accepted: a number >= 0")
+    if fields["better"] not in _BETTER:
+        raise ValueError(f"{where}: better is {fields['better']!r}; accepted: {', '.join(_BETTER)}")
+    return Metric(name, **fields)
+
+
+def _check_fields(where, entry, fields):
+    if not isinstance(entry, dict) or set(entry) != fields:
+        given = ", ".join(entry) if isinstance(entry, dict) else repr(entry)
+        raise ValueError(f"{where}: it has {given}; expected {', '.join(sorted(fields))}")
+
+
+def of_demo_record(record: dict) -> tuple[tuple, dict]:
+    """A demo record's key, and its measurements (the slowest of several batches) and accuracy by name.
+
+    Runs with token_accuracy have a case of their own, "batch-1 token_accuracy": their prompts are longer.
+    """
+    case = record["case"] + (" token_accuracy" if record["settings"]["token_accuracy"] else "")
+    key = (record["backend"], record["model"], record["mesh"], record["precision"], case)
+    measured = {}
+    for entry in record["measurements"]:
+        worst = max if entry["unit"] in ("s", "ms") else min
+        measured[entry["name"]] = worst(entry["value"], measured.get(entry["name"], entry["value"]))
+    return key, {**measured, **record.get("accuracy", {})}
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m models.common.model_targets RUN.json")
+    try:
+        key, measured = of_demo_record(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        targets = load()
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"{sys.argv[1]}: {error}")
+    if key not in targets:
+        sys.exit(f"no target for {' '.join(key)}; there are targets for:\n" + "\n".join(" ".join(k) for k in targets))
+    failures = targets[key].failures(measured)
+    if failures:
+        sys.exit("\n".join(failures))
+    print(f"{' '.join(key)}: {len(targets[key].metrics)} metrics as expected ({targets[key].source})")
+
+
+if __name__ == "__main__":
+    main()

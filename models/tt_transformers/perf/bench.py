@@ -1,0 +1,188 @@
+"""Benchmark of the emulator against Hugging Face transformers: same checkpoint, prompts and torch threads, both bf16.
+
+    python -m models.tt_transformers.perf.bench [--model bundled|full-width] [--rounds 5] [--output FILE]
+
+Both run in turn in every round, so that what else the machine does hits both; medians over the rounds and the median of
+the rounds' ratios are reported. Start-up and peak memory are of processes of their own.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import models  # noqa: F401
+from models.common import benchmark_record
+from models.common.benchmark_record import measurement
+from models.common.mesh import open_mesh
+from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import BUNDLED
+
+SYSTEMS = ("emulator", "hugging_face")
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Users, tokens of each prompt and decode steps of one measurement."""
+
+    users: int
+    prompt: int
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"batch-{self.users}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A model and its workloads. `settings` are of `ModelArgs`."""
+
+    settings: dict
+    workloads: tuple
+
+
+BENCHMARKS = {
+    "bundled": Benchmark({"hf_model": BUNDLED}, (Workload(1, 128, 64), Workload(32, 128, 16))),
+    "full-width": Benchmark(
+        {"hf_model": "microsoft/Phi-3-mini-128k-instruct", "dummy_weights": True, "num_layers": 8},
+        (Workload(1, 128, 8), Workload(32, 32, 4)),
+    ),
+}
+
+
+def make_args(mesh_device, benchmark: Benchmark, workload: Workload, mode: str) -> ModelArgs:
+    longest = workload.prompt + workload.steps + 1
+    pages = workload.users * -(-longest // BLOCK)
+    return ModelArgs(
+        mesh_device,
+        max_batch_size=workload.users,
+        max_seq_len=-(-longest // BLOCK) * BLOCK,
+        optimizations=mode,
+        page_params={"block_size": BLOCK, "max_num_blocks": pages},
+        **benchmark.settings,
+    )
+
+
+def random_prompts(vocab_size: int, workload: Workload) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(3, vocab_size, (workload.users, workload.prompt), generator=generator).tolist()
+
+
+def measure_speed(benchmark: Benchmark, mode: str, rounds: int, report=print) -> tuple[ModelArgs, list[dict]]:
+    """Prefill and decode tokens/s of both systems in every round, and their ratios (ours / Hugging Face's)."""
+    found = []
+    with open_mesh("N150") as mesh_device:
+        hugging_face = None
+        for workload in benchmark.workloads:
+            args = make_args(mesh_device, benchmark, workload, mode)
+            hugging_face = hugging_face or HuggingFace(args.reference_transformer())
+            ours = Ours(args)
+            results = interleaved([ours, hugging_face], random_prompts(args.arch.vocab_size, workload), workload.steps, rounds)
+            ours.close()
+            found += speeds(workload, results)
+            for name in ("prefill", "decode"):
+                ratio = statistics.median(m["value"] for m in found if m["name"] == f"{workload.name}/{name}/ratio")
+                report(f"{args.model_name} {workload.name} {name}: {ratio:.2f} x Hugging Face (median of {rounds} rounds)")
+    return args, found
+
+
+def speeds(workload: Workload, results: list[dict]) -> list[dict]:
+    """Measurements `<batch>/<prefill or decode>/<system or ratio>` for each round."""
+    found = []
+    for iteration, round_ in enumerate(results):
+        for index, (name, tokens) in enumerate((("prefill", workload.prompt), ("decode", workload.steps))):
+            rates = {system: workload.users * tokens / seconds[index] for system, seconds in round_.items()}
+            for system, rate in rates.items():
+                found.append(measurement(f"{workload.name}/{name}/{system}", rate, "t/s", iteration))
+            ratio = rates["emulator"] / rates["hugging_face"]
+            found.append(measurement(f"{workload.name}/{name}/ratio", ratio, "x", iteration))
+    return found
+
+
+def measure_processes(model: str, mode: str, rounds: int, report=print) -> list[dict]:
+    """Start-up to the first token and peak memory of a process of each system, in turn."""
+    found = []
+    for iteration in range(rounds):
+        alone = {}
+        for system in SYSTEMS:
+            start = time.time()
+            command = [sys.executable, "-m", "models.tt_transformers.perf.bench", "--alone", system]
+            result = subprocess.run(
+                [*command, "--model", model, "--mode", mode], cwd=benchmark_record.ROOT, check=True, stdout=subprocess.PIPE
+            )
+            answer = json.loads(result.stdout.splitlines()[-1])
+            alone[system] = (answer["first_token"] - start, answer["peak_mb"])
+        for index, (name, unit) in enumerate((("start-up", "s"), ("peak memory", "MB"))):
+            for system in SYSTEMS:
+                found.append(measurement(f"batch-1/{name}/{system}", alone[system][index], unit, iteration))
+            ratio = alone["emulator"][index] / alone["hugging_face"][index]
+            found.append(measurement(f"batch-1/{name}/ratio", ratio, "x", iteration))
+            report(f"{model} {name}: {ratio:.2f} x Hugging Face")
+    return found
+
+
+def run_alone(system: str, benchmark: Benchmark, mode: str) -> dict:
+    """What one process does: load, prefill and decode with one system. When the first token was there, and peak memory."""
+    workload = benchmark.workloads[0]
+    with open_mesh("N150") as mesh_device:
+        args = make_args(mesh_device, benchmark, workload, mode)
+        prompts = random_prompts(args.arch.vocab_size, workload)
+        made = Ours(args) if system == "emulator" else HuggingFace(args.reference_transformer())
+        tokens = made.prefill(prompts).argmax(-1).tolist()
+        first_token = time.time()
+        for _ in range(workload.steps):
+            tokens = made.decode(tokens).argmax(-1).tolist()
+    return {"first_token": first_token, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def run_benchmark(model: str, mode: str, rounds: int, report=print) -> dict:
+    """The benchmark record of one model."""
+    benchmark = BENCHMARKS[model]
+    args, found = measure_speed(benchmark, mode, rounds, report)
+    found += measure_processes(model, mode, min(rounds, 3), report)
+    return benchmark_record.make(
+        mesh=args.device_name,
+        model=args.model_name,
+        precision=mode,
+        case=f"bench {model}",
+        measurements=found,
+        layers=args.arch.n_layers,
+        random_weights=args.dummy_weights,
+        threads=torch.get_num_threads(),
+        rounds=rounds,
+        workloads=[vars(workload) for workload in benchmark.workloads],
+        hugging_face="transformers, bf16, sdpa",
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=BENCHMARKS, action="append", help="default: all")
+    parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write bench-<model>.json there")
+    parser.add_argument("--alone", choices=SYSTEMS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.alone:
+        print(json.dumps(run_alone(options.alone, BENCHMARKS[options.model[0]], options.mode)))
+        return
+    for model in options.model or BENCHMARKS:
+        made = run_benchmark(model, options.mode, options.rounds)
+        print(f"wrote {os.path.relpath(benchmark_record.write(made))}")
+        if options.output is not None:
+            benchmark_record.write(made, options.output / f"bench-{model}.json")
+
+
+if __name__ == "__main__":
+    main()

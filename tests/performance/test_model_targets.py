@@ -1,0 +1,238 @@
+"""Performance regressions are caught: the bundled model meets its targets, and a planted regression of each kind does not.
+
+The planted ones use a small random model, whose targets are what it measures unchanged, with the tolerances of
+`models/model_targets.yaml`.
+"""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import ttnn
+import yaml
+
+from models.common import backend, model_targets
+from models.common.mesh import open_mesh
+from models.tt_transformers.perf import regression
+from models.tt_transformers.perf.systems import Ours
+from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt import reference
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.weight_cache import WeightCache
+
+KEY = ("emulator", "tiny", "N150", "performance", "regression")
+PREFILL, GENERATED, USERS = 40, 60, 4
+
+
+@pytest.mark.parametrize("mode", regression.MODES)
+def test_the_bundled_model_meets_its_targets(mode):
+    key, measured = regression.measure_bundled(mode)
+    target = model_targets.load()[key]
+    assert {metric.name for metric in target.metrics} == set(regression.METRICS)
+    assert target.failures(measured) == []
+
+
+@pytest.fixture(scope="module")
+def mesh_device():
+    with open_mesh("N150") as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    return directory, save_tiny_phi3(directory, vocab_size=1024)
+
+
+@pytest.fixture(scope="module")
+def texts(checkpoint):
+    """A reference whose texts are the model's own, so that its predictions are sure."""
+    directory, model = checkpoint
+    prompts = torch.randint(3, 1024, (USERS, PREFILL), generator=torch.Generator().manual_seed(0))
+    tokens = reference.continue_greedily(model, prompts, GENERATED, switch_len=64)
+    return reference.Reference(tokens.int(), *reference.predictions(model, tokens, PREFILL, 64), PREFILL, facts={})
+
+
+@pytest.fixture(scope="module")
+def measure(mesh_device, checkpoint, texts, tmp_path_factory):
+    """Measures the small model, with a way to build it that may be worse, and `ModelArgs` changed."""
+
+    def run(make_system=Ours, **changes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TT_CACHE_PATH", str(tmp_path_factory.mktemp("cache")))
+            settings = dict(
+                max_batch_size=USERS,
+                max_seq_len=128,
+                hf_model=checkpoint[0],
+                page_params={"block_size": 32, "max_num_blocks": 16},
+            )
+            return regression.measure(lambda: ModelArgs(mesh_device, **{**settings, **changes}), texts, make_system, rounds=3, steps=4)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def target(measure, tmp_path_factory):
+    path = tmp_path_factory.mktemp("targets") / "targets.yaml"
+    path.write_text(yaml.safe_dump([regression.as_target(KEY, measure())]))
+    return model_targets.load(path)[KEY]
+
+
+def missed(target, measured, *but):
+    """Names of the metrics that fall short, but for those that depend on the machine's load."""
+    names = [line.split(": ")[1] for line in target.failures(measured)]
+    return [name for name in names if name not in but]
+
+
+class SlowDecode(Ours):
+    def decode(self, tokens):
+        start = time.perf_counter()
+        logits = super().decode(tokens)
+        time.sleep(5 * (time.perf_counter() - start))
+        return logits
+
+
+class SlowPrefill(Ours):
+    def prefill(self, prompts):
+        start = time.perf_counter()
+        logits = super().prefill(prompts)
+        time.sleep(5 * (time.perf_counter() - start))
+        return logits
+
+
+class WrongWeights(Ours):
+    """One weight of one layer is another's."""
+
+    def __init__(self, args, state_dict):
+        args.__dict__["weight_cache"] = WeightCache(None, {})
+        weights = dict(args.load_state_dict())
+        weights["layers.0.attention.wo.weight"] = weights["layers.1.attention.wo.weight"].flip(0) * 4
+        super().__init__(args, weights)
+
+
+class OneMoreOp(Ours):
+    """A decode step that ends in an op without use."""
+
+    def __init__(self, args, state_dict):
+        super().__init__(args, state_dict)
+        forward = self.model.decode_forward
+        self.model.decode_forward = lambda *inputs: ttnn.add(forward(*inputs), 0.0)
+
+
+class NoWeightCache(Ours):
+    def __init__(self, args, state_dict):
+        args.__dict__["weight_cache"] = WeightCache(None, {})
+        super().__init__(args, state_dict)
+
+
+def test_a_run_without_a_regression_is_accepted(target, measure):
+    assert missed(target, measure(), *regression.RATIOS) == []
+
+
+@pytest.mark.parametrize("system, metric", [(SlowDecode, "decode_ratio"), (SlowPrefill, "prefill_ratio")])
+def test_slower_than_before_beside_hugging_face_is_caught(target, measure, system, metric):
+    # The shared tolerance is wide for CI; this system is six times slower, and the target here allows for half the speed.
+    measured = measure(system)
+    (ratio,) = [m for m in target.metrics if m.name == metric]
+    tightened = model_targets.Metric(metric, ratio.expected, ratio.expected * 0.5, ratio.unit, ratio.better)
+    assert f"{metric}: expected" in model_targets.Target(KEY, "measured", (tightened,)).failures(measured)[0]
+
+
+def test_wrong_weights_are_caught_by_both_accuracies(target, measure):
+    assert {"top1", "top5"} <= set(missed(target, measure(WrongWeights)))
+
+
+def test_one_more_op_in_a_decode_step_is_caught(target, measure):
+    assert "decode_ops" in missed(target, measure(OneMoreOp))
+
+
+def test_wider_weights_are_caught_by_the_bytes_that_a_step_moves(target, measure):
+    cfg = "precision_cfg = {ff2: bfp8}"
+    names = missed(target, measure(optimizations=cfg), *regression.RATIOS)
+    assert names == ["decode_bytes"]
+
+
+def test_a_weight_cache_that_keeps_nothing_is_caught(target, measure):
+    assert missed(target, measure(NoWeightCache), *regression.RATIOS) == ["weight_cache_misses"]
+
+
+def test_a_decode_step_without_its_trace_is_caught(target, measure, monkeypatch):
+    monkeypatch.setattr(backend, "supports_trace", lambda: False)
+    assert missed(target, measure(), *regression.RATIOS) == ["trace_misses"]
+
+
+def test_a_metric_that_was_not_measured_is_a_failure_that_names_it(target):
+    measured = {metric.name: metric.expected for metric in target.metrics}
+    assert target.failures(measured) == []
+    del measured["top1"]
+    (line,) = target.failures(measured)
+    assert line.startswith("emulator tiny N150 performance regression: top1: expected ")
+    assert line.endswith("got nothing: it was not measured")
+
+
+def test_a_failure_names_metric_expected_got_and_tolerance():
+    metric = model_targets.Metric("TTFT", 73.3, 7.3, "ms", "lower")
+    assert metric.failure(80.6) is None and metric.failure(1.0) is None
+    assert metric.failure(80.7) == "TTFT: expected 73.3 ms, tolerance 7.3, got 80.7 ms (lower is better)"
+    assert "got nan" in metric.failure(float("nan"))
+
+
+def demo_record(mesh="N300", speed=60.0, ttft=120.0, token_accuracy=False, **accuracy):
+    return {
+        "backend": "silicon",
+        "model": "Phi-3-mini-128k-instruct",
+        "mesh": mesh,
+        "precision": "performance",
+        "case": "batch-1",
+        "settings": {"token_accuracy": token_accuracy},
+        "measurements": [
+            {"name": "decode_t/s/u", "value": speed, "unit": "t/s/u", "batch": 0},
+            {"name": "TTFT", "value": ttft, "unit": "ms", "batch": 0},
+        ],
+        **({"accuracy": accuracy} if accuracy else {}),
+    }
+
+
+@pytest.mark.parametrize(
+    "record, code, text",
+    [
+        (demo_record(), 0, "2 metrics as expected (vendor)"),
+        (demo_record(speed=40.0), 1, "decode_t/s/u: expected 60.9 t/s/u, tolerance 3.05, got 40 t/s/u"),
+        (demo_record(ttft=300.0), 1, "TTFT: expected 115 ms"),
+        (demo_record(token_accuracy=True, top1=80.0, top5=99.5), 1, "top1: expected 89 %"),
+        (demo_record(token_accuracy=True), 1, "top5: expected 99 %, tolerance 1, got nothing"),
+        (demo_record(mesh="TG"), 1, "no target for silicon Phi-3-mini-128k-instruct TG"),
+    ],
+)
+def test_a_demo_record_is_compared_by_the_command(tmp_path, record, code, text):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(record))
+    command = [sys.executable, "-m", "models.common.model_targets", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == code and text in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"source": "guess"}, "source is 'guess'; accepted: measured, vendor"),
+        ({"metrics": {"top1": {"expected": 1}}}, "metric top1: it has expected; expected better, expected, tolerance, unit"),
+        ({"extra": 1}, "entry 0: it has .*extra"),
+    ],
+)
+def test_a_wrong_targets_file_is_named(tmp_path, change, message):
+    entry = regression.as_target(KEY, {"top1": 99.0}) | change
+    path = tmp_path / "targets.yaml"
+    path.write_text(yaml.safe_dump([entry]))
+    with pytest.raises(ValueError, match=message):
+        model_targets.load(path)
+
+
+def test_the_bundled_models_modes_have_targets():
+    keys = model_targets.load().keys()
+    for mode in regression.MODES:
+        assert ("emulator", BUNDLED.name, "N150", mode, f"regression-{regression.USERS}") in keys
