@@ -8,7 +8,8 @@ from pathlib import Path
 
 RECORDS = Path(__file__).parent / "records"
 README = Path(__file__).resolve().parents[3] / "README.md"
-BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
+BEGIN = "<!-- validation table: written by `make validate`, do not edit -->"
+END = "<!-- end of validation table -->"
 
 _MESHES = ("N150", "N300", "T3K", "TG")
 _HEADER = ("model", "mesh", "mode", "backend", "vendor's checks", "op calls", "peak DRAM a device", "peak L1 a device")
@@ -34,7 +35,7 @@ def markdown(records: list[dict]) -> str:
 def _row(record: dict, mode: str, cases: list[dict]) -> tuple:
     layers = "" if record["layers"] == "all" else f", {record['layers']} layers"
     refused = [f"{case['op']}: {case['message']}" for case in cases if case["outcome"] != "pass"]
-    answer = "; ".join(dict.fromkeys(refused)).replace("|", "\\|") or f"pass ({len(cases)} cases)"
+    answer = "; ".join(dict.fromkeys(refused)).replace("|", "\\|") or f"pass ({len(cases)} case{'s' * (len(cases) > 1)})"
     dram, l1 = (max(case[f"peak_{kind}_bytes"] for case in cases) / 1e6 for kind in ("dram", "l1"))
     calls = sum(case["op_calls"] for case in cases)
     return f"{record['model']}{layers}", record["mesh"], mode, record["backend"], answer, str(calls), f"{dram:.0f} MB", f"{l1:.1f} MB"
