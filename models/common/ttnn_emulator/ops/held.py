@@ -9,7 +9,7 @@ from ..tensor import Tensor
 
 def hold_transposed(tensor: Tensor) -> None:
     """Holds `[..., K, N]` as contiguous `[..., N, K]`: what a CPU's matmul of few rows reads fastest."""
-    _hold(tensor, _is_transposed, lambda shard: shard.mT.contiguous().mT)
+    _hold(tensor, lambda shard: shard.mT.is_contiguous(), lambda shard: shard.mT.contiguous().mT)
 
 
 def hold_heads_first(cache: Tensor) -> None:
@@ -17,11 +17,11 @@ def hold_heads_first(cache: Tensor) -> None:
 
     A run of consecutive pages is then one `[heads, positions, head_dim]` view.
     """
-    _hold(cache, lambda shard: shard.transpose(0, 1).is_contiguous(), lambda shard: shard.transpose(0, 1).contiguous().transpose(0, 1))
-
-
-def _is_transposed(shard) -> bool:
-    return shard.mT.is_contiguous()
+    _hold(
+        cache,
+        lambda shard: shard.transpose(0, 1).is_contiguous(),
+        lambda shard: shard.transpose(0, 1).contiguous().transpose(0, 1),
+    )
 
 
 def _hold(tensor, is_held, hold) -> None:

@@ -11,7 +11,8 @@ from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, run
 from ..program_config import SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
-from .checks import check_config, check_dtype, check_grid, check_indices, check_kernel_config, check_rank4, check_tiled, not_emulated
+from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
+from .checks import check_dtype, check_indices, check_rank4, check_tiled, not_emulated
 from .held import hold_heads_first
 from .pages import find_pages, read_pages
 
@@ -59,9 +60,7 @@ def paged_scaled_dot_product_attention_decode(
     if cur_pos_tensor is None:
         raise RuntimeError(f"{name}: causal attention over pages needs cur_pos_tensor")
     users = q.shape[1]
-    check_indices(name, "page_table_tensor", table)
-    if len(table.shape) != 2 or table.shape[0] != users:
-        raise RuntimeError(f"{name}: page_table_tensor must be [{users}, pages per user], got {list(table.shape)}")
+    check_page_table(name, table, users)
     _check_positions(name, cur_pos_tensor, users)
     capacity = table.shape[1] * k.shape[2]
     hold_heads_first(k)
@@ -168,7 +167,7 @@ def _spans(name, positions, capacity, window) -> list:
 def _attention(q, kv_heads, scale):
     """The function that attends for all users, given q and (user, keys, values) of those that are not skipped."""
     _, users, heads, head_dim = q.shape
-    scale = torch.tensor(head_dim**-0.5 if scale is None else scale, dtype=torch.float32)
+    scale = torch.tensor(default_scale(q) if scale is None else scale, dtype=torch.float32)
     step = max(TILE_SIZE, _BLOCK // (kv_heads * head_dim) // TILE_SIZE * TILE_SIZE)
 
     def attend(q, cached):
@@ -222,23 +221,18 @@ def _check(name, q, k, v, is_causal, program_config, kernel_config):
     held = q.memory_config()
     if held.is_sharded() and held.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
         raise RuntimeError(f"{name}: input_tensor_q must be interleaved or height-sharded, got {held}")
-    one, users, heads, head_dim = q.shape
-    if one != 1 or head_dim % TILE_SIZE:
-        raise RuntimeError(f"{name}: input_tensor_q must be [1, users, heads, multiple of 32], got {list(q.shape)}")
-    if k.shape != v.shape or k.shape[3] != head_dim or heads % k.shape[1]:
+    if q.shape[0] != 1 or k.shape != v.shape:
         raise RuntimeError(
-            f"{name}: k {list(k.shape)} and v {list(v.shape)} must be alike, with q's head_dim {head_dim} and a divisor "
-            f"of its {heads} heads"
+            f"{name}: q must be [1, users, heads, head_dim] and k and v alike, got {shapes_of(q, k, v)}"
         )
-    check_kernel_config(name, kernel_config)
-    check_config(name, program_config, SDPAProgramConfig)
+    check_heads(name, q, k, v, q.shape[2])
+    check_sdpa_config(name, program_config, kernel_config)
     if program_config is not None:
-        _check_program(name, program_config, users)
+        _check_program(name, program_config, q.shape[1])
 
 
 def _check_program(name, config, users):
     grid = config.compute_with_storage_grid_size
-    check_grid(name, "compute_with_storage_grid_size", grid)
     if grid.x * grid.y < users:
         raise RuntimeError(f"{name}: compute_with_storage_grid_size has {grid.x * grid.y} cores for {users} users")
     size = config.k_chunk_size

@@ -5,28 +5,20 @@ Softmax and accumulation are in fp32 (torch's flash kernel for CPUs), and no ten
 
 import torch
 
-from ..dtypes import TILE_SIZE, BLOCK_FLOAT, DataType, Layout
+from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, run
 from ..program_config import SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from . import sdpa_decode
-from .checks import (
-    check_config,
-    check_dtype,
-    check_grid,
-    check_indices,
-    check_kernel_config,
-    check_rank4,
-    check_tiled,
-    not_emulated,
-)
+from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
+from .checks import check_dtype, check_indices, check_rank4, check_tiled, not_emulated
 from .held import hold_heads_first
 from .pages import gather_pages
 
 __all__ = ["chunked_scaled_dot_product_attention", "scaled_dot_product_attention", "sdpa_decode"]
 
-ATTENTION_DTYPES = (DataType.BFLOAT16, *BLOCK_FLOAT)
+_DTYPES = (DataType.BFLOAT16, *BLOCK_FLOAT)
 
 # Queries per call where a causal mask has an offset: the flash kernel then splits its work as it does for the
 # whole sequence at once, so that results do not depend on how a prompt is cut into chunks.
@@ -73,11 +65,11 @@ def scaled_dot_product_attention(
     check_sdpa_config(name, program_config, compute_kernel_config)
     _check_chunks(name, program_config)
     if k.shape[0] != q.shape[0] or v.shape[2] != k.shape[2]:
-        raise RuntimeError(f"{name}: q, k and v must have equal batches and k and v equal lengths, got {_shapes(q, k, v)}")
+        raise RuntimeError(f"{name}: q, k and v must have equal batches and k and v equal lengths, got {shapes_of(q, k, v)}")
     if is_causal and attn_mask is not None:
         raise RuntimeError(f"{name}: is_causal and attn_mask cannot both be given; pass is_causal=False")
     if is_causal and q.shape[2] != k.shape[2]:
-        raise RuntimeError(f"{name}: causal attention takes q and k of one length, got {_shapes(q, k, v)}")
+        raise RuntimeError(f"{name}: causal attention takes q and k of one length, got {shapes_of(q, k, v)}")
     if sliding_window_size is not None and not (is_causal and sliding_window_size > 0):
         raise NotImplementedError(f"{name}: sliding_window_size={sliding_window_size} is emulated for causal attention only")
     if attn_mask is not None:
@@ -220,23 +212,6 @@ def _flash_heads(q, k, v, scale, causal, mask):
     )[0]
 
 
-def default_scale(q: Tensor) -> float:
-    return q.shape[-1] ** -0.5
-
-
-def check_sdpa_config(name, program_config, kernel_config) -> None:
-    check_kernel_config(name, kernel_config)
-    check_config(name, program_config, SDPAProgramConfig)
-    if program_config is not None:
-        check_grid(name, "compute_with_storage_grid_size", program_config.compute_with_storage_grid_size)
-
-
-def check_page_table(name, table, users) -> None:
-    check_indices(name, "page_table_tensor", table)
-    if len(table.shape) != 2 or table.shape[0] != users:
-        raise RuntimeError(f"{name}: page_table_tensor must be [{users}, pages per user], got {list(table.shape)}")
-
-
 def _check_chunks(name, config):
     if config is None:
         return
@@ -263,20 +238,10 @@ def _check_qkv(name, q, k, v):
     for argument, tensor in (("input_tensor_q", q), ("input_tensor_k", k), ("input_tensor_v", v)):
         check_tiled(name, argument, tensor)
         check_rank4(name, argument, tensor)
-        check_dtype(name, argument, tensor.dtype, ATTENTION_DTYPES)
+        check_dtype(name, argument, tensor.dtype, _DTYPES)
         if tensor.memory_config().is_sharded():
             raise RuntimeError(f"{name}: {argument} must be interleaved, got {tensor.memory_config()}")
     check_heads(name, q, k, v, q.shape[1])
-
-
-def check_heads(name, q, k, v, heads) -> None:
-    head_dim = q.shape[3]
-    if head_dim % TILE_SIZE:
-        raise RuntimeError(f"{name}: head_dim must be a multiple of {TILE_SIZE}, got {head_dim}")
-    if k.shape[3] != head_dim or v.shape[3] != head_dim:
-        raise RuntimeError(f"{name}: q, k and v must have one head_dim, got {_shapes(q, k, v)}")
-    if tuple(k.shape)[:2] != tuple(v.shape)[:2] or heads % k.shape[1]:
-        raise RuntimeError(f"{name}: k and v must be alike, their heads a divisor of q's {heads}, got {_shapes(q, k, v)}")
 
 
 def _check_mask(name, mask, q, k):
@@ -295,7 +260,3 @@ def _interleaved(name, memory_config):
     if memory_config.is_sharded():
         raise RuntimeError(f"{name}: the output must be interleaved, got {memory_config}")
     return memory_config
-
-
-def _shapes(*tensors):
-    return ", ".join(str(list(tensor.shape)) for tensor in tensors)
