@@ -1,0 +1,99 @@
+"""The whole bundled model against Hugging Face: logits of a prefill and of 64 teacher-forced decode steps."""
+
+import json
+
+import pytest
+import torch
+
+from models.common.mesh import open_mesh
+from models.common.pcc import pcc
+from models.tt_transformers.demo.case import SAMPLE_PROMPTS
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.precision import ModelOptimizations
+
+PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
+STEPS = 64
+# bf16 keeps 8 bits of a value, and three layers add up its rounding; the modes store weights in 7 and 3 bits.
+LEAST_PCC = {"bf16": 0.999, "performance": 0.99, "accuracy": 0.99}
+
+
+def make_args(mesh_device, precision="bf16", users=1, **options):
+    return ModelArgs(
+        mesh_device,
+        hf_model=BUNDLED,
+        max_batch_size=users,
+        max_seq_len=512,
+        optimizations=getattr(ModelOptimizations, precision)(),
+        page_params={"block_size": 32, "max_num_blocks": 16 * users},
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Prompt, Hugging Face's greedy continuation (float32) and its logits at the prompt's end and after each token."""
+    with open_mesh("N150") as mesh_device:
+        args = make_args(mesh_device)
+        model = args.reference_transformer(dtype=torch.float32)
+        prompt = args.encode_prompt(" ".join(entry["prompt"] for entry in json.loads(PROMPTS.read_text())[:3]))
+    with torch.no_grad():
+        ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=STEPS, min_new_tokens=STEPS)
+        logits = model(ids).logits[0, len(prompt) - 1 :]
+    return prompt, ids[0, len(prompt) :].tolist(), logits
+
+
+@pytest.mark.parametrize("precision", LEAST_PCC)
+@pytest.mark.parametrize("mesh_name", ["N150", "N300", "T3K"])
+def test_logits_follow_hugging_face(reference, mesh_name, precision):
+    prompt, continuation, expected = reference
+    with open_mesh(mesh_name) as mesh_device:
+        args = make_args(mesh_device, precision)
+        generator = Generator(Transformer(args, args.load_state_dict()))
+        logits = [generator.prefill([prompt])] + [generator.decode([token]) for token in continuation]
+        generator.deallocate()
+    logits = torch.cat(logits)
+    assert pcc(logits[0], expected[0]) >= LEAST_PCC[precision]
+    assert pcc(logits[1:], expected[1:]) >= LEAST_PCC[precision]
+    # The worst step too, so that one wrong position cannot hide among the others.
+    assert min(map(pcc, logits, expected)) >= LEAST_PCC[precision] - 0.01
+
+
+@pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
+def test_users_do_not_depend_on_each_other(paged):
+    """Logits of a user are bit for bit the same alone and among 32 of other lengths, in prefill and decode."""
+    with open_mesh("N300") as mesh_device:
+        texts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())]
+
+        def logits(users, chosen):
+            args = make_args(mesh_device, "performance", users)
+            args.paged_attention_config = args.paged_attention_config if paged else None
+            model = Transformer(args, args.load_state_dict())
+            generator = Generator(model)
+            rows = [generator.prefill([args.encode_prompt(text) for text in texts[chosen]])]
+            for step in range(4):
+                rows.append(generator.decode([17 + 31 * step] * len(rows[0])))
+            generator.deallocate()
+            model.deallocate()
+            return torch.stack(rows)
+
+        together = logits(32, slice(0, 32))
+        for user in (0, 13, 31):
+            assert torch.equal(logits(1, slice(user, user + 1))[:, 0], together[:, user])
+
+
+def test_a_stopped_user_leaves_the_others_alone():
+    with open_mesh("N150") as mesh_device:
+        args = make_args(mesh_device, users=2)
+        generator = Generator(Transformer(args, args.load_state_dict()))
+
+        def run(active):
+            generator.prefill([[5, 6, 7], [8, 9, 10, 11]])
+            return [generator.decode([12, 13], step)[1] for step in active]
+
+        both = run([[True, True]] * 3)
+        alone = run([[True, True], [False, True], [False, True]])
+        generator.deallocate()
+    assert all(map(torch.equal, both, alone))
