@@ -99,13 +99,17 @@ def test_installed_package_is_not_written_to(run_on_mock):
 
 def prepare_into(folder):
     runtime_root.GENERATED = folder
-    return runtime_root.prepare("T3K")
+    return os.getpid(), runtime_root.prepare("T3K")
 
 
 @pytest.mark.vendor
 def test_processes_that_start_together_share_one_whole_runtime_root(tmp_path):
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        environments = pool.map(prepare_into, [tmp_path] * 8, chunksize=1)
+        answers = pool.map(prepare_into, [tmp_path] * 8, chunksize=1)
+    # A process that builds kernels has a cache of its own, the same at each call.
+    caches = {(process, environment["TT_METAL_CACHE"]) for process, environment in answers}
+    assert len(caches) == len({process for process, _ in caches}) == len({cache for _, cache in caches})
+    environments = [environment | {"TT_METAL_CACHE": answers[0][1]["TT_METAL_CACHE"]} for _, environment in answers]
     assert all(environment == environments[0] for environment in environments)
     for variable in ("TT_METAL_MOCK_CLUSTER_DESC_PATH", "TT_METAL_RUNTIME_ROOT", "TT_METAL_CACHE"):
         assert os.path.exists(environments[0][variable])

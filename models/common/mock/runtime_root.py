@@ -4,8 +4,10 @@ Everything is built under `generated/mock/` of the project; the installed packag
 user's own kernel cache never sees a mock kernel.
 """
 
+import fcntl
 import hashlib
 import importlib.machinery
+import itertools
 import os
 import re
 import shutil
@@ -21,6 +23,9 @@ GENERATED = PROJECT_ROOT / "generated" / "mock"
 
 _ASSEMBLER = "riscv64-unknown-elf-as"
 _LINKER = "riscv64-unknown-elf-ld"
+
+# Folder of kernel caches -> the one that this process has, and its open lock file.
+_held_caches = {}
 
 _COMPILER = "riscv-tt-elf-g++"
 _HERE = Path(__file__).resolve().parent
@@ -52,10 +57,30 @@ def prepare(mesh_name: str) -> dict:
     return {
         "TT_METAL_MOCK_CLUSTER_DESC_PATH": str(descriptor),
         "TT_METAL_RUNTIME_ROOT": str(home / "runtime"),
-        "TT_METAL_CACHE": str(home / "kernels"),
+        "TT_METAL_CACHE": str(_own_kernel_cache(home / "kernels")),
         "TT_METAL_LOGS_PATH": str(home / "logs"),
         **{variable: os.environ.get(variable, value) for variable, value in preferences.items()},
     }
+
+
+def _own_kernel_cache(folder: Path) -> Path:
+    """The first folder of kernels that no other running process uses: this process's until it ends.
+
+    Processes that build the same kernel in one folder rename each other's files away.
+    """
+    if folder not in _held_caches:
+        for number in itertools.count():
+            cache = folder / str(number)
+            cache.mkdir(exist_ok=True)
+            lock = (folder / f"{number}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            _held_caches[folder] = cache, lock
+            break
+    return _held_caches[folder][0]
 
 
 def missing_package() -> Optional[str]:
