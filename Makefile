@@ -1,6 +1,6 @@
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup demo test validate
+.PHONY: help setup demo test validate bench pareto accuracy perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,3 +17,18 @@ test: setup  ## run the tests
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table
 	.venv/bin/python -m models.tt_transformers.validation.validate
 	TT_REQUIRE_VENDOR=1 $(PYTEST) -m vendor -k "not refuses_nothing and not whole_demo and not committed_record"
+
+accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 and T3K, then write PERF.md
+	.venv/bin/python -m models.tt_transformers.perf.accuracy --output models/tt_transformers/perf/records
+	.venv/bin/python -m models.tt_transformers.perf.report
+
+bench: setup  ## time the emulator against Hugging Face transformers, then write PERF.md
+	.venv/bin/python -m models.tt_transformers.perf.bench --output models/tt_transformers/perf/records
+	.venv/bin/python -m models.tt_transformers.perf.report
+
+pareto: setup  ## token accuracy and weight bytes of the settings in tests/configurations, then write PERF.md
+	.venv/bin/python -m models.tt_transformers.perf.pareto --output models/tt_transformers/perf/records
+	.venv/bin/python -m models.tt_transformers.perf.report
+
+perf-report: setup  ## write PERF.md from the committed records
+	.venv/bin/python -m models.tt_transformers.perf.report

@@ -73,6 +73,7 @@ class Reference:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            os.chmod(temporary, 0o644)  # safetensors makes files private
             os.replace(temporary, path)
 
     @classmethod

@@ -1,0 +1,137 @@
+"""Which precision settings are worth having: token accuracy against the weight bytes that a decode step reads.
+
+    python -m models.tt_transformers.perf.pareto [--configurations FOLDER] [--users 4] [--output FOLDER]
+
+evaluates every JSON file of a folder on the bundled model and prints a table; `pareto.json` and `pareto.png` go to the output
+folder. A file holds `{"precision_cfg": {...}, "fidelity_cfg": {...}}` for all decoders (what it leaves out is as in
+performance mode), or `{"decoders": {...}}` as for `--decoder_config_file`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import models  # noqa: F401
+from models.common import benchmark_record
+from models.common.benchmark_record import measurement
+from models.common.mesh import open_mesh
+from models.tt_transformers.perf import accuracy
+from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.reference import Reference, reference_path
+
+CONFIGURATIONS = Path(__file__).resolve().parents[1] / "tests" / "configurations"
+_SECTIONS = ("precision_cfg", "fidelity_cfg")
+
+
+def precision_settings(path: Path) -> dict:
+    """A configuration file as settings of `ModelArgs`. Raises ValueError that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"configuration {path}: {error}") from error
+    if isinstance(content, dict) and "decoders" in content:
+        return {"decoder_config_file": path}
+    if not isinstance(content, dict) or not content or not set(content) <= set(_SECTIONS):
+        raise ValueError(f"configuration {path}: expected an object with {' and '.join(_SECTIONS)}, or with decoders")
+    for section, pairs in content.items():
+        if not isinstance(pairs, dict):
+            raise ValueError(f"configuration {path}: {section} is {pairs!r}; expected an object")
+    texts = [f"{name} = {{{', '.join(f'{key}: {value}' for key, value in pairs.items())}}}" for name, pairs in content.items()]
+    return {"optimizations": ", ".join(texts)}
+
+
+def front(points: dict) -> list[str]:
+    """Names of the points (top1, top5, bytes) that no other is at least as good as in all three and better in one."""
+
+    def beats(a, b):
+        return a != b and a[0] >= b[0] and a[1] >= b[1] and a[2] <= b[2]
+
+    return [name for name, point in points.items() if not any(beats(other, point) for other in points.values())]
+
+
+def evaluate(folder: Path, users: int, mesh_device, report=print) -> dict:
+    """Configuration name -> (top-1 %, top-5 %, weight bytes per decode step). Raises ValueError for an empty folder."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise ValueError(f"configurations {folder}: there are no .json files")
+    reference = Reference.load(reference_path(BUNDLED.name))
+    all_args = {path.stem: accuracy.make_args(mesh_device, reference, users, **precision_settings(path)) for path in files}
+    points = {}
+    for name, args in all_args.items():
+        values = {entry["name"]: entry["value"] for entry in accuracy.measure(args, reference)}
+        points[name] = values["top1"], values["top5"], values["weight bytes"]
+        report(f"{name}: top-1 {values['top1']:.2f} %, top-5 {values['top5']:.2f} %, {values['weight bytes'] / 1e6:.2f} MB")
+    return points
+
+
+def as_record(points: dict, users: int, mesh: str) -> dict:
+    entries = []
+    for name, (top1, top5, weight_bytes) in points.items():
+        entries.append(measurement(f"{name}/top1", top1, "%"))
+        entries.append(measurement(f"{name}/top5", top5, "%"))
+        entries.append(measurement(f"{name}/weight bytes", weight_bytes, "B"))
+    return benchmark_record.make(
+        mesh=mesh, model=BUNDLED.name, precision="each of the configurations", case="pareto", measurements=entries,
+        users=users, front=front(points),
+    )
+
+
+def points_of(record: dict) -> dict:
+    """The other way round: a record's points."""
+    values = {entry["name"]: entry["value"] for entry in record["measurements"]}
+    names = dict.fromkeys(name.rsplit("/", 1)[0] for name in values)
+    return {name: tuple(values[f"{name}/{kind}"] for kind in ("top1", "top5", "weight bytes")) for name in names}
+
+
+def table(points: dict) -> str:
+    """Markdown, fewest bytes first."""
+    best = front(points)
+    rows = ["| configuration | weight bytes a step | top-1 | top-5 | on the front |", "| --- | ---: | ---: | ---: | --- |"]
+    for name, (top1, top5, weight_bytes) in sorted(points.items(), key=lambda point: (point[1][2], -point[1][0])):
+        on_front = "yes" if name in best else ""
+        rows.append(f"| {name} | {weight_bytes / 1e6:.2f} MB | {top1:.2f} % | {top5:.2f} % | {on_front} |")
+    return "\n".join(rows)
+
+
+def plot(points: dict, path: Path) -> None:
+    """Top-1 against weight bytes, the front's points joined."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    best = sorted(front(points), key=lambda name: points[name][2])
+    figure, axes = pyplot.subplots(figsize=(9, 6))
+    axes.plot([points[name][2] / 1e6 for name in best], [points[name][0] for name in best], color="tab:blue", zorder=1)
+    for name, (top1, _, weight_bytes) in points.items():
+        color = "tab:blue" if name in best else "tab:gray"
+        axes.scatter(weight_bytes / 1e6, top1, color=color, zorder=2)
+        axes.annotate(name, (weight_bytes / 1e6, top1), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("weight bytes read by a decode step [MB]")
+    axes.set_ylabel("top-1 against Hugging Face [%]")
+    axes.set_title(f"{BUNDLED.name}, emulated N150: precision settings (blue: Pareto front)")
+    axes.margins(x=0.15)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configurations", type=Path, default=CONFIGURATIONS, metavar="FOLDER")
+    parser.add_argument("--users", type=int, default=4, help="texts of the reference to predict (default: 4)")
+    parser.add_argument("--output", type=Path, default=benchmark_record.FOLDER, metavar="FOLDER")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    with open_mesh("N150") as mesh_device:
+        try:
+            points = evaluate(options.configurations, options.users, mesh_device)
+        except ValueError as error:
+            parser.error(str(error))
+    benchmark_record.write(as_record(points, options.users, "N150"), options.output / "pareto.json")
+    plot(points, options.output / "pareto.png")
+    print(f"\n{table(points)}")
+
+
+if __name__ == "__main__":
+    main()

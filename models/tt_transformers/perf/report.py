@@ -1,0 +1,172 @@
+"""Writes PERF.md from the committed records and targets.
+
+    python -m models.tt_transformers.perf.report [--check]
+
+`--check` writes nothing and exits with 1 if PERF.md is not what would be written.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import models  # noqa: F401
+from models.common import benchmark_record, model_targets
+from models.tt_transformers.perf import pareto
+
+RECORDS = Path(__file__).parent / "records"
+PERF = benchmark_record.ROOT / "PERF.md"
+
+_HEAD = """# Performance and accuracy
+
+Written by `python -m models.tt_transformers.perf.report` from the records in `models/tt_transformers/perf/records` and from \
+`models/model_targets.yaml`; do not edit.
+
+Three kinds of figures are told apart here. **Measured**: by this project, on the backend and machine that the table names. \
+**Published**: by the vendor, for its own software on its cards. **Not known**: nobody has run this project on a card, so it has \
+no speed there to report. An emulator's speed is a CPU's; it says how long tests take, not how fast a card is.
+"""
+
+_UNKNOWN = """## Not known
+
+- Speed and token accuracy of this project on a card or on the vendor's simulator.
+- Token accuracy of Phi-3-mini-128k-instruct itself: its weights were not at hand where the figures above were measured.
+"""
+
+
+def read_records(folder: Path = RECORDS) -> dict:
+    """File stem -> record, in order of name."""
+    return {path.stem: benchmark_record.read(path) for path in sorted(folder.glob("*.json"))}
+
+
+def markdown(records: dict, targets: dict) -> str:
+    sections = [
+        _HEAD,
+        _accuracy({name: record for name, record in records.items() if name.startswith("accuracy-")}),
+        _pareto(records["pareto"]) if "pareto" in records else None,
+        _benchmarks({name: record for name, record in records.items() if name.startswith("bench-")}),
+        _published(targets),
+        _UNKNOWN,
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def _made(record):
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return (
+        f"Measured {record['created'][:10]} on the {record['backend']}, {record['machine']}; {versions}; "
+        f"revision {record['git_revision']}."
+    )
+
+
+def _table(header, rows, numbers_from=1):
+    rule = ["---" if index < numbers_from else "---:" for index in range(len(header))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def _accuracy(records):
+    if not records:
+        return None
+    rows = []
+    order = {"bf16": 0, "accuracy": 1, "performance": 2}
+    for record in sorted(records.values(), key=lambda record: (record["mesh"], order[record["precision"]])):
+        values = {name: value for name, (value, _) in benchmark_record.medians(record).items()}
+        first = values.get("first difference")
+        rows.append([
+            record["mesh"], record["precision"], f"{values['top1']:.2f} %", f"{values['top5']:.2f} %",
+            f"{values['perplexity']:.4f}", f"{values['reference perplexity']:.4f}", "none" if first is None else f"{first:.0f}",
+            f"{values['decode ops']:.0f}", f"{values['decode bytes'] / 1e6:.2f} MB", f"{values['weight bytes'] / 1e6:.2f} MB",
+        ])
+    record = next(iter(records.values()))
+    facts = record["facts"]
+    header = ["mesh", "mode", "top-1", "top-5", "perplexity", "Hugging Face's", "first difference", "decode ops", "bytes a step", "weight bytes a step"]
+    return f"""## Token accuracy (measured)
+
+{record['model']} against Hugging Face in {facts['reference']['dtype']}, by teacher forcing: {facts['users']} texts of \
+{facts['prefill']} tokens of prompt and {facts['generated']} to predict, which cross the LongRoPE switch. The texts are \
+{facts['reference']['text']}; such text repeats itself, so its tokens are easier to predict than a book's. Ops and bytes are of \
+one decode step of all users at {facts['prefill']} tokens, for each device; every op counts as reading its inputs and writing \
+its outputs once.
+
+{_table(header, rows, 2)}
+
+{_made(record)}
+"""
+
+
+def _pareto(record):
+    return f"""## Precision settings (measured)
+
+Token accuracy of {record['model']} against the weight bytes that a decode step reads ({record['facts']['users']} texts, \
+{record['mesh']}). `make pareto` evaluates the configurations in `models/tt_transformers/tests/configurations`.
+
+{pareto.table(pareto.points_of(record))}
+
+![Pareto front](models/tt_transformers/perf/records/pareto.png)
+
+{_made(record)}
+"""
+
+
+def _benchmarks(records):
+    if not records:
+        return None
+    return "\n".join(["## Emulator against Hugging Face transformers (measured)", "", *map(_benchmark, records.values())])
+
+
+def _benchmark(record):
+    values = {}
+    for entry in record["measurements"]:
+        values.setdefault(entry["name"].rsplit("/", 1)[0], {}).setdefault(entry["name"].rsplit("/", 1)[1], []).append(entry)
+    rows = []
+    for name, systems in values.items():
+        unit = systems["emulator"][0]["unit"]
+        numbers = {system: [entry["value"] for entry in entries] for system, entries in systems.items()}
+        ratios = numbers["ratio"]
+        rows.append([
+            name.replace("/", " "), unit, f"{statistics.median(numbers['emulator']):.4g}",
+            f"{statistics.median(numbers['hugging_face']):.4g}", f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f} to {max(ratios):.2f}", str(len(ratios)),
+        ])
+    facts = record["facts"]
+    weights = "random weights" if facts["random_weights"] else "trained weights"
+    work = "; ".join(f"batch-{w['users']}: prompts of {w['prompt']} tokens, {w['steps']} decode steps" for w in facts["workloads"])
+    header = ["what", "unit", "emulator", "Hugging Face", "ratio", "its range", "rounds"]
+    return f"""### {record['model']}, {facts['layers']} layers, {weights}, {record['precision']}
+
+Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. {facts['threads']} torch threads each, \
+Hugging Face: {facts['hugging_face']}. More is better in t/s, less in s and MB.
+
+{_table(header, rows)}
+
+{_made(record)}
+"""
+
+
+def _published(targets):
+    rows = []
+    for target in targets.values():
+        if target.source == "vendor":
+            backend_name, model, mesh, mode, case = target.key
+            rows += [[model, mesh, mode, case, m.name, f"{m.expected:g} {m.unit}"] for m in target.metrics]
+    return f"""## Published by the vendor, not measured here
+
+For its own model code on its cards. They are this project's targets on a card.
+
+{_table(["model", "mesh", "mode", "case", "figure", "published"], rows, 5)}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = markdown(read_records(), model_targets.load())
+    if not options.check:
+        PERF.write_text(text, encoding="utf-8")
+    elif not PERF.is_file() or PERF.read_text(encoding="utf-8") != text:
+        sys.exit("PERF.md is not current: run python -m models.tt_transformers.perf.report")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""PERF.md is what the committed records say, and its parts are computed rightly."""
+
+import json
+
+import pytest
+import torch
+
+from models.common import model_targets
+from models.common.benchmark_record import measurement
+from models.tt_transformers.perf import bench, pareto, report
+from models.tt_transformers.perf.systems import interleaved
+
+
+def test_perf_md_is_current_with_the_committed_records():
+    assert report.PERF.read_text(encoding="utf-8") == report.markdown(report.read_records(), model_targets.load())
+
+
+def test_the_pareto_front_keeps_what_nothing_beats():
+    points = {"small": (90, 99, 10), "large": (99, 99, 40), "same": (90, 99, 10), "worse": (89, 99, 10), "bigger": (99, 99, 41)}
+    assert pareto.front(points) == ["small", "large", "same"]
+
+
+def test_pareto_points_survive_their_record_and_the_plot_is_a_png(tmp_path):
+    points = {"a": (90.0, 99.0, 10.0), "b": (91.0, 99.5, 12.0)}
+    record = pareto.as_record(points, 4, "N150")
+    assert pareto.points_of(record) == points and record["facts"]["front"] == ["a", "b"]
+    pareto.plot(points, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "configuration .*x.json"),
+        ("[]", "expected an object with precision_cfg and fidelity_cfg"),
+        ('{"precision": {}}', "expected an object with precision_cfg"),
+        ('{"precision_cfg": 3}', "precision_cfg is 3"),
+    ],
+)
+def test_a_wrong_configuration_is_named(tmp_path, content, message):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        pareto.precision_settings(path)
+
+
+def test_configurations_become_options(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"precision_cfg": {"ff2": "bfp8", "wo": "bf16"}, "fidelity_cfg": {"li_ff2": "hifi2"}}))
+    expected = "precision_cfg = {ff2: bfp8, wo: bf16}, fidelity_cfg = {li_ff2: hifi2}"
+    assert pareto.precision_settings(path) == {"optimizations": expected}
+    path.write_text(json.dumps({"decoders": {}}))
+    assert pareto.precision_settings(path) == {"decoder_config_file": path}
+
+
+class Recorder:
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+
+    def prefill(self, prompts):
+        self.log.append(f"{self.name} prefill")
+        return torch.eye(len(prompts))
+
+    def decode(self, tokens):
+        self.log.append(f"{self.name} decode")
+        return torch.eye(len(tokens))
+
+
+def test_systems_take_turns_and_change_who_is_first():
+    log = []
+    results = interleaved([Recorder("a", log), Recorder("b", log)], [[1], [2]], steps=1, rounds=2)
+    assert [line.split()[0] for line in log if "prefill" in line] == ["a", "b", "a", "b", "b", "a"]
+    assert [set(round_) for round_ in results] == [{"a", "b"}] * 2
+    assert all(seconds > 0 for round_ in results for pair in round_.values() for seconds in pair)
+
+
+def test_speeds_are_tokens_of_all_users_per_second_and_ratios_ours_over_theirs():
+    results = [{"emulator": (2.0, 4.0), "hugging_face": (1.0, 8.0)}]
+    assert bench.speeds(bench.Workload(users=4, prompt=10, steps=6), results) == [
+        measurement("batch-4/prefill/emulator", 20.0, "t/s", 0),
+        measurement("batch-4/prefill/hugging_face", 40.0, "t/s", 0),
+        measurement("batch-4/prefill/ratio", 0.5, "x", 0),
+        measurement("batch-4/decode/emulator", 6.0, "t/s", 0),
+        measurement("batch-4/decode/hugging_face", 3.0, "t/s", 0),
+        measurement("batch-4/decode/ratio", 2.0, "x", 0),
+    ]
