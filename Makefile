@@ -1,6 +1,6 @@
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup demo test validate bench pareto accuracy perf-report
+.PHONY: help setup demo test full-size validate bench pareto accuracy perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -13,6 +13,9 @@ demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEV
 
 test: setup  ## run the tests
 	$(PYTEST)
+
+full-size: setup  ## run Phi-3-mini at full size with random weights, and report its peak memory
+	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
 
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table
 	.venv/bin/python -m models.tt_transformers.validation.validate
