@@ -186,7 +186,7 @@ def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
         if full_precision or a.dtype is not b.dtype:
             a, b = a.float(), b.float()
         if flat:
-            product = _rows_by_matrix(a.reshape(-1, a.shape[-1]), b.reshape(b.shape[-2:]).t(), width).view(shape)
+            product = _rows_by_matrix(a.reshape(-1, a.shape[-1]), b.reshape(b.shape[-2:]).t()).view(shape)
         else:
             product = torch.matmul(a, b).reshape(shape)
         if bias is not None:
@@ -198,11 +198,11 @@ def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
     return kernel
 
 
-def _rows_by_matrix(rows, weight, width):
+def _rows_by_matrix(rows, weight):
     """`rows @ weight.t()` for `[M, K]` and `[N, K]`; a row's result does not depend on how many rows there are.
 
     One row alone would take another path through the CPU's matmul, which accumulates in another order.
     """
     if rows.shape[0] == 1:
-        return torch.nn.functional.linear(rows.expand(2, -1), weight)[:1]
+        return torch.nn.functional.linear(torch.cat((rows, rows)), weight)[:1]
     return torch.nn.functional.linear(rows, weight)

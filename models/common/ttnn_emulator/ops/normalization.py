@@ -153,6 +153,10 @@ def _norm(
     dtype = tensor.dtype
 
     def kernel(values, weight, bias, residual):
+        plain = residual is None and bias is None and (weight is None or weight.dtype is values.dtype)
+        if plain and normalise is _rms:
+            # Of bf16 values torch computes this norm in fp32 itself and rounds once.
+            return normalise(values, None if weight is None else weight.reshape(-1), epsilon)
         values = values.float()
         if residual is not None:
             values = values + residual.float()
