@@ -2,8 +2,8 @@
 
     python eval.py <model.py> --model <name or path> --prompt_file <file> --max_new_tokens N
 
-The reference continues the prompt greedily; then the bring-up is given the same tokens, whatever it would have chosen, and
-its logits are compared step by step. `<model.py>` is any file that follows the contract of `load_model_file`.
+The reference continues the prompt greedily; then the bring-up is given the same tokens, whatever it would have chosen,
+and its logits are compared step by step. `<model.py>` is any file that follows the contract of `load_model_file`.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Task:
 
 
 class TeacherForcing(LogitsProcessor):
-    """Makes `generate` choose the teacher's tokens [steps], or its own if there is no teacher; notes each step's time."""
+    """Makes `generate` choose the teacher's tokens [steps], or its own without a teacher; notes each step's time."""
 
     def __init__(self, teacher: Optional[torch.Tensor] = None):
         self.teacher = teacher
@@ -106,9 +106,10 @@ def evaluate(task: Task, model_file: Optional[Path] = None, system: Optional[str
 def load_model_file(path: Path):
     """Imports a bring-up by its path.
 
-    The contract: `build_model(hf_model, tt_device, max_seq_len)` gives an object of a class that is a torch.nn.Module and
-    a transformers GenerationMixin, whose `forward` gives CausalLMOutputWithPast(logits, past_key_values). A function
-    `check_supported(config, num_devices, max_seq_len)`, if there is one, raises ValueError for what it cannot run.
+    The contract: `build_model(hf_model, tt_device, max_seq_len)` gives an object of a class that is a torch.nn.Module
+    and a transformers GenerationMixin, whose `forward` gives CausalLMOutputWithPast(logits, past_key_values). A
+    function `check_supported(config, num_devices, max_seq_len)`, if there is one, raises ValueError for a checkpoint
+    that the file cannot run.
     """
     if not path.is_file():
         raise EvaluationError(f"{path}: there is no such model file")

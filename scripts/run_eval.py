@@ -24,10 +24,10 @@ PROMPT_FILE = ROOT / "prompts/bringup_eval_long.txt"
 
 def main(arguments: Optional[list] = None) -> None:
     parser = argparse.ArgumentParser(description="Evaluate a bring-up and print YT_METRICS {json}.")
-    parser.add_argument("--mode", required=True, choices=("tt", "hf"), help="the bring-up, or Hugging Face's model itself")
+    parser.add_argument("--mode", required=True, choices=("tt", "hf"), help="bring-up, or Hugging Face itself")
     parser.add_argument("--hf-model", required=True, help="checkpoint: a directory, or a name to download")
-    parser.add_argument("--model-file", type=Path, help="with --mode tt: the bring-up (default: Phi-3-mini on a T3000)")
-    parser.add_argument("--prompt-file", type=Path, default=PROMPT_FILE, help="(default: prompts/bringup_eval_long.txt)")
+    parser.add_argument("--model-file", type=Path, help="with --mode tt: the bring-up (default: Phi-3-mini, T3000)")
+    parser.add_argument("--prompt-file", type=Path, default=PROMPT_FILE, help="text (default: bringup_eval_long.txt)")
     parser.add_argument("--max-new-tokens", type=int, default=100, help="steps to compare (default 100)")
     parser.add_argument("--prompt-tokens", type=int, help="take only so many of the file's first tokens (default all)")
     args = parser.parse_args(arguments)

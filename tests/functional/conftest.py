@@ -41,7 +41,7 @@ def mesh():
 
 @pytest.fixture(scope="package")
 def make_tiny(tmp_path_factory):
-    """Returns `make(**changes)`: a random Phi-3 that Hugging Face reads back, with 8 heads of 32; switch at 64 tokens."""
+    """Returns `make(**changes)`: a random Phi-3 as Hugging Face reads it: 8 heads of 32, switch at 64 tokens."""
 
     def make(**changes):
         eight_heads = dict(hidden_size=256, num_attention_heads=8, num_key_value_heads=8)

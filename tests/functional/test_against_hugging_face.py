@@ -1,6 +1,7 @@
 """The bundled checkpoint on the 2x4 mesh follows Hugging Face, in bf16, on both sides of the LongRoPE switch."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import eval as evaluation
 
 from .conftest import BUNDLED, PROMPT_FILE, ROOT
 
+PROMPTS = ROOT / "models/tt_transformers/demo/sample_prompts/input_data_questions_prefill_128.json"
 SWITCH_LEN = 512
 NEW_TOKENS = 64
 
@@ -48,29 +50,37 @@ def test_teacher_forced_accuracy_over_100_tokens(model, reference, long_text, pr
     assert result.logits_pcc >= 0.999
 
 
+def bf16_step(value: float) -> float:
+    """The distance between neighbouring bf16 numbers of this size: they keep 8 bits."""
+    return 2.0 ** (math.floor(math.log2(abs(value))) - 7)
+
+
 def test_generated_text_equals_hugging_face(model, reference, tokenizer):
-    """Ten prompts of different lengths in one padded batch here, one by one there."""
-    prompts_file = ROOT / "models/tt_transformers/demo/sample_prompts/input_data_questions_prefill_128.json"
-    prompts = [entry["prompt"] for entry in json.loads(prompts_file.read_text())][:10]
+    """32 prompts of different lengths in one padded batch here, one by one there.
+
+    Both round to bf16 in places of their own, so a text may turn off where the two most likely tokens are one step of
+    bf16 apart, and nowhere else. The ten prompts that the reference decides most clearly have to give the same text.
+    """
+    prompts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())]
     batch = tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
-    assert batch.attention_mask.sum(dim=1).unique().numel() > 1
+    assert len(prompts) == 32 and batch.attention_mask.sum(dim=1).unique().numel() > 10
     settings = dict(max_new_tokens=NEW_TOKENS, do_sample=False)
     ours = model.generate(**batch, **settings)[:, batch.input_ids.shape[1] :]
 
-    different = []
-    for prompt, our_tokens in zip(prompts, ours.tolist()):
+    outcomes = []
+    for prompt, our_tokens in zip(prompts, ours):
         alone = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         output = reference.generate(**alone, **settings, output_logits=True, return_dict_in_generate=True)
-        their_tokens = output.sequences[0, alone.input_ids.shape[1] :].tolist()
-        steps = [i for i, pair in enumerate(zip(our_tokens, their_tokens)) if pair[0] != pair[1]]
-        if steps:
-            different.append((prompt, output.logits[steps[0]][0].float(), our_tokens[steps[0]], their_tokens[steps[0]]))
-    assert len(prompts) == 10
-    assert len(different) <= 1
-    for prompt, logits, our_token, their_token in different:
-        # bf16 numbers of this size are 2**-7 of it apart; a tie is two logits within two such steps.
-        gap, step = logits[their_token] - logits[our_token], 2**-7 * logits[their_token].abs()
-        assert gap <= 2 * step, f"{prompt!r}: {our_token} is {gap} below {their_token}"
+        their_tokens, logits = output.sequences[0, alone.input_ids.shape[1] :], torch.cat(output.logits).float()
+        best = logits.topk(2, dim=1).values
+        different = (our_tokens[: len(their_tokens)] != their_tokens).nonzero()
+        if len(different):
+            step = different[0].item()
+            gap = best[step, 0] - logits[step, our_tokens[step]]
+            assert gap <= bf16_step(best[step, 0]), f"{prompt!r}: step {step} is {gap} off"
+        outcomes.append(((best[:, 0] - best[:, 1]).min().item(), len(different) == 0))
+    clearest = sorted(outcomes, reverse=True)[:10]
+    assert sum(equal for _, equal in clearest) >= 9
 
 
 def test_generation_across_the_switch_equals_hugging_face(model, reference, long_text):

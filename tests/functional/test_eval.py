@@ -46,7 +46,8 @@ def test_the_command_of_the_readme_reports_every_figure():
 
 
 def test_evaluation_returns_what_it_prints(capsys):
-    command = [MODEL_FILE, "--model", BUNDLED, "--prompt_file", PROMPT_FILE, "--max_new_tokens", 3, "--prompt_tokens", 20]
+    command = [MODEL_FILE, "--model", BUNDLED, "--prompt_file", PROMPT_FILE]
+    command += ["--max_new_tokens", 3, "--prompt_tokens", 20]
     result = evaluation.main([str(argument) for argument in command])
     assert result["top1"] == result["top5"] == 100
     assert result["prefill_tokens_per_second"] > 0 and result["decode_tokens_per_second"] > 0

@@ -1,8 +1,8 @@
 """Phi-3-mini on a T3000: 1D tensor parallel over a 2x4 mesh of eight devices, in bf16 and in one file.
 
-`build_model(hf_model, tt_device, max_seq_len)` gives a module that `transformers`' `generate` can drive; README.md says
-what is split over the devices. Shapes in this file are what one of N devices holds; `lanes` is the head dimension as the
-rotary op needs it (see `pad_heads`).
+`build_model(hf_model, tt_device, max_seq_len)` gives a module that `transformers`' `generate` can drive; README.md
+says what is split over the devices. Shapes in this file are what one of N devices holds; `lanes` is the head dimension
+as the rotary op needs it (see `pad_heads`).
 """
 
 import copy
@@ -21,6 +21,7 @@ import ttnn
 TILE = 32
 # In the decode ops a user is a row of one tile, and has a core.
 MAX_BATCH_SIZE = 32
+ROPE_TYPES = ("default", "longrope")
 
 
 def build_model(hf_model, tt_device, max_seq_len: int) -> "TtPhi3ForCausalLM":
@@ -42,22 +43,20 @@ def check_supported(config, num_devices: int, max_seq_len: int) -> None:
     if config.model_type != "phi3":
         raise ValueError(f"model_type {config.model_type!r} is not supported; supported is 'phi3'")
     rope, limit, window = config.rope_parameters, config.max_position_embeddings, config.sliding_window
-    rotated = rope.get("partial_rotary_factor", 1.0)
+    rope_type, rotated = rope["rope_type"], rope.get("partial_rotary_factor", 1.0)
+    dim, head, act = config.hidden_size, head_dim(config), config.hidden_act
     split = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
-    sizes = {name: getattr(config, name) for name in split}
-    problems = [f"{name} {size} does not divide by {num_devices} devices" for name, size in sizes.items() if size % num_devices]
-    if head_dim(config) % TILE or config.hidden_size % TILE:
-        problems.append(f"head_dim {head_dim(config)}, hidden_size {config.hidden_size}: have to be multiples of {TILE}")
-    if rope["rope_type"] not in ("default", "longrope"):
-        problems.append(f"rope_type {rope['rope_type']!r} is not supported; supported are 'default' and 'longrope'")
-    if rotated != 1.0:
-        problems.append(f"partial_rotary_factor {rotated} is not supported; supported is 1.0")
-    if config.hidden_act != "silu":
-        problems.append(f"hidden_act {config.hidden_act!r} is not supported; supported is 'silu'")
-    if not 1 <= max_seq_len <= limit:
-        problems.append(f"max_seq_len {max_seq_len} has to be from 1 to max_position_embeddings {limit}")
-    if window is not None and window < max_seq_len:
-        problems.append(f"max_seq_len {max_seq_len} is past sliding_window {window}, and no attention here slides")
+    sizes = [(name, getattr(config, name)) for name in split]
+    checks = (
+        *((size % num_devices, f"{name} {size} does not divide by {num_devices} devices") for name, size in sizes),
+        (dim % TILE or head % TILE, f"hidden_size {dim} and head_dim {head} have to be multiples of {TILE}"),
+        (rope_type not in ROPE_TYPES, f"rope_type {rope_type!r} is not supported; supported are {ROPE_TYPES}"),
+        (rotated != 1.0, f"partial_rotary_factor {rotated} is not supported; supported is 1.0"),
+        (act != "silu", f"hidden_act {act!r} is not supported; supported is 'silu'"),
+        (not 1 <= max_seq_len <= limit, f"max_seq_len {max_seq_len}: has to be 1 to max_position_embeddings {limit}"),
+        (window and window < max_seq_len, f"max_seq_len {max_seq_len} is past sliding_window {window}: nothing slides"),
+    )
+    problems = [reason for refused, reason in checks if refused]
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -83,8 +82,8 @@ class Placement:
     def split_weight(self, weight: torch.Tensor, dim: int):
         """The weight [out, in] of a `torch.nn.Linear` as [1, 1, in, out], its columns (dim 3) or rows (dim 2) split."""
         mapper = ttnn.ShardTensorToMesh(self.mesh, dim=dim)
-        weight = weight.detach().T[None, None]
-        return ttnn.from_torch(weight, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=self.mesh, mesh_mapper=mapper)
+        placed = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=self.mesh, mesh_mapper=mapper)
+        return ttnn.from_torch(weight.detach().T[None, None], **placed)
 
     def column_parallel(self, x, weight):
         """Each device computes its columns: x [1, 1, rows, in] -> [1, 1, rows, out / N]."""
@@ -151,8 +150,8 @@ class KVCache(Cache):
         self.users, self.max_seq_len = users, max_seq_len
         n_kv_heads = config.num_key_value_heads // mesh.get_num_devices()
         shape = (users, n_kv_heads, math.ceil(max_seq_len / TILE) * TILE, head_dim(config))
-        empty = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh)
-        self.keys, self.values = ([ttnn.zeros(shape, **empty) for _ in range(config.num_hidden_layers)] for _ in range(2))
+        placed, layers = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT), range(config.num_hidden_layers)
+        self.keys, self.values = ([ttnn.zeros(shape, device=mesh, **placed) for _ in layers] for _ in range(2))
         self.reset()
 
     def reset(self) -> None:
@@ -196,9 +195,8 @@ class Attention:
         """x: [1, 1, seq_len, dim], all tokens of a user; cos, sin: [1, 1, seq_len, lanes]. Fills the user's cache."""
         seq_len = x.shape[2]
         # [1, heads, seq_len, lanes]
-        q, k, v = ttnn.experimental.nlp_create_qkv_heads(
-            self.placement.column_parallel(x, self.wqkv), transpose_k_heads=False, **self.heads
-        )
+        qkv = self.placement.column_parallel(x, self.wqkv)
+        q, k, v = ttnn.experimental.nlp_create_qkv_heads(qkv, transpose_k_heads=False, **self.heads)
         q, k = (ttnn.experimental.rotary_embedding(heads, cos, sin) for heads in (q, k))
         q, k, v = (slice_back(heads, seq_len, self.head_dim) for heads in (q, k, v))
         ttnn.fill_cache(keys, k, user)
@@ -209,11 +207,8 @@ class Attention:
     def decode_forward(self, x, cos, sin, keys, values, positions):
         """x: [1, 1, users, dim], a token of each user; cos, sin: [1, 1, users, lanes]; positions: [users], int32."""
         # [1, users, heads, lanes], a user on each core
-        q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
-            self.placement.column_parallel(x, self.wqkv),
-            memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG,
-            **self.heads,
-        )
+        qkv, sharded = self.placement.column_parallel(x, self.wqkv), ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
+        q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(qkv, memory_config=sharded, **self.heads)
         q, k = (self._rotate(heads, cos, sin) for heads in (q, k))
         v = slice_back(ttnn.sharded_to_interleaved(v), v.shape[2], self.head_dim)
         for cache, new in ((keys, k), (values, v)):
@@ -236,9 +231,10 @@ class Attention:
         return ttnn.transpose(x, 1, 2)
 
     def _user_on_each_core(self, users: int):
-        cores = ttnn.num_cores_to_corerangeset(users, self.placement.mesh.compute_with_storage_grid_size(), row_wise=True)
-        shard_shape, strategy = (TILE, self.head_dim), ttnn.ShardStrategy.HEIGHT
-        return ttnn.create_sharded_memory_config(shard_shape, cores, strategy, use_height_and_width_as_shard_shape=True)
+        grid = self.placement.mesh.compute_with_storage_grid_size()
+        cores = ttnn.num_cores_to_corerangeset(users, grid, row_wise=True)
+        shard, strategy = (TILE, self.head_dim), ttnn.ShardStrategy.HEIGHT
+        return ttnn.create_sharded_memory_config(shard, cores, strategy, use_height_and_width_as_shard_shape=True)
 
 
 class MLP:
@@ -318,7 +314,7 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
             past_key_values: the cache that the last call gave, which this one changes; None starts new sequences.
             use_cache: whether to give the cache back.
             logits_to_keep: only so many last columns; 0 is all of them.
-            return_dict: only True is supported.
+            return_dict: only True.
 
         Returns logits [batch, columns kept, vocab_size], bfloat16, 0 where padded.
 
@@ -340,7 +336,8 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         if cache is None:
             cache = KVCache(self.config, self.mesh, len(sequences), self.max_seq_len)
         if cache.columns and cache.uses_long == use_long:
-            logits = torch.stack([self._decode_step(sequences, back, cache) for back in range(new, 0, -1)], dim=1)[:, -kept:]
+            steps = [self._decode_step(sequences, back, cache) for back in range(new, 0, -1)]
+            logits = torch.stack(steps[-kept:], dim=1)
         else:
             logits = torch.zeros(len(sequences), kept, self.config.vocab_size, dtype=self.dtype)
             for user, prompt in enumerate(prompts):
@@ -385,23 +382,23 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         shape, vocab_size = list(input_ids.shape), self.config.vocab_size
         if len(shape) != 2 or not 1 <= shape[0] <= MAX_BATCH_SIZE or shape[1] == 0:
             raise ValueError(f"input_ids {shape} have to be [1 to {MAX_BATCH_SIZE} sequences, at least 1 token]")
-        if not (0 <= input_ids.min() and input_ids.max() < vocab_size):
-            raise ValueError(f"input_ids from {input_ids.min()} to {input_ids.max()} are not within vocab_size {vocab_size}")
+        if input_ids.min() < 0 or input_ids.max() >= vocab_size:
+            raise ValueError(f"input_ids {input_ids.min()} to {input_ids.max()} are not within vocab_size {vocab_size}")
         if cache is not None and (not isinstance(cache, KVCache) or cache.users != shape[0]):
             kind = f"of {cache.users} sequences" if isinstance(cache, KVCache) else f"a {type(cache).__name__}"
             raise ValueError(f"past_key_values are {kind}, not what an earlier call with {shape[0]} sequences gave")
         if mask is None:
             return list(input_ids)
-        past, columns = (0, 0) if cache is None else (torch.tensor([len(tokens) for tokens in cache.tokens]), cache.columns)
-        columns += shape[1]
+        before = torch.tensor([0] * shape[0] if cache is None else [len(tokens) for tokens in cache.tokens])
+        columns = shape[1] + (0 if cache is None else cache.columns)
         if list(mask.shape) != [shape[0], columns]:
-            raise ValueError(f"attention_mask {list(mask.shape)} has to be [{shape[0]} sequences, {columns} columns so far]")
+            raise ValueError(f"attention_mask {list(mask.shape)} has to be {[shape[0], columns]}, the past included")
         lengths = mask.sum(dim=1)
         if not lengths.all() or not torch.equal(mask.bool(), torch.arange(columns) >= columns - lengths[:, None]):
-            raise ValueError("attention_mask has to be 0s for padding on the left, then 1s, at least one, in every sequence")
-        if columns > shape[1] and not torch.equal(lengths, past + shape[1]):
+            raise ValueError("attention_mask has to be 0s, for padding on the left, then 1s, one at least, everywhere")
+        if before.any() and not torch.equal(lengths, before + shape[1]):
             raise ValueError("attention_mask does not continue the one of the call that gave past_key_values")
-        return [tokens[-count:] for tokens, count in zip(input_ids, (lengths - past).tolist())]
+        return [tokens[-count:] for tokens, count in zip(input_ids, (lengths - before).tolist())]
 
     def _check_length(self, length: int) -> None:
         if length > self.max_seq_len:
