@@ -92,7 +92,7 @@ class SlowDecode(Ours):
     def decode(self, tokens):
         start = time.perf_counter()
         logits = super().decode(tokens)
-        time.sleep(5 * (time.perf_counter() - start))
+        time.sleep(20 * (time.perf_counter() - start))
         return logits
 
 
@@ -100,7 +100,7 @@ class SlowPrefill(Ours):
     def prefill(self, prompts):
         start = time.perf_counter()
         logits = super().prefill(prompts)
-        time.sleep(5 * (time.perf_counter() - start))
+        time.sleep(20 * (time.perf_counter() - start))
         return logits
 
 
@@ -135,11 +135,8 @@ def test_a_run_without_a_regression_is_accepted(target, measure):
 
 @pytest.mark.parametrize("system, metric", [(SlowDecode, "decode_ratio"), (SlowPrefill, "prefill_ratio")])
 def test_slower_than_before_beside_hugging_face_is_caught(target, measure, system, metric):
-    # The shared tolerance is wide for CI; this system is six times slower, and the target here allows for half the speed.
-    measured = measure(system)
-    (ratio,) = [m for m in target.metrics if m.name == metric]
-    tightened = model_targets.Metric(metric, ratio.expected, ratio.expected * 0.5, ratio.unit, ratio.better)
-    assert f"{metric}: expected" in model_targets.Target(KEY, "measured", (tightened,)).failures(measured)[0]
+    # The system is twenty times slower, and the target allows for half the speed.
+    assert metric in missed(target, measure(system))
 
 
 def test_wrong_weights_are_caught_by_both_accuracies(target, measure):
