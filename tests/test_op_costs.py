@@ -1,9 +1,10 @@
 """What `op_costs` counts: ops by name, and bytes by arithmetic done here."""
 
+import pytest
 import torch
 import ttnn
 
-from models.common import op_costs
+from models.common import backend, op_costs
 from models.common.mesh import open_mesh
 
 TILE = 32 * 32
@@ -53,3 +54,23 @@ def test_decode_attention_reads_the_context_not_the_whole_cache():
     cached = 2 * users * heads * (context // 32) * (head_dim // 32) * BFP8_TILE
     query_bytes = users * (head_dim // 32) * TILE * 2
     assert op_costs.OpCosts.of(records, context).bytes_moved == 2 * query_bytes + cached + 4 * 16 + 4 * users
+
+
+def test_a_profile_counts_each_replay_of_a_trace():
+    with open_mesh("N150") as device:
+        x = on_device((1, 1, 32, 32), ttnn.bfloat16, device)
+        trace = ttnn.begin_trace_capture(device, cq_id=0)
+        ttnn.add(x, x)
+        ttnn.end_trace_capture(device, trace, cq_id=0)
+        with op_costs.profiling() as profile, op_costs.recording() as records:
+            for _ in range(3):
+                ttnn.execute_trace(device, trace, cq_id=0)
+    calls, seconds = profile["ttnn.add"]
+    assert calls == 3 and seconds > 0
+    assert records == [], "a replayed op is not called by Python"
+
+
+def test_other_backends_have_no_op_log(monkeypatch):
+    monkeypatch.setattr(backend, "name", lambda: "mock")
+    with pytest.raises(RuntimeError, match="the backend is mock"):
+        op_costs.profiling()

@@ -63,10 +63,14 @@ def batch_1(**options):
     return CASES[0].with_options({"token_accuracy": True, **options})
 
 
-def test_the_demo_reports_token_accuracy_for_each_user_of_a_batch(tmp_path, monkeypatch, reference):
+def test_the_demo_reports_token_accuracy_for_each_user_and_a_profile(tmp_path, monkeypatch, capsys, reference):
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     output = tmp_path / "run.json"
-    run(batch_1(batch_size=2, max_generated_tokens=8, output_json=str(output)), "accuracy")
+    run(batch_1(batch_size=2, max_generated_tokens=8, output_json=str(output), profile=True), "accuracy")
+    printed = capsys.readouterr().out
+    assert "token accuracy" in printed.split("Summary")[1]
+    linears = next(line for line in printed.splitlines() if line.startswith("ttnn.linear "))
+    assert int(linears.split()[1]) >= 7 * 3 * 4, "7 decode steps of 3 layers with qkv, o and the MLP's linears"
     record = json.loads(output.read_text())
     assert record["accuracy"]["tokens"] == 2 * 8
     assert record["accuracy"]["top5"] >= TOP5
