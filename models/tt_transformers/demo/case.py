@@ -54,7 +54,13 @@ class Case:
         elif "reference_file" in given:
             raise ValueError("reference_file is given, but token_accuracy is false")
         merged = {name: getattr(self, name) | given[name] for name in ("page_params", "sampling_params") if name in given}
-        return replace(self, **{**given, **merged})
+        changed = replace(self, **{**given, **merged})
+        return changed._without_idle_pages() if "max_seq_len" in given and "page_params" not in given else changed
+
+    def _without_idle_pages(self) -> "Case":
+        """This case with no more pages than its users can fill: pages take memory whether they are used or not."""
+        pages = self.batch_size * -(-self.max_seq_len // self.page_params["block_size"])
+        return replace(self, page_params=self.page_params | {"max_num_blocks": min(pages, self.page_params["max_num_blocks"])})
 
     def _check_token_accuracy(self, given):
         for name in _SETTLED_BY_REFERENCE:
@@ -71,9 +77,9 @@ class Case:
     def sampling(self) -> SamplingParams:
         return SamplingParams(**self.sampling_params)
 
-    def batches(self) -> list[list[str]]:
-        """Prompt texts by batch and user. Raises ValueError for a prompts file that cannot be used."""
-        return prompts.batches(prompts.load_prompts(self.input_prompts), self.batch_size, self.repeat_batches)
+    def batches(self) -> list[list[prompts.Prompt]]:
+        """Prompts by batch and user. Raises ValueError for a prompts file that cannot be used."""
+        return prompts.batches(prompts.load_entries(self.input_prompts), self.batch_size, self.repeat_batches)
 
     def check(self):
         """Reads and checks the files that the run will need, before any device is opened. Raises ValueError."""

@@ -1,20 +1,56 @@
 """Prompt files: a JSON list of objects with `prompt`, and optionally `context` and `max_length`.
 
-`context` names a text file, relative to the prompt file, that is put before the prompt; `max_length` cuts the context to
-that many characters.
+`context` names a text that is put before the prompt: a file, relative to the prompt file, or a URL, whose text is kept on
+disk once it is downloaded; `max_length` cuts the context to that many characters.
 """
 
+import hashlib
 import json
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+DOWNLOADS = Path(__file__).resolve().parents[3] / "generated" / "contexts"
+
 _FIELDS = ("prompt", "context", "max_length")
+_SCHEMES = ("http://", "https://")
+_TIMEOUT_S = 60
 
 
-def load_prompts(path: str | Path) -> list[str]:
-    """The texts of a prompt file, in its order: the prompt, or context, an empty line and the prompt.
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the context that comes before it, "" if there is none."""
+
+    prompt: str
+    context: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.context}\n\n{self.prompt}" if self.context else self.prompt
+
+    def fitted(self, count_tokens: Callable[[str], int], limit: int) -> "Prompt":
+        """This prompt with as much from the beginning of its context as makes at most `limit` tokens.
+
+        A prompt whose own text is longer than that comes back with no context, still too long.
+        """
+        fitted = self
+        while fitted.context and (tokens := count_tokens(fitted.text)) > limit:
+            # By the same share in characters as in tokens, and a little more, so that few rounds are needed.
+            keep = len(fitted.context) * limit // tokens - 8
+            fitted = replace(fitted, context=fitted.context[: max(0, keep)])
+        return fitted
+
+
+def load_entries(path: str | Path) -> list[Prompt]:
+    """The prompts of a prompt file, in its order, with their contexts.
 
     Raises:
-        ValueError: the file is missing, not JSON, empty, or an entry (counted from 0) has a field that is not accepted.
+        ValueError: the file is missing, not JSON, empty, an entry (counted from 0) has a field that is not accepted, or
+            a context cannot be read or downloaded.
     """
     path = Path(path)
     try:
@@ -25,10 +61,15 @@ def load_prompts(path: str | Path) -> list[str]:
         raise ValueError(f"prompts file {path} is not JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'prompts file {path}: expected a list [{{"prompt": "..."}}, ...] with at least one entry')
-    return [_text(entry, f"prompts file {path}: entry {index}", path.parent) for index, entry in enumerate(entries)]
+    return [_prompt(entry, f"prompts file {path}: entry {index}", path.parent) for index, entry in enumerate(entries)]
 
 
-def _text(entry, where, folder):
+def load_prompts(path: str | Path) -> list[str]:
+    """The texts of a prompt file, as `load_entries`: the prompt, or context, an empty line and the prompt."""
+    return [entry.text for entry in load_entries(path)]
+
+
+def _prompt(entry, where, folder) -> Prompt:
     if not isinstance(entry, dict):
         raise ValueError(f"{where} is {entry!r}; expected an object with {', '.join(_FIELDS)}")
     unknown = [field for field in entry if field not in _FIELDS]
@@ -45,25 +86,50 @@ def _text(entry, where, folder):
         if type(entry["max_length"]) is not int or entry["max_length"] < 1:
             raise ValueError(f"{where}: field 'max_length' is {entry['max_length']!r}; expected an integer >= 1")
     if "context" not in entry:
-        return entry["prompt"]
-    return f"{_context(entry, where, folder)}\n\n{entry['prompt']}"
+        return Prompt(entry["prompt"])
+    return Prompt(entry["prompt"], _context(entry, where, folder)[: entry.get("max_length")])
 
 
-def _context(entry, where, folder):
-    if "://" in entry["context"]:
-        raise ValueError(f"{where}: field 'context' is {entry['context']!r}; only local files can be read")
+def _context(entry, where, folder) -> str:
+    source = entry["context"]
+    if "://" in source:
+        if not source.startswith(_SCHEMES):
+            raise ValueError(f"{where}: field 'context' is {source!r}; accepted: a file, or a URL with http or https")
+        file = _download(source, where)
+    else:
+        file = folder / source
     try:
-        text = (folder / entry["context"]).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"{where}: context {folder / entry['context']}: {error.strerror}") from error
+        raise ValueError(f"{where}: context {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: context {folder / entry['context']} is not UTF-8: {error}") from error
+        raise ValueError(f"{where}: context {source} is not UTF-8: {error}") from error
     if not text:
-        raise ValueError(f"{where}: context {folder / entry['context']} is empty")
-    return text[: entry.get("max_length")]
+        raise ValueError(f"{where}: context {source} is empty")
+    return text
 
 
-def batches(prompts: list[str], batch_size: int, repeat_batches: int) -> list[list[str]]:
+def _download(url, where) -> Path:
+    """The file in `DOWNLOADS` that holds the text at `url`, downloaded if it is not there yet."""
+    file = DOWNLOADS / f"{hashlib.blake2b(url.encode(), digest_size=16).hexdigest()}.txt"
+    if file.is_file():
+        return file
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
+            content = response.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise ValueError(f"{where}: context {url} cannot be downloaded: {error}") from error
+    if not content:
+        raise ValueError(f"{where}: context {url} is empty")
+    # In one step, so that no other run, and no later one, reads a half-written file.
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=DOWNLOADS, delete=False) as temporary:
+        temporary.write(content)
+    os.replace(temporary.name, file)
+    return file
+
+
+def batches(prompts: list, batch_size: int, repeat_batches: int) -> list[list]:
     """Deals the prompts to `repeat_batches` batches of `batch_size` users.
 
     Users take the prompts in turn, and again from the first one when there are more users than prompts.

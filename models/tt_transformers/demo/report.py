@@ -103,7 +103,7 @@ def print_profile(profile: dict, seconds: float):
         print(f"{name:<60}{calls:>8}{spent:>10.3f}{spent / seconds:>8.1%}", flush=True)
 
 
-def print_summary(args, settings, measurements, accuracy=None):
+def print_summary(args, settings, measurements, notes, accuracy=None):
     print("\nSummary")
     _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
     _line("backend", backend.name())
@@ -114,5 +114,5 @@ def print_summary(args, settings, measurements, accuracy=None):
         _line(_LABELS[m.name], f"{m.value:.2f} {m.unit}{batch}")
     if accuracy is not None:
         _line("token accuracy", accuracy.describe())
-    for note in notes(args, settings):
+    for note in notes:
         _line("note", note)

@@ -3,6 +3,7 @@
 README.md in this folder lists the cases and the options that change them.
 """
 
+import os
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -16,9 +17,11 @@ from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
 from models.tt_transformers.demo import record, report
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
+from models.tt_transformers.tt.architecture import Architecture, read_config
 from models.tt_transformers.tt.generator import Generator, check_lengths
 from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import locate
 from models.tt_transformers.tt.reference import Reference, reference_path
 from models.tt_transformers.tt.token_accuracy import TeacherForcing
 
@@ -51,6 +54,18 @@ CASES = [
         page_params={"block_size": 32, "max_num_blocks": 1024},
         sampling_params={"temperature": 0.6, "top_p": 0.95},
     ),
+    *(
+        Case(
+            name=f"long-context-{thousands}k",
+            input_prompts=SAMPLE_PROMPTS / f"input_data_long_{thousands}k.json",
+            max_seq_len=thousands * 1024,
+            batch_size=1,
+            max_generated_tokens=200,
+            page_params={"block_size": 64, "max_num_blocks": thousands * 1024 // 64},
+            sampling_params={"temperature": 0},
+        )
+        for thousands in (16, 32, 64, 128)
+    ),
 ]
 
 
@@ -58,12 +73,27 @@ CASES = [
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
 def test_simple_text_demo(case, mode, settings, capsys):
     with capsys.disabled():
+        skip_beyond_the_model(case, settings)
         run(settings, mode)
+
+
+def skip_beyond_the_model(case: Case, settings: Case):
+    """Skips a case whose own max_seq_len is more than the model's context, so that `-k long` runs those that it can.
+
+    A max_seq_len that the user gave is checked with the other settings, and is an error.
+    """
+    with clear_errors():
+        model = locate(os.environ.get("HF_MODEL"), dummy_weights=settings.dummy_weights)
+        context = Architecture.from_hf_config(read_config(model.directory / "config.json")).max_context_len
+    if settings.max_seq_len == case.max_seq_len > context:
+        reason = f"{case.name} needs a context of {case.max_seq_len} tokens, the model has {context}; give --max_seq_len"
+        print(f"\nskipped: {reason}")
+        pytest.skip(reason)
 
 
 @dataclass
 class User:
-    """One user's sequence. `stop_reason` is None while it grows."""
+    """One user's sequence. `stop_reason` is None while it grows; `note` says what was done to the prompt."""
 
     batch: int
     index: int
@@ -71,6 +101,7 @@ class User:
     prompt_ids: list[int]
     token_ids: list[int] = field(default_factory=list)
     stop_reason: str | None = None
+    note: str | None = None
 
     def add(self, token_id: int, stop_token_ids, max_generated_tokens: int, max_seq_len: int):
         self.token_ids.append(token_id)
@@ -128,9 +159,10 @@ def run(settings: Case, mode: str):
         report.print_texts(batches, args)
         if settings.profile:
             report.print_profile(profile, profiler.seconds("batches"))
-        report.print_summary(args, settings, measurements, accuracy)
+        notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
+        report.print_summary(args, settings, measurements, notes, accuracy)
         if settings.output_json is not None:
-            record.write_record(settings.output_json, make_record(args, settings, batches, measurements, accuracy))
+            record.write_record(settings.output_json, make_record(args, settings, batches, measurements, notes, accuracy))
 
 
 @contextmanager
@@ -172,9 +204,22 @@ def make_users(settings, args, reference=None) -> list[list[User]]:
     if instruct is None:
         instruct = args.tokenizer.chat_template is not None
     return [
-        [User(batch, index, text, args.encode_prompt(text, instruct)) for index, text in enumerate(texts)]
-        for batch, texts in enumerate(settings.batches())
+        [make_user(settings, args, batch, index, prompt, instruct) for index, prompt in enumerate(prompts)]
+        for batch, prompts in enumerate(settings.batches())
     ]
+
+
+def make_user(settings, args, batch, index, prompt, instruct) -> User:
+    """The user of a prompt, whose context is cut so that it leaves room to generate within max_seq_len."""
+    limit = settings.max_seq_len - settings.max_generated_tokens
+    fitted = prompt.fitted(lambda text: len(args.encode_prompt(text, instruct)), limit)
+    user = User(batch, index, fitted.text, args.encode_prompt(fitted.text, instruct))
+    if fitted != prompt:
+        user.note = (
+            f"batch {batch}, user {index}: context cut from {len(prompt.context)} to {len(fitted.context)} characters, "
+            f"for {settings.max_generated_tokens} tokens to fit max_seq_len {settings.max_seq_len}"
+        )
+    return user
 
 
 def make_sampler(settings, users, reference=None):
@@ -262,7 +307,7 @@ def keep_benchmark(args, settings, measurements, accuracy):
         logger.warning(f"no benchmark record is kept: {error}")
 
 
-def make_record(args, settings, batches, measurements, accuracy=None) -> dict:
+def make_record(args, settings, batches, measurements, notes, accuracy=None) -> dict:
     """The record of a run, as README.md documents it."""
     return {
         "schema_version": record.SCHEMA_VERSION,
@@ -275,7 +320,7 @@ def make_record(args, settings, batches, measurements, accuracy=None) -> dict:
         "precision_settings": args.precision.describe(),
         "case": settings.name,
         "settings": settings.as_json(),
-        "notes": report.notes(args, settings),
+        "notes": notes,
         "versions": backend.versions(),
         "measurements": [m.as_json() for m in measurements],
         "users": [

@@ -2,11 +2,15 @@
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from models.tt_transformers.demo.prompts import batches, load_prompts
+from models.tt_transformers.demo import prompts as prompts_module
+from models.tt_transformers.demo.prompts import Prompt, batches, load_prompts
+from models.tt_transformers.scripts import make_long_context
 
 SAMPLE_PROMPTS = Path(__file__).parents[1] / "demo" / "sample_prompts"
 
@@ -54,7 +58,7 @@ def test_users_take_prompts_in_turn_and_start_over():
         ([{"prompt": "x", "context": "nowhere.txt"}], "nowhere.txt: No such file"),
         ([{"prompt": "x", "context": "empty.txt"}], "empty.txt is empty"),
         ([{"prompt": "x", "context": "binary.txt"}], "binary.txt is not UTF-8"),
-        ([{"prompt": "x", "context": "https://example.org/a.txt"}], "only local files"),
+        ([{"prompt": "x", "context": "ftp://example.org/a.txt"}], "accepted: a file, or a URL with http or https"),
     ],
 )
 def test_malformed_prompt_files_are_refused_naming_entry_and_field(tmp_path, content, message):
@@ -70,3 +74,65 @@ def test_malformed_prompt_files_are_refused_naming_entry_and_field(tmp_path, con
 def test_a_missing_prompt_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere.json: No such file"):
         load_prompts(tmp_path / "nowhere.json")
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """Serves `/text` and counts the requests; downloads go to a folder of the test."""
+    monkeypatch.setattr(prompts_module, "DOWNLOADS", tmp_path / "downloads")
+
+    class Handler(BaseHTTPRequestHandler):
+        requests = 0
+
+        def do_GET(self):
+            Handler.requests += 1
+            found = self.path == "/text"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write("the cöntext".encode() if found else b"nothing here")
+
+        def log_message(self, *args):
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        Handler.address = f"http://127.0.0.1:{http.server_port}"
+        yield Handler
+        http.shutdown()
+
+
+def test_a_context_is_downloaded_once(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": f"{server.address}/text", "max_length": 6}])
+    assert load_prompts(path) == load_prompts(path) == ["the cö\n\np"]
+    assert server.requests == 1
+
+
+def test_a_failed_download_is_an_error_and_leaves_nothing(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": f"{server.address}/nothing"}])
+    with pytest.raises(ValueError, match=f"entry 0: context {server.address}/nothing cannot be downloaded: .*404"):
+        load_prompts(path)
+    assert not (tmp_path / "downloads").exists()
+
+
+def test_a_host_that_is_not_there_is_an_error(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": "http://127.0.0.1:9/text"}])
+    with pytest.raises(ValueError, match="http://127.0.0.1:9/text cannot be downloaded"):
+        load_prompts(path)
+
+
+@pytest.mark.parametrize("limit", [900, 100, 20])
+def test_a_context_is_cut_at_its_end_until_the_prompt_fits(limit):
+    prompt = Prompt("the question", "a word and " * 200)
+    fitted = prompt.fitted(lambda text: len(text.split()), limit)
+    assert limit - 10 <= len(fitted.text.split()) <= limit if limit < 602 else fitted == prompt
+    assert prompt.context.startswith(fitted.context) and fitted.prompt == prompt.prompt
+
+
+def test_a_prompt_without_context_is_never_cut():
+    prompt = Prompt("too long " * 9)
+    assert prompt.fitted(len, 10) == prompt
+    assert Prompt("too long " * 9, "context").fitted(len, 10).text == prompt.text
+
+
+def test_the_long_context_is_what_its_script_makes():
+    assert make_long_context.FILE.read_text(encoding="utf-8") == make_long_context.chronicle()
