@@ -6,7 +6,6 @@
 """
 
 import argparse
-import json
 import os
 import tempfile
 from functools import partial
@@ -16,14 +15,13 @@ from unittest.mock import patch
 
 import models  # noqa: F401
 import ttnn
-from transformers import AutoTokenizer
 
 from models.common import backend, mesh, validation
 from models.tt_transformers.demo import simple_text_demo
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.weight_cache import WeightCache
+from models.tt_transformers.validation.prompts import write_prompts
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 LAYERS = 2
@@ -60,7 +58,7 @@ def make_record() -> dict:
     """Runs all cases on the mesh of the environment; `README.md` of this folder describes the record."""
     cases = []
     with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
-        prompts = write_prompts(Path(folder))
+        prompts = prompt_files(Path(folder))
         for mode in MODES:
             with patch.object(ModelArgs, "weight_cache", SharedWeights()):
                 for users, paged in product((1, 32), (True, False)):
@@ -89,25 +87,13 @@ def settings(users: int, paged: bool, prompts: Path) -> Case:
     )
 
 
-def write_prompts(folder: Path) -> dict[int, Path]:
+def prompt_files(folder: Path) -> dict[int, Path]:
     """Prompt files for 1 and 32 users. Of 32 users, all but the two named in `PROMPT_TOKENS` have short prompts."""
-    # The tokenizer that stands in for the missing one of a model with random weights.
-    tokenizer = AutoTokenizer.from_pretrained(BUNDLED, local_files_only=True)
-    long = [prompt_of(tokens, tokenizer) for tokens in PROMPT_TOKENS]
-    files = {}
-    for users, texts in ((1, long), (32, long + ["In the beginning"] * 30)):
-        files[users] = folder / f"{users}.json"
-        files[users].write_text(json.dumps([{"prompt": text} for text in texts]))
+    short = (4,) * (32 - len(PROMPT_TOKENS))
+    files = {1: folder / "1.json", 32: folder / "32.json"}
+    write_prompts(files[1], PROMPT_TOKENS)
+    write_prompts(files[32], PROMPT_TOKENS + short)
     return files
-
-
-def prompt_of(tokens: int, tokenizer) -> str:
-    """A text of exactly `tokens` tokens."""
-    text = ""
-    while len(tokenizer.encode(text)) < tokens:
-        text += " the"
-    assert len(tokenizer.encode(text)) == tokens
-    return text
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ PROGRAMS = {"full_width": "mock", "whole_demo": "lockstep"}
 def run(program: str, mesh: str, output: Path) -> None:
     """Runs one program on one mesh, in a process of its own; CalledProcessError if it fails."""
     environment = {**os.environ, "TT_BACKEND": PROGRAMS[program], "MESH_DEVICE": mesh}
-    for variable in ("FAKE_DEVICE", "HF_MODEL"):
+    for variable in ("FAKE_DEVICE", "HF_MODEL", "MAX_PREFILL_CHUNK_SIZE"):
         environment.pop(variable, None)
     module = f"{__package__}.{program}"
     subprocess.run([sys.executable, "-m", module, "--output", str(output)], env=environment, check=True)
