@@ -4,6 +4,8 @@ import pytest
 import torch
 import ttnn
 
+from models.common.mesh import open_mesh
+
 DRAM, L1 = ttnn.BufferType.DRAM, ttnn.BufferType.L1
 
 
@@ -109,3 +111,26 @@ def test_writing_to_a_replicated_tensor_can_make_devices_differ(mesh):
     ttnn.copy(ttnn.from_torch(parts, layout=ttnn.TILE_LAYOUT, device=mesh, mesh_mapper=mapper), cache)
     joined = ttnn.to_torch(cache, mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=3))
     assert torch.equal(joined, parts)
+
+
+def test_a_cache_takes_memory_of_the_computer_only_where_it_is_written():
+    """400 MB of zeros, of which one page is filled: resident memory grows by far less."""
+
+    def resident():
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * 4096
+
+    with open_mesh("N300") as mesh_device:
+        before = resident()
+        cache = ttnn.zeros((2048, 32, 32, 96), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh_device)
+        new = torch.arange(2 * 32 * 32 * 96).reshape(2, 32, 32, 96).bfloat16()
+        new = ttnn.from_torch(
+            new, layout=ttnn.TILE_LAYOUT, device=mesh_device, mesh_mapper=ttnn.ShardTensorToMesh(mesh_device, dim=0)
+        )
+        page_table = ttnn.from_torch(torch.tensor([[5]], dtype=torch.int32), device=mesh_device)
+        ttnn.experimental.paged_fill_cache(cache, new, page_table, batch_idx=0)
+        assert resident() - before < 100e6
+        for index, shard in enumerate(ttnn.get_device_tensors(cache)):
+            values = ttnn.to_torch(shard)
+            assert torch.equal(values[5], ttnn.to_torch(ttnn.get_device_tensors(new)[index])[0])
+            assert not values[4].any() and not values[6].any()

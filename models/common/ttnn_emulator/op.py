@@ -203,11 +203,12 @@ def _in_place_step(kernel, inputs, target, num_devices):
             shard = before[index]
             key = (id(shard), *[id(storage.shards[index]) for storage in others])
             if key not in shard_of:
-                shard_of[key] = shard.clone() if id(shard) in claimed else shard
+                shard_of[key] = target.copied(shard) if id(shard) in claimed else shard
                 claimed.add(id(shard))
                 first_device[key] = index
             after.append(shard_of[key])
         target.shards = Replicated(after) if len(shard_of) == 1 else after
+        target.zeroed = False
         for index in first_device.values():
             kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
 
@@ -215,6 +216,6 @@ def _in_place_step(kernel, inputs, target, num_devices):
 
 
 def _unalias(storage):
-    copies = {id(shard): shard.clone() for shard in storage.shards}
+    copies = {id(shard): storage.copied(shard) for shard in storage.shards}
     storage.shards = type(storage.shards)([copies[id(shard)] for shard in storage.shards])
     storage.aliased = False

@@ -1,5 +1,6 @@
 """Tensors on the host and on a mesh of devices."""
 
+import numpy
 import torch
 
 from .allocator import Buffer
@@ -40,6 +41,17 @@ class TensorSpec:
         return f"TensorSpec({list(self.shape)}, {self.dtype.name}, {self.layout.name}, {self.memory_config})"
 
 
+def lazy_zeros(shape, dtype: torch.dtype, stride=None) -> torch.Tensor:
+    """Zeros for which the system provides memory where they are first written.
+
+    A KV cache takes what its sequences need, not what it could hold: torch.zeros would write all of it.
+    `stride`: of a tensor without gaps; contiguous if None.
+    """
+    data = numpy.zeros(volume(shape) * dtype.itemsize, numpy.uint8)
+    flat = torch.from_numpy(data).view(dtype)
+    return flat.view(tuple(shape)) if stride is None else flat.as_strided(tuple(shape), stride)
+
+
 class Replicated(tuple):
     """Shards that are one object on every device."""
 
@@ -51,14 +63,20 @@ class Storage:
 
     `aliased` says that another tensor may use the same torch storage; an in-place op then copies first.
     `pending` says that the values come from a captured trace that has not run yet; they are meta till then.
+    `zeroed` says that nothing was written since `lazy_zeros` made them, so that a copy is another `lazy_zeros`.
     """
 
-    __slots__ = ("shards", "aliased", "pending")
+    __slots__ = ("shards", "aliased", "pending", "zeroed")
 
-    def __init__(self, shards, aliased=False):
+    def __init__(self, shards, aliased=False, zeroed=False):
         self.shards = shards
         self.aliased = aliased
         self.pending = False
+        self.zeroed = zeroed
+
+    def copied(self, shard: torch.Tensor) -> torch.Tensor:
+        """A copy of one of the shards, in the same order in memory."""
+        return lazy_zeros(shard.shape, shard.dtype, stride=shard.stride()) if self.zeroed else shard.clone()
 
     def drop(self) -> None:
         """Lets go of the values."""
@@ -103,6 +121,7 @@ class Tensor:
     @shards.setter
     def shards(self, shards):
         self.storage.shards = shards
+        self.storage.zeroed = False
 
     @property
     def spec(self) -> TensorSpec:

@@ -6,7 +6,7 @@ from ..distributed import CppMeshToTensor, CppTensorToMesh, ReplicateTensorToMes
 from ..dtypes import BLOCK_FLOAT, DataType, Layout, dtype_from_torch, storage_dtype, ttnn_dtype_to_torch_dtype
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, rounding
-from ..tensor import Replicated, Storage, Tensor, TensorSpec
+from ..tensor import Replicated, Storage, Tensor, TensorSpec, lazy_zeros
 from .transfer import check_readable, check_writable, on_device, to_device
 
 
@@ -163,8 +163,9 @@ def _filled(spec, device, value) -> Tensor:
     tensor = Tensor(spec, storage) if device is None else on_device(spec, device, storage)
     where = "meta" if device is not None and device.shape_only else "cpu"
     shape, storage_type = tuple(spec.shape), storage_dtype(spec.dtype)
-    if value == 0:
-        shard = torch.zeros(shape, dtype=storage_type, device=where)
+    if value == 0 and where == "cpu":
+        shard = lazy_zeros(shape, storage_type)
+        storage.zeroed = True
     else:
         shard = rounding(spec.dtype)(torch.full(shape, value, dtype=storage_type, device=where))
     storage.shards = Replicated((shard,) * (1 if device is None else device.num_devices))

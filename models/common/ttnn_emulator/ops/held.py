@@ -4,7 +4,9 @@ The order of the dimensions in memory does not show in a tensor's shape or value
 first use, in place of the old copy.
 """
 
-from ..tensor import Tensor
+import torch
+
+from ..tensor import Tensor, lazy_zeros
 
 
 def hold_transposed(tensor: Tensor) -> None:
@@ -28,6 +30,17 @@ def _hold(tensor, is_held, hold) -> None:
     storage = tensor.storage
     if storage.pending or all(shard.is_meta or is_held(shard) for shard in storage.shards):
         return
+    if storage.zeroed:
+        # Any order of zeros is the same values; a copy would write them all.
+        hold = _zeros_in_the_order_of(hold)
     held = {id(shard): hold(shard) for shard in storage.shards}
     storage.shards = type(storage.shards)([held[id(shard)] for shard in storage.shards])
     storage.aliased = False
+
+
+def _zeros_in_the_order_of(hold):
+    def make(shard):
+        stride = hold(torch.empty(shard.shape, dtype=shard.dtype, device="meta")).stride()
+        return lazy_zeros(shard.shape, shard.dtype, stride)
+
+    return make

@@ -75,7 +75,7 @@ def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id
     shards = _spread("copy_host_to_device_tensor", host_tensor.shards, device_tensor._device)
     host_tensor.storage.aliased = device_tensor.storage.aliased = True
     device_tensor.storage.shards = shards
-    device_tensor.storage.pending = False
+    device_tensor.storage.pending = device_tensor.storage.zeroed = False
 
 
 @op("ttnn.copy_device_to_host_tensor")
@@ -92,6 +92,7 @@ def copy_device_to_host_tensor(
             raise RuntimeError(f"copy_device_to_host_tensor: {name} {have} does not fit the host tensor's {want}")
     host_tensor.storage.aliased = device_tensor.storage.aliased = True
     host_tensor.storage.shards = device_tensor.shards
+    host_tensor.storage.zeroed = False
 
 
 @op("ttnn.deallocate")
