@@ -1,6 +1,8 @@
 """PERF.md is what the committed records say, and its parts are computed rightly."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -51,6 +53,16 @@ def test_configurations_become_options(tmp_path):
     assert pareto.precision_settings(path) == {"optimizations": expected}
     path.write_text(json.dumps({"decoders": {}}))
     assert pareto.precision_settings(path) == {"decoder_config_file": path}
+
+
+def test_peak_memory_is_a_process_s_own():
+    """In processes of their own, because the peak of this one may lie in an earlier test."""
+    code = "from models.tt_transformers.perf.bench import peak_memory; a = bytearray(b'x') * {}; print(peak_memory())"
+    small, large = (
+        float(subprocess.run([sys.executable, "-c", code.format(size)], capture_output=True, text=True, check=True).stdout)
+        for size in (1, 400_000_000)
+    )
+    assert 390 < large - small < 410
 
 
 class Recorder:

@@ -1,6 +1,6 @@
 """Benchmark of the emulator against Hugging Face transformers: same checkpoint, prompts and torch threads, both bf16.
 
-    python -m models.tt_transformers.perf.bench [--model bundled|full-width] [--rounds 5] [--output FILE]
+    python -m models.tt_transformers.perf.bench [--model bundled|full-width] [--users 1 32] [--rounds 5] [--output FILE]
 
 Both run in turn in every round, so that what else the machine does hits both; medians over the rounds and the median of
 the rounds' ratios are reported. Start-up and peak memory are of processes of their own.
@@ -9,12 +9,11 @@ the rounds' ratios are reported. Start-up and peak memory are of processes of th
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -143,12 +142,24 @@ def run_alone(system: str, benchmark: Benchmark, mode: str) -> dict:
         first_token = time.time()
         for _ in range(workload.steps):
             tokens = made.decode(tokens).argmax(-1).tolist()
-    return {"first_token": first_token, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"first_token": first_token, "peak_mb": peak_memory()}
 
 
-def run_benchmark(model: str, mode: str, rounds: int, report=print) -> dict:
-    """The benchmark record of one model."""
+def peak_memory() -> float:
+    """The most memory that this process had resident, in MB (10^6 B).
+
+    Linux's own figure: getrusage's would include that of the process which started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise OSError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
+
+
+def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=print) -> dict:
+    """The benchmark record of one model, with its workloads of so many `users`."""
     benchmark = BENCHMARKS[model]
+    benchmark = replace(benchmark, workloads=tuple(w for w in benchmark.workloads if w.users in users))
     args, found = measure_speed(benchmark, mode, rounds, report)
     found += measure_processes(model, mode, min(rounds, 3), report)
     return benchmark_record.make(
@@ -171,6 +182,7 @@ def main():
     parser.add_argument("--model", choices=BENCHMARKS, action="append", help="default: all")
     parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--users", type=int, choices=(1, 32), nargs="+", default=(1, 32), help="default: 1 and 32")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write bench-<model>.json there")
     parser.add_argument("--alone", choices=SYSTEMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -178,7 +190,7 @@ def main():
         print(json.dumps(run_alone(options.alone, BENCHMARKS[options.model[0]], options.mode)))
         return
     for model in options.model or BENCHMARKS:
-        made = run_benchmark(model, options.mode, options.rounds)
+        made = run_benchmark(model, options.mode, options.rounds, options.users)
         print(f"wrote {os.path.relpath(benchmark_record.write(made))}")
         if options.output is not None:
             benchmark_record.write(made, options.output / f"bench-{model}.json")
