@@ -97,8 +97,8 @@ its outputs once.
 def _pareto(record):
     return f"""## Precision settings (measured)
 
-Token accuracy of {record['model']} against the weight bytes that a decode step reads ({record['facts']['users']} texts, \
-{record['mesh']}). `make pareto` evaluates the configurations in `models/tt_transformers/tests/configurations`.
+Token accuracy of {record['model']} against the weight bytes that a decode step reads (texts: \
+{record['facts']['users']}, mesh: {record['mesh']}). `make pareto` evaluates the configurations in `models/tt_transformers/tests/configurations`.
 
 {pareto.table(pareto.points_of(record))}
 
