@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eval as evaluation
 
-from .conftest import BUNDLED, MODEL_FILE, PROMPT_FILE, ROOT
+from .conftest import BUNDLED, PROMPT_FILE, ROOT
 
 PROMPTS = ROOT / "models/tt_transformers/demo/sample_prompts/input_data_questions_prefill_128.json"
 SWITCH_LEN = 512
@@ -82,13 +81,6 @@ def test_generated_text_equals_hugging_face(model, reference, tokenizer):
         outcomes.append(((best[:, 0] - best[:, 1]).min().item(), len(different) == 0))
     clearest = sorted(outcomes, reverse=True)[:10]
     assert sum(equal for _, equal in clearest) >= 9
-
-
-def test_the_code_of_the_readme_continues_its_prompt(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    _, code, _ = re.split("```python\n|```\n", MODEL_FILE.with_name("README.md").read_text(), maxsplit=2)
-    exec(compile(code, "README.md", "exec"), {})
-    assert len(capsys.readouterr().out) > len("And it came to pass") + 64
 
 
 def test_generation_across_the_switch_equals_hugging_face(model, reference, long_text):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import eval as evaluation
+from models.common.mesh import open_mesh
 
 from .conftest import BUNDLED, MODEL_FILE, PROMPT_FILE, ROOT
 
@@ -35,6 +37,13 @@ def run_eval():
 def metrics_of(output: str) -> dict:
     (line,) = [line for line in output.splitlines() if line.startswith("YT_METRICS")]
     return json.loads(line.removeprefix("YT_METRICS "))
+
+
+def test_the_code_of_the_readme_continues_its_prompt(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    _, code, _ = re.split("```python\n|```\n", MODEL_FILE.with_name("README.md").read_text(), maxsplit=2)
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out) > len("And it came to pass") + 64
 
 
 def test_the_command_of_the_readme_reports_every_figure():
@@ -165,12 +174,16 @@ def test_an_empty_prompt_file_is_refused(tmp_path):
         evaluation.read_task(evaluation.Task(str(BUNDLED), path, 1))
 
 
-def test_checkpoints_that_cannot_be_held_are_refused_before_weights_are_read(functional, mesh, make_tiny):
+def test_checkpoints_that_cannot_be_held_are_refused_before_weights_are_read(functional, make_tiny):
+    def refused(config):
+        with pytest.raises(evaluation.EvaluationError) as refusal:
+            evaluation.check_fits(config, functional, device, 128)
+        return str(refusal.value)
+
     config = make_tiny().config
-    evaluation.check_fits(config, functional, mesh, 128)
-    config.intermediate_size = 10**9
-    with pytest.raises(evaluation.EvaluationError, match=r"\d{12} B of bf16 weights a device, which has 12\d{9} B"):
-        evaluation.check_fits(config, functional, mesh, 128)
-    config.num_key_value_heads = 4
-    with pytest.raises(evaluation.EvaluationError, match="num_key_value_heads 4 does not divide by 8 devices"):
-        evaluation.check_fits(config, functional, mesh, 128)
+    with open_mesh("T3K", shape=(2, 4)) as device:
+        evaluation.check_fits(config, functional, device, 128)
+        config.intermediate_size = 10**9
+        assert re.search(r"\d{12} B of bf16 weights a device, which has 12\d{9} B", refused(config))
+        config.num_key_value_heads = 4
+        assert "num_key_value_heads 4 does not divide by 8 devices" in refused(config)
