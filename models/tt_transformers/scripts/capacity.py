@@ -96,8 +96,8 @@ def capacity_of(mesh_device) -> int:
     return view.total_bytes_per_bank * view.num_banks
 
 
-def measure(mesh_name: str, context: int, *, prompt: int | None = None, model: str = MODEL, **precision) -> Usage:
-    """Lays the model out for `context` tokens and runs a prompt of `prompt` tokens (default: all but one), then a step.
+def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: str = MODEL, **precision) -> Usage:
+    """Lays the model out for `context` tokens and runs a prompt of all but one, or of `chunks` chunks, then a step.
 
     `precision`: `optimizations` and so on, as `ModelArgs` takes them. The model runs even if it does not fit, so that
     what it lacks can be read from the result; on the mock device what does not fit is a RuntimeError of its allocator.
@@ -121,7 +121,8 @@ def measure(mesh_name: str, context: int, *, prompt: int | None = None, model: s
         with patch.object(model_module, "Weights", AllocatedWeights), patch.object(ttnn, "zeros", allocate):
             transformer = model_module.Transformer(args, DummyStateDict(args.arch, device="meta"))
         laid_out = held(mesh_device)
-        activations = _run(transformer, context - 1 if prompt is None else prompt) if on_emulator else None
+        prompt = context - 1 if chunks is None else min(context - 1, chunks * args.prefill_chunk_size)
+        activations = _run(transformer, prompt) if on_emulator else None
         for kv_cache in transformer.kv_caches:
             kv_cache.deallocate()
         weights = held(mesh_device) - before
@@ -152,16 +153,10 @@ def largest(mesh_name: str, limit: int, **options) -> Usage | None:
     Memory grows with the context, so it is found by bisection. Activations are at their peak within two chunks, and no
     more of the prompt is run.
     """
-
-    def usage(steps):
-        context = steps * STEP
-        chunk = measure(mesh_name, context, prompt=1, **options).chunk
-        return measure(mesh_name, context, prompt=min(context - 1, 2 * chunk), **options)
-
     best, low, high = None, 0, limit // STEP
     while low < high:
         middle = (low + high + 1) // 2
-        found = usage(middle)
+        found = measure(mesh_name, middle * STEP, chunks=2, **options)
         if found.fits:
             best, low = found, middle
         else:

@@ -1,0 +1,119 @@
+"""How much DRAM a full-size Phi-3-mini takes: the model that is laid out, the vendor's allocator and the limits."""
+
+import json
+import sys
+
+import pytest
+
+from models.common.mesh import open_mesh
+from models.common.ttnn_emulator.device import shape_only
+from models.tt_transformers.scripts import capacity
+from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.prefill_chunks import VARIABLE
+from tests.vendor.conftest import run_on_mock  # noqa: F401
+
+BFP4_CACHE = {"optimizations": "precision_cfg = {kv_cache: bfp4}"}
+
+
+@pytest.fixture(autouse=True)
+def default_chunks(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize("mesh", ["N150", "N300", "T3K"])
+@pytest.mark.parametrize("mode", ["performance", "accuracy"])
+def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
+    usage = capacity.measure(mesh, 4096, chunks=1, num_layers=2, optimizations=mode)
+    with shape_only(), open_mesh(mesh) as mesh_device:
+        args = ModelArgs(
+            mesh_device,
+            max_seq_len=4096,
+            hf_model=capacity.MODEL,
+            dummy_weights=True,
+            num_layers=2,
+            optimizations=mode,
+            page_params={"block_size": capacity.BLOCK_SIZE, "max_num_blocks": 4096 // capacity.BLOCK_SIZE},
+        )
+        model = Transformer(args, args.load_state_dict())
+        assert usage.weights + usage.kv_cache == capacity.held(mesh_device)
+        model.deallocate()
+        assert capacity.held(mesh_device) == 0
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("mesh, context", [("N150", 45056), ("N300", 102400), ("T3K", 131072)])
+def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tmp_path, mesh, context):
+    """On the mock device, in a process of its own; the vendor's allocator has no peaks to compare activations with."""
+    output = tmp_path / "usage.json"
+    code = "import sys; from models.tt_transformers.scripts.capacity import main; main()"
+    run_on_mock(mesh, code, "--mesh", mesh, "--context", str(context), "--output", str(output))
+    vendors = json.loads(output.read_text())
+    usage = capacity.measure(mesh, context, chunks=1)
+    assert vendors["backend"] == "mock"
+    assert usage.weights == pytest.approx(vendors["weights"], rel=0.01)
+    assert usage.kv_cache == pytest.approx(vendors["kv_cache"], rel=0.01)
+    assert usage.capacity == pytest.approx(vendors["capacity"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "mesh, context, chunk, precision",
+    [
+        ("N150", 44 * 1024, 1, {}),
+        ("N300", 100 * 1024, 4, {}),
+        ("N300", 128 * 1024, 4, BFP4_CACHE),
+        ("T3K", 128 * 1024, 128, {}),
+    ],
+)
+def test_a_context_that_is_promised_fits(monkeypatch, mesh, context, chunk, precision):
+    monkeypatch.setenv(VARIABLE, str(chunk))
+    usage = capacity.measure(mesh, context, chunks=2, **precision)
+    assert usage.fits, capacity.describe(usage)
+
+
+def test_a_bfp8_cache_takes_208896_bytes_a_token():
+    """Keys and values of 32 layers and 32 heads of 96, in tiles of 1088 bytes."""
+    assert capacity.measure("N150", 8192, chunks=1).kv_cache == 8192 * 208896
+
+
+def test_two_chunks_show_the_peak_of_a_long_prefill():
+    short, whole = (capacity.measure("N150", 8192, chunks=chunks, num_layers=2) for chunks in (2, None))
+    assert whole.activations == pytest.approx(short.activations, rel=0.01)
+
+
+def test_the_largest_context_fits_and_a_step_more_does_not():
+    options = {"model": capacity.MODEL, "optimizations_base": "accuracy"}
+    best = capacity.largest("N150", 20480, **options)
+    more = capacity.measure("N150", best.context + capacity.STEP, chunks=2, **options)
+    assert best.fits and not more.fits
+
+
+def test_what_does_not_fit_a_card_is_refused_by_its_allocator():
+    """Without the limit lifted, as every other run has it."""
+    with shape_only(), open_mesh("N150") as mesh_device:
+        args = ModelArgs(
+            mesh_device,
+            max_seq_len=131072,
+            hf_model=capacity.MODEL,
+            dummy_weights=True,
+            page_params={"block_size": 64, "max_num_blocks": 2048},
+        )
+        with pytest.raises(RuntimeError, match="Out of Memory"):
+            Transformer(args, args.load_state_dict())
+
+
+def test_the_command_prints_and_records_the_figures(monkeypatch, capsys, tmp_path):
+    output = tmp_path / "usage.json"
+    arguments = ["capacity", "--mesh", "N300", "--context", "2048", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    capacity.main()
+    record = json.loads(output.read_text())
+    assert (record["mesh"], record["context"], record["backend"]) == ("N300", 2048, "emulator")
+    assert f"weights {record['weights'] / 1e9:.3f}" in capsys.readouterr().out
+
+
+def test_an_impossible_context_is_refused_with_its_limit(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["capacity", "--context", "131073"])
+    with pytest.raises(SystemExit):
+        capacity.main()
+    assert "max_seq_len 131073 is outside 1 to 131072" in capsys.readouterr().err
