@@ -1,0 +1,143 @@
+"""Prefill time and peak memory of the emulator and of Hugging Face transformers (bf16, sdpa), from 1k to 16k tokens.
+
+    python -m models.tt_transformers.long_context.prefill [--rounds 3] [--output FILE]
+
+Each system is a process of its own, so that its peak memory is its own. They prefill the same random prompts of the bundled
+checkpoint with as many torch threads, in turn: what else the machine does hits both. Lengths grow, so that the peak after a
+length is that length's. One token of the context is left for a generated one.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import models  # noqa: F401
+from models.common import benchmark_record
+from models.common.benchmark_record import measurement
+from models.common.mesh import open_mesh
+from models.tt_transformers.perf.systems import HuggingFace, Ours
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import BUNDLED
+
+SYSTEMS = ("emulator", "hugging_face")
+LENGTHS = (1024, 2048, 4096, 8192, 16384)
+BLOCK_SIZE = 64
+
+
+def serve(system_name: str, mode: str, threads: int) -> None:
+    """Answers each line of standard input, a length, with a JSON line: seconds of the prefill and the process's peak."""
+    torch.set_num_threads(threads)
+    with open_mesh("N150") as mesh_device:
+        args = ModelArgs(
+            mesh_device,
+            hf_model=BUNDLED,
+            max_seq_len=LENGTHS[-1],
+            optimizations=mode,
+            page_params={"block_size": BLOCK_SIZE, "max_num_blocks": LENGTHS[-1] // BLOCK_SIZE},
+        )
+        system = Ours(args) if system_name == "emulator" else HuggingFace(args.reference_transformer())
+        system.prefill([prompt(128, args.arch.vocab_size)])
+        for line in sys.stdin:
+            tokens = prompt(int(line) - 1, args.arch.vocab_size)
+            start, cpu_start = time.perf_counter(), time.process_time()
+            system.prefill([tokens])
+            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak}), flush=True)
+
+
+def prompt(length: int, vocab_size: int) -> list[int]:
+    return torch.randint(3, vocab_size, (length,), generator=torch.Generator().manual_seed(length)).tolist()
+
+
+def ask(server, length: int) -> dict:
+    """One prefill of `length` tokens. Raises RuntimeError if the process has ended."""
+    server.stdin.write(f"{length}\n")
+    server.stdin.flush()
+    while line := server.stdout.readline():
+        if line.startswith("{"):
+            return json.loads(line)
+    raise RuntimeError(f"the process of a system ended with status {server.wait()} at {length} tokens")
+
+
+def run(rounds: int, mode: str, lengths=LENGTHS):
+    """Yields the measurements of a benchmark record: times of every round, peaks, and the medians of the rounds' ratios.
+
+    CPU time counts all threads; what else the machine does moves it less than the time that passes.
+    """
+    command = [sys.executable, "-m", __spec__.name, "--mode", mode, "--threads", str(torch.get_num_threads()), "--serve"]
+    servers = {
+        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in SYSTEMS
+    }
+    try:
+        for length in lengths:
+            answers = {name: [] for name in SYSTEMS}
+            for index in range(rounds):
+                for name in SYSTEMS if index % 2 == 0 else reversed(SYSTEMS):
+                    answers[name].append(ask(servers[name], length))
+            measurements = _measurements(length, answers)
+            print(describe(length, measurements), flush=True)
+            yield from measurements
+    finally:
+        for server in servers.values():
+            server.stdin.close()
+            server.wait()
+
+
+def _measurements(length, answers) -> list[dict]:
+    found = []
+    for name, results in answers.items():
+        for index, result in enumerate(results):
+            found.append(measurement(f"prefill-{length}.{name}", result["seconds"], "s", index))
+            found.append(measurement(f"prefill_cpu-{length}.{name}", result["cpu_seconds"], "s", index))
+        found.append(measurement(f"peak_memory-{length}.{name}", max(r["peak_bytes"] for r in results), "B"))
+    pairs = list(zip(answers["emulator"], answers["hugging_face"]))
+    peaks = [max(result["peak_bytes"] for result in answers[name]) for name in SYSTEMS]
+    for quantity, key in (("prefill_ratio", "seconds"), ("prefill_cpu_ratio", "cpu_seconds")):
+        found.append(measurement(f"{quantity}-{length}", statistics.median(a[key] / b[key] for a, b in pairs), "x"))
+    found.append(measurement(f"peak_memory_ratio-{length}", peaks[0] / peaks[1], "x"))
+    return found
+
+
+def describe(length: int, measurements: list[dict]) -> str:
+    def values(name):
+        return [m["value"] for m in measurements if m["name"] == name]
+
+    parts = [f"{length} tokens:"]
+    for name in SYSTEMS:
+        seconds = statistics.median(values(f"prefill-{length}.{name}"))
+        peak = values(f"peak_memory-{length}.{name}")[0]
+        parts.append(f"{name} {seconds:.2f} s, {peak / 1e6:.0f} MB;")
+    labels = {"time": "prefill_ratio", "CPU time": "prefill_cpu_ratio", "memory": "peak_memory_ratio"}
+    ratios = [f"{label} {values(f'{name}-{length}')[0]:.2f}x" for label, name in labels.items()]
+    return " ".join([*parts, ", ".join(ratios)])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the benchmark record")
+    parser.add_argument("--serve", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve is not None:
+        return serve(given.serve, given.mode, given.threads)
+    measurements = list(run(given.rounds, given.mode))
+    record = benchmark_record.make(
+        mesh="N150", model=BUNDLED.name, precision=given.mode, case="prefill", measurements=measurements
+    )
+    if given.output is not None:
+        benchmark_record.write(record, given.output)
+
+
+if __name__ == "__main__":
+    main()

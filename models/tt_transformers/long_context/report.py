@@ -1,0 +1,151 @@
+"""Writes LONG_CONTEXT.md from the committed records.
+
+    python -m models.tt_transformers.long_context.report [--check]
+
+`--check` writes nothing and exits with 1 if the file is not what would be written.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import models  # noqa: F401
+from models.common import benchmark_record
+from models.tt_transformers.long_context.prefill import LENGTHS, SYSTEMS
+
+RECORDS = Path(__file__).parent / "records"
+FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
+
+_MESHES = ("N150", "N300", "T3K")
+
+_HEAD = """# Long context: memory, prefill chunks and time
+
+Written by `python -m models.tt_transformers.long_context.report` from the records in `long_context/records`; do not edit. \
+None of these figures was measured on a card: memory is counted by the emulator's allocator and checked against the vendor's, \
+chunk sizes are checked by the vendor's package on its mock device, and times are a CPU's.
+"""
+
+
+def read(pattern: str) -> list[dict]:
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob(pattern))]
+    return sorted(records, key=lambda record: _MESHES.index(record["mesh"]))
+
+
+def markdown() -> str:
+    return "\n".join([_HEAD, capacity(), chunks(), cache_accuracy(), *prefill()])
+
+
+def capacity() -> str:
+    rows = []
+    for record in read("capacity-*.json"):
+        best = record["largest"]
+        precision = record["optimizations_base"] + (", KV cache bfp4" if record["optimizations"] else "")
+        parts = [f"{record[name] / 1e9:.2f}" for name in ("weights", "kv_cache", "activations")]
+        total = sum(record[name] for name in ("weights", "kv_cache", "activations"))
+        rows.append([
+            record["mesh"], precision, f"{record['chunk'] // 1024}k", *parts, f"{total / 1e9:.2f}",
+            f"{record['seconds']:.0f} s", "none" if best is None else f"{best['context']}",
+        ])
+    header = ["mesh", "precision", "prefill chunk", "weights", "KV cache", "activations", "together", "run took", "largest context"]
+    return f"""## DRAM of a device, Phi-3-mini-128k-instruct, one user of 131072 tokens
+
+In GB, of the 12.82 GB that a device has beside the trace region; `largest context` is what fits, found in steps of 1024 tokens. \
+Each row is the whole model, run shape-only: a prefill that fills the context but for one token, and one decode step. Weights and \
+caches agree with the vendor's allocator (tests/test_capacity.py).
+
+{_table(header, rows, 3)}
+
+On N300 the default chunk of 128k costs 3.7 GB of activations for a prompt of 128k; with `MAX_PREFILL_CHUNK_SIZE=4` they take 0.13 GB, \
+and the context can be longer. A bfp4 cache (`--optimizations 'precision_cfg = {{kv_cache: bfp4}}'`) takes N300 to 128k. Other \
+settings: `python -m models.tt_transformers.scripts.capacity --help`.
+"""
+
+
+def chunks() -> str:
+    rows = []
+    for record in read("prefill_chunks-*.json"):
+        refused = {answer for answers in record["answers"].values() for answer in answers.values()} - {"pass"}
+        rows.append([
+            record["mesh"], f"{record['default']}k", f"{record['largest']}k", "; ".join(sorted(refused)) or "none",
+        ])
+    first = read("prefill_chunks-*.json")[0]
+    header = ["mesh", "default", "largest accepted", "refusals"]
+    return f"""## Prefill chunk sizes, {first['model']} at full width
+
+Every size of `MAX_PREFILL_CHUNK_SIZE` (1k to 128k) was tried in both modes with {first['layers']} of the 32 layers on the mock device \
+of ttnn {first['ttnn']}. The defaults of N150 and N300 are those of the model's description; a larger chunk than the default \
+is accepted wherever its activations fit beside all 32 layers' weights and caches.
+
+{_table(header, rows)}
+"""
+
+
+def cache_accuracy() -> str:
+    (record,) = read("kv_cache_accuracy.json")
+    rows = [
+        [name, f"{values['top1']:.2f} %", f"{values['top5']:.2f} %", f"{values['perplexity']:.3f}", str(values["tokens"])]
+        for name, values in record["kv_cache"].items()
+    ]
+    return f"""## Token accuracy of the KV cache's formats
+
+{record['model']}, {record['mode']} mode, {record['mesh']} (emulator), {record['users']} texts, teacher-forced against Hugging Face in bf16.
+
+{_table(["KV cache", "top-1", "top-5", "perplexity", "predictions"], rows)}
+"""
+
+
+def prefill() -> list[str]:
+    """The section on times, if they were measured."""
+    path = RECORDS / "prefill-N150.json"
+    if not path.exists():
+        return []
+    record = benchmark_record.read(path)
+    values = {}
+    for entry in record["measurements"]:
+        values.setdefault(entry["name"], []).append(entry["value"])
+    rows = []
+    for length in LENGTHS:
+        times = [statistics.median(values[f"prefill-{length}.{name}"]) for name in SYSTEMS]
+        cpu = [statistics.median(values[f"prefill_cpu-{length}.{name}"]) for name in SYSTEMS]
+        peaks = [values[f"peak_memory-{length}.{name}"][0] / 1e6 for name in SYSTEMS]
+        ratios = [values[f"{name}-{length}"][0] for name in ("prefill_ratio", "prefill_cpu_ratio", "peak_memory_ratio")]
+        rows.append([
+            str(length), *(f"{value:.2f}" for value in (*times, *cpu)), *(f"{ratio:.2f}" for ratio in ratios[:2]),
+            *(f"{peak:.0f}" for peak in peaks), f"{ratios[2]:.2f}",
+        ])
+    header = [
+        "tokens", "emulator s", "Hugging Face s", "emulator CPU s", "Hugging Face CPU s", "time ratio", "CPU time ratio",
+        "emulator MB", "Hugging Face MB", "memory ratio",
+    ]
+    rounds = len(values[f"prefill-{LENGTHS[0]}.{SYSTEMS[0]}"])
+    return [
+        f"""## Prefill on the emulator and in Hugging Face transformers (bf16, sdpa), {record['model']}, {record['precision']}
+
+Measured {record['created'][:10]}, {record['machine']}, torch {record['versions']['torch']}, transformers \
+{record['versions']['transformers']}; {rounds} round(s), the systems in turn. Other work ran on the machine meanwhile, so times \
+of the same length are comparable and times of different lengths less so; CPU time counts all threads. MB are the peaks of \
+whole processes.
+
+{_table(header, rows, 0)}
+"""
+    ]
+
+
+def _table(header, rows, numbers_from=1) -> str:
+    rule = ["---" if index < numbers_from else "---:" for index in range(len(header))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not current")
+    if parser.parse_args().check:
+        return int(FILE.read_text(encoding="utf-8") != markdown())
+    FILE.write_text(markdown(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
