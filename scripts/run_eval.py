@@ -27,17 +27,20 @@ def main(arguments: Optional[list] = None) -> None:
     parser.add_argument("--mode", required=True, choices=("tt", "hf"), help="bring-up, or Hugging Face itself")
     parser.add_argument("--hf-model", required=True, help="checkpoint: a directory, or a name to download")
     parser.add_argument("--model-file", type=Path, help="with --mode tt: the bring-up (default: Phi-3-mini, T3000)")
+    parser.add_argument("--system", choices=evaluation.SYSTEMS, help="with --model-file (default: of its path)")
     parser.add_argument("--prompt-file", type=Path, default=PROMPT_FILE, help="text (default: bringup_eval_long.txt)")
     parser.add_argument("--max-new-tokens", type=int, default=100, help="steps to compare (default 100)")
     parser.add_argument("--prompt-tokens", type=int, help="take only so many of the file's first tokens (default all)")
     args = parser.parse_args(arguments)
     if args.mode == "hf" and args.model_file is not None:
         parser.error("--model-file has no meaning with --mode hf")
+    if args.system is not None and args.model_file is None:
+        parser.error("--system has no meaning without --model-file")
 
     task = evaluation.Task(args.hf_model, args.prompt_file, args.max_new_tokens, args.prompt_tokens)
     model_file = None if args.mode == "hf" else args.model_file or MODEL_FILE
     try:
-        result = evaluation.evaluate(task, model_file)
+        result = evaluation.evaluate(task, model_file, args.system)
     except (evaluation.EvaluationError, backend.BackendError) as error:
         parser.error(str(error))
     where = "cpu (transformers)" if args.mode == "hf" else backend.name()

@@ -87,6 +87,7 @@ def test_run_eval_measures_hugging_face_itself(run_eval, capsys):
         (["--mode", "tt"], "--hf-model"),
         (["--mode", "tt", "--hf-model", ROOT / "prompts"], "cannot read it"),
         (["--mode", "hf", "--hf-model", BUNDLED, "--model-file", MODEL_FILE], "--model-file has no meaning"),
+        (["--mode", "tt", "--hf-model", BUNDLED, "--system", "n300"], "--system has no meaning"),
         (["--mode", "tt", "--hf-model", BUNDLED, "--model-file", ROOT / "conftest.py"], "has no function build_model"),
     ],
 )

@@ -172,7 +172,8 @@ RIGHT_PADDED = torch.tensor([[1, 1, 1, 1, 0]])
         (dict(input_ids=tokens(1, 5), attention_mask=torch.zeros(1, 5)), "padding on the left"),
         (dict(input_ids=tokens(1, 5), attention_mask=torch.ones(1, 6)), r"attention_mask \[1, 6\] has to be \[1, 5\]"),
         (dict(input_ids=tokens(1, 5), past_key_values=DynamicCache()), "past_key_values are a DynamicCache"),
-        (dict(input_ids=tokens(1, 5), return_dict=False), "return_dict=False is not supported"),
+        (dict(input_ids=tokens(1, 5), return_dict=False), "return_dict=False, logits_to_keep=0: accepted are True, 0"),
+        (dict(input_ids=tokens(1, 5), logits_to_keep=-1), "return_dict=True, logits_to_keep=-1: accepted are True, 0"),
     ],
 )
 def test_forward_refuses(model, arguments, message):

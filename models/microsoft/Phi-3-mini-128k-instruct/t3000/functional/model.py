@@ -323,8 +323,8 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
 
         Raises ValueError for other shapes or padding, and for a sequence past max_seq_len, before any work.
         """
-        if not return_dict:
-            raise ValueError("return_dict=False is not supported: the output is a CausalLMOutputWithPast")
+        if not return_dict or logits_to_keep < 0:
+            raise ValueError(f"return_dict={return_dict}, logits_to_keep={logits_to_keep}: accepted are True, 0 or more")
         cache, new = past_key_values, input_ids.shape[-1]
         prompts = self._strip_padding(input_ids, attention_mask, cache)
         sequences = prompts if cache is None else [torch.cat(parts) for parts in zip(cache.tokens, prompts)]
