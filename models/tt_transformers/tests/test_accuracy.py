@@ -21,7 +21,7 @@ from models.tt_transformers.tt.reference import Reference, reference_path
 TOP1 = {"bf16": 99, "accuracy": 97, "performance": 92}
 TOP5 = 99
 
-USERS = 4
+USERS = 2
 PAGES = {"block_size": 32, "max_num_blocks": 512}
 
 
