@@ -35,6 +35,9 @@ _lockstep = Lockstep(vendor)
 class _Namespace(SimpleNamespace):
     """A group of ops, such as `ttnn.transformer`."""
 
+    def __getattr__(self, name):
+        raise AttributeError(f"the lockstep backend has no op {name!r} here: the emulator or the vendor's package lacks it")
+
 
 def _vendors(name):
     """The vendor's function, looked up when it is called: what watches a run puts another in its place."""

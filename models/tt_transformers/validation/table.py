@@ -15,9 +15,9 @@ _MESHES = ("N150", "N300", "T3K", "TG")
 _HEADER = ("model", "mesh", "mode", "backend", "vendor's checks", "op calls", "peak DRAM a device", "peak L1 a device")
 
 
-def read_records(folder: Path = RECORDS) -> list[dict]:
+def read_records() -> list[dict]:
     """All committed records, by model, then from the smallest mesh to the largest."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*.json")]
     return sorted(records, key=lambda record: (record["model"], record["backend"], _MESHES.index(record["mesh"])))
 
 

@@ -24,8 +24,8 @@ def run(program: str, mesh: str, output: Path) -> None:
     environment = {**os.environ, "TT_BACKEND": PROGRAMS[program], "MESH_DEVICE": mesh}
     for variable in ("FAKE_DEVICE", "HF_MODEL", "MAX_PREFILL_CHUNK_SIZE"):
         environment.pop(variable, None)
-    module = f"{__package__}.{program}"
-    subprocess.run([sys.executable, "-m", module, "--output", str(output)], env=environment, check=True)
+    command = [sys.executable, "-m", f"{__package__}.{program}", "--output", str(output.resolve())]
+    subprocess.run(command, env=environment, cwd=table.README.parent, check=True)
 
 
 def committed(program: str, mesh: str) -> Path:
