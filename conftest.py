@@ -5,10 +5,17 @@ they fail instead, whatever skipped them.
 """
 
 import os
+import sys
 
 import pytest
 
-import models  # noqa: F401
+try:
+    import models  # noqa: F401
+except (RuntimeError, ValueError) as error:
+    # A TT_BACKEND or a mesh that cannot be had. pytest would show this with the traceback of every import on the way.
+    print(f"ERROR: {error}", file=sys.stderr)
+    sys.exit(pytest.ExitCode.USAGE_ERROR)
+
 from models.common.mock import runtime_root
 
 

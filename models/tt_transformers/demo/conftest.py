@@ -1,8 +1,10 @@
 """Makes the table of options.py into pytest's options, and checks them before any test starts."""
 
 import argparse
+import sys
 
 import pytest
+from loguru import logger
 
 from models.tt_transformers.demo.options import OPTIONS
 
@@ -16,6 +18,16 @@ def pytest_addoption(parser):
             metavar=option.metavar,
             help=f"{option.help} (default: {option.default})",
         )
+
+
+def pytest_configure():
+    # loguru's own handler keeps the stderr of when it was imported, which is pytest's capture: what the demo warns of
+    # would be seen only if it fails. This one writes to the stderr of the moment, the terminal's during the demo.
+    logger.configure(handlers=[{"sink": _to_stderr, "level": "WARNING", "format": "{level}: {message}"}])
+
+
+def _to_stderr(message):
+    sys.stderr.write(message)
 
 
 def _argument_type(option):

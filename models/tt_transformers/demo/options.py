@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.common.sampling import SamplingParams
+from models.tt_transformers.tt.page_table import BLOCK_SIZES
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-BLOCK_SIZES = (32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ def parse_page_params(text: str) -> dict:
     for key, value in _parse_dict(text, spellings).items():
         if spellings[key] in params:
             raise ValueError(f"{spellings[key]} is given twice")
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{key} is {value!r}; accepted: a whole number >= 1")
-        if spellings[key] == "block_size" and value not in BLOCK_SIZES:
-            raise ValueError(f"{key} is {value}; accepted: {', '.join(map(str, BLOCK_SIZES))}")
+        if spellings[key] == "block_size":
+            accepted, good = ", ".join(map(str, BLOCK_SIZES)), type(value) is int and value in BLOCK_SIZES
+        else:
+            accepted, good = "a whole number >= 1", type(value) is int and value >= 1
+        if not good:
+            raise ValueError(f"{key} is {value!r}; accepted: {accepted}")
         params[spellings[key]] = value
     return params
 
@@ -95,7 +97,7 @@ def _parse_dict(text, keys):
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             value = None
     if not isinstance(value, _Pairs):
-        raise ValueError(f"{text!r} is not a dict; expected for example {{\"{next(iter(keys))}\": 1}}")
+        raise ValueError(f"{text!r} is not a dict; expected {{\"key\": value, ...}} with {', '.join(keys)}")
     for key, _ in value:
         if not isinstance(key, str) or key not in keys:
             raise ValueError(f"key {key!r} is not known; accepted: {', '.join(keys)}")

@@ -75,6 +75,20 @@ def test_the_readme_command_prints_the_text_and_what_the_speeds_are(tmp_path):
     assert record["measurements"] and all(m["value"] > 0 for m in record["measurements"])
 
 
+def test_a_cache_that_cannot_be_written_is_warned_of_and_the_demo_runs_on(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "file"))
+    result = command("--max_generated_tokens", "2", "--num_layers", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"WARNING: weight cache: cannot write to {tmp_path / 'file'}" in result.stderr
+
+
+def test_a_backend_that_is_not_known_is_one_line_and_no_traceback():
+    result = command(backend_name="gpu")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.startswith("ERROR: TT_BACKEND='gpu' is not a backend") and result.stderr.count("\n") == 1
+
+
 @pytest.mark.vendor
 def test_on_the_mock_device_the_demo_validates_and_shows_no_text_and_no_speed(tmp_path):
     result = command("--output_json", str(tmp_path / "run.json"), backend_name="mock")

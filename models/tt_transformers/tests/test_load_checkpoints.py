@@ -142,6 +142,14 @@ def test_a_corrupt_file_is_named(tmp_path, how):
         load(tmp_path)
 
 
+def test_a_pointer_of_git_lfs_is_told_from_a_corrupt_file(tmp_path):
+    save_tiny_phi3(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match="model.safetensors is a pointer of Git LFS.*git lfs pull"):
+        load(tmp_path)
+
+
 def test_a_header_whose_sizes_do_not_fit_its_shapes_is_refused(tmp_path):
     save_tiny_phi3(tmp_path)
     header = json.dumps({"x": {"dtype": "BF16", "shape": [4, 4], "data_offsets": [0, 16]}}).encode()

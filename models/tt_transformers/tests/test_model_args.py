@@ -257,6 +257,32 @@ def test_a_directory_without_tokenizer_is_an_error(checkpoint):
         args_of(checkpoint).encode_prompt("hi")
 
 
+def test_a_tokenizer_that_cannot_be_read_is_named(checkpoint):
+    (checkpoint / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(ValueError, match=f"the tokenizer in {checkpoint} cannot be read"):
+        args_of(checkpoint).encode_prompt("hi")
+
+
+def test_stop_tokens_that_are_no_token_ids_are_refused_at_once(checkpoint):
+    (checkpoint / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(ValueError, match="generation_config.json: eos_token_id must be an integer or a list"):
+        args_of(checkpoint)
+
+
+def test_an_empty_cache_path_is_refused_at_once(checkpoint, monkeypatch):
+    monkeypatch.setenv("TT_CACHE_PATH", "")
+    with pytest.raises(ValueError, match="TT_CACHE_PATH is empty: unset it or give a directory"):
+        args_of(checkpoint)
+
+
+def test_a_mesh_of_two_dimensions_is_refused_at_once(checkpoint):
+    mesh = MeshOf(2)
+    mesh.shape = (2, 1)
+    mesh.get_num_devices = lambda: 2
+    with pytest.raises(ValueError, match="mesh 2x1: tensor parallel runs on 1xN meshes"):
+        ModelArgs(mesh, hf_model=checkpoint, max_seq_len=128)
+
+
 def test_a_directory_without_weights_is_an_error_before_they_are_needed(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="has neither model.safetensors nor"):

@@ -54,7 +54,7 @@ def test_values_that_are_accepted(name, text, value):
         ("page_params", "32", "'32' is not a dict"),
         ("page_params", "{block_size: 32}", "is not a dict"),
         ("page_params", '{"blocksize": 32}', "key 'blocksize' is not known; accepted: block_size, page_block_size"),
-        ("page_params", '{"block_size": 32.0}', "block_size is 32.0; accepted: a whole number"),
+        ("page_params", '{"block_size": 32.0}', "block_size is 32.0; accepted: 32, 64, 128"),
         ("page_params", '{"block_size": 48}', "block_size is 48; accepted: 32, 64, 128"),
         ("page_params", '{"block_size": 32, "page_block_size": 64}', "block_size is given twice"),
         ("page_params", '{"max_num_blocks": 32, "max_num_blocks": 64}', "max_num_blocks is given twice"),

@@ -135,7 +135,7 @@ class Architecture:
                 aliases=family.rope_aliases,
             ),
             tie_word_embeddings=bool(value("tie_word_embeddings")),
-            eos_token_ids=_token_ids(value("eos_token_id")),
+            eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
             bos_token_id=value("bos_token_id"),
             pad_token_id=value("pad_token_id"),
             sliding_window=value("sliding_window"),
@@ -186,10 +186,11 @@ def _supported() -> str:
     return f"supported are {', '.join(FAMILIES)}"
 
 
-def _token_ids(value) -> tuple[int, ...]:
-    ids = () if value is None else (value,) if isinstance(value, int) else tuple(value)
-    if not all(isinstance(token_id, int) for token_id in ids):
-        raise ValueError(f"eos_token_id must be an integer or a list of integers, got {value!r}")
+def token_ids(value, file) -> tuple[int, ...]:
+    """The ids that `eos_token_id` of `file` holds: an integer, a list of integers or null; ValueError for others."""
+    ids = () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not all(type(token_id) is int for token_id in ids):
+        raise ValueError(f"{file}: eos_token_id must be an integer or a list of integers, got {value!r}")
     return ids
 
 

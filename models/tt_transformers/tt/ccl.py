@@ -35,8 +35,13 @@ class LineOfDevices:
 
 
 def make_ccl(mesh_device):
-    """The collectives for `mesh_device`. Raises ValueError for a mesh that is not 1xN (2D comes with Galaxy)."""
+    """The collectives for `mesh_device`. Raises ValueError for a mesh that is not 1xN."""
+    check_mesh_shape(mesh_device)
+    return SingleDevice() if mesh_device.get_num_devices() == 1 else LineOfDevices()
+
+
+def check_mesh_shape(mesh_device) -> None:
+    """Raises ValueError for a mesh that is not 1xN (2D comes with Galaxy)."""
     rows, columns = tuple(mesh_device.shape)
     if rows != 1:
         raise ValueError(f"mesh {rows}x{columns}: tensor parallel runs on 1xN meshes (N150 1x1, N300 1x2, T3K 1x8)")
-    return SingleDevice() if columns == 1 else LineOfDevices()

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from models.common import backend, mesh
-from models.tt_transformers.tt.architecture import Architecture, read_config
+from models.tt_transformers.tt.architecture import Architecture, read_config, token_ids
+from models.tt_transformers.tt.ccl import check_mesh_shape
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
 from models.tt_transformers.tt.page_table import PagedAttentionConfig
@@ -73,6 +74,7 @@ class ModelArgs:
         self.num_devices = mesh_device.get_num_devices()
         self.device_name = mesh.device_name(mesh_device)
         self.arch.check_mesh(self.num_devices)
+        check_mesh_shape(mesh_device)
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -88,8 +90,10 @@ class ModelArgs:
         self.dummy_weights = dummy_weights
         self.cache_hf = cache_hf
         self._hf_model = None
+        location.cache_directory(self.device_name)  # refuses a TT_CACHE_PATH that is empty
         if not dummy_weights and location.hub_name is None:
             StateDict(location.directory, self.arch)  # of files on disk, the headers can be checked at once
+        self._generation_eos_token_ids = _generation_eos_token_ids(location.directory / "generation_config.json")
         self.instruct = instruct
         if instruct:
             self._check_chat_template()
@@ -176,7 +180,11 @@ class ModelArgs:
         from transformers import AutoTokenizer
 
         with _quiet_transformers():
-            return AutoTokenizer.from_pretrained(self.tokenizer_dir, local_files_only=True)
+            try:
+                return AutoTokenizer.from_pretrained(self.tokenizer_dir, local_files_only=True)
+            except Exception as error:  # the library raises whatever a broken file leads its parsers to
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot be read ({reason})") from error
 
     @property
     def tokenizer_is_stand_in(self) -> bool:
@@ -186,11 +194,7 @@ class ModelArgs:
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
         """Tokens that end a text: of `config.json`, `generation_config.json` and the tokenizer."""
-        ids = set(self.arch.eos_token_ids)
-        generation_config = self.model_dir / "generation_config.json"
-        if generation_config.is_file():
-            eos = read_config(generation_config).get("eos_token_id")
-            ids |= set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+        ids = set(self.arch.eos_token_ids + self._generation_eos_token_ids)
         if self.tokenizer.eos_token_id is not None:
             ids.add(self.tokenizer.eos_token_id)
         return frozenset(ids)
@@ -229,6 +233,10 @@ class ModelArgs:
         if optimizations.num_decoders != n_layers:
             raise ValueError(f"optimizations are for {optimizations.num_decoders} decoders, the model has {n_layers}")
         return optimizations
+
+
+def _generation_eos_token_ids(path: Path) -> tuple[int, ...]:
+    return token_ids(read_config(path).get("eos_token_id"), path) if path.is_file() else ()
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+BLOCK_SIZES = (32, 64, 128)  # tokens in a page
+
 
 @dataclass(frozen=True)
 class PagedAttentionConfig:
@@ -14,8 +16,9 @@ class PagedAttentionConfig:
     max_num_blocks: int
 
     def __post_init__(self):
-        if self.block_size not in (32, 64, 128):
-            raise ValueError(f"page_params: block_size {self.block_size!r} is not supported; supported are 32, 64, 128")
+        if self.block_size not in BLOCK_SIZES:
+            supported = ", ".join(map(str, BLOCK_SIZES))
+            raise ValueError(f"page_params: block_size {self.block_size!r} is not supported; supported are {supported}")
         if isinstance(self.max_num_blocks, bool) or not isinstance(self.max_num_blocks, int) or self.max_num_blocks < 1:
             raise ValueError(f"page_params: max_num_blocks must be a positive integer, got {self.max_num_blocks!r}")
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 
@@ -71,6 +72,9 @@ def _files_of(directory: Path) -> tuple[Path, ...]:
 def _read_header(file: Path) -> dict[str, TensorInfo]:
     size = file.stat().st_size
     with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{file} is a pointer of Git LFS, not the weights: run `git lfs pull` in {file.parent}")
+        stream.seek(0)
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise ValueError(f"{file} is truncated or not a safetensors file: {size} bytes, header of {length} bytes")
