@@ -172,6 +172,7 @@ def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=p
         random_weights=args.dummy_weights,
         threads=torch.get_num_threads(),
         rounds=rounds,
+        load_average=round(os.getloadavg()[1], 1),
         workloads=[vars(workload) for workload in benchmark.workloads],
         hugging_face="transformers, bf16, sdpa",
     )

@@ -134,8 +134,9 @@ def _benchmark(record):
     header = ["what", "unit", "emulator", "Hugging Face", "ratio", "its range", "rounds"]
     return f"""### {record['model']}, {facts['layers']} layers, {weights}, {record['precision']}
 
-Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. {facts['threads']} torch threads each, \
-Hugging Face: {facts['hugging_face']}. More is better in t/s, less in s and MB.
+Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. Torch threads of each: \
+{facts['threads']}; Hugging Face: {facts['hugging_face']}. The machine's load average was \
+{facts['load_average']}; well above the number of its cores, other work slows all of it down. More is better in t/s, less in s and MB.
 
 {_table(header, rows)}
 
