@@ -6,7 +6,7 @@ A file holds one host tensor: one entry per different shard, in the dtype's stor
 import json
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..dtypes import DataType, Layout
@@ -21,7 +21,8 @@ _FORMAT = "ttnn-emulator-1"
 def dump_tensor(file_name, tensor: Tensor) -> None:
     """Writes a tensor, with the shards of all devices, to a `.tensorbin` file.
 
-    The file is the emulator's own format, not the vendor's. Memory config is not kept.
+    The file is the emulator's own format, not the vendor's. Memory config is not kept. RuntimeError if the file
+    cannot be written, as on a full disk.
     """
     path = _checked("dump_tensor", file_name)
     shards = from_device(tensor).shards
@@ -34,7 +35,10 @@ def dump_tensor(file_name, tensor: Tensor) -> None:
         "layout": tensor.layout.name,
         "shards": json.dumps([names[id(shard)] for shard in shards]),
     }
-    save_file({names[id(shard)]: shard.contiguous() for shard in shards}, str(path), metadata=facts)
+    try:
+        save_file({names[id(shard)]: shard.contiguous() for shard in shards}, str(path), metadata=facts)
+    except SafetensorError as error:
+        raise RuntimeError(f"dump_tensor: {path} cannot be written: {error}") from error
 
 
 @op("ttnn.load_tensor")
