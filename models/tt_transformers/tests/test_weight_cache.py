@@ -23,7 +23,7 @@ IDENTITY = {"model": "a", "files": [["model.safetensors", 10, 1]]}
 WEIGHT = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def mesh_device():
     with open_mesh("N150") as device:
         yield device
