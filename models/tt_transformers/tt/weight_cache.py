@@ -77,7 +77,7 @@ class WeightCache:
             return None
         if not isinstance(entry, dict) or entry.get("header") != header:
             if not self._warned_foreign:
-                logger.warning(f"weight cache: {self.directory} is of another model, code or mesh; it is rebuilt")
+                logger.warning(f"weight cache: {self.directory} is of another model, code, mesh or backend; it is rebuilt")
                 self._warned_foreign = True
             return None
         try:
