@@ -27,6 +27,12 @@ Three kinds of figures are told apart here. **Measured**: by this project, on th
 no speed there to report. An emulator's speed is a CPU's; it says how long tests take, not how fast a card is.
 """
 
+_LONG_CONTEXT = """## Long contexts (measured)
+
+[LONG_CONTEXT.md](models/tt_transformers/LONG_CONTEXT.md) has, from records of its own, prefill time and peak memory from 1k to 16k \
+tokens against Hugging Face, the DRAM of full-size runs, the largest contexts and prefill chunks, and the accuracy of a bfp4 KV cache.
+"""
+
 _UNKNOWN = """## Not known
 
 - Speed and token accuracy of this project on a card or on the vendor's simulator.
@@ -45,6 +51,7 @@ def markdown(records: dict, targets: dict) -> str:
         _accuracy({name: record for name, record in records.items() if name.startswith("accuracy-")}),
         _pareto(records["pareto"]) if "pareto" in records else None,
         _benchmarks({name: record for name, record in records.items() if name.startswith("bench-")}),
+        _LONG_CONTEXT,
         _published(targets),
         _UNKNOWN,
     ]
