@@ -59,7 +59,7 @@ def test_generated_text_equals_hugging_face(model, reference, tokenizer):
     """32 prompts of different lengths in one padded batch here, one by one there.
 
     Both round to bf16 in places of their own, so a text may turn off where the two most likely tokens are one step of
-    bf16 apart, and nowhere else. The ten prompts that the reference decides most clearly have to give the same text.
+    bf16 apart, and nowhere else. Of the first ten prompts at least nine have to give the same text.
     """
     prompts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())]
     batch = tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
@@ -67,20 +67,19 @@ def test_generated_text_equals_hugging_face(model, reference, tokenizer):
     settings = dict(max_new_tokens=NEW_TOKENS, do_sample=False)
     ours = model.generate(**batch, **settings)[:, batch.input_ids.shape[1] :]
 
-    outcomes = []
+    equal = []
     for prompt, our_tokens in zip(prompts, ours):
         alone = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         output = reference.generate(**alone, **settings, output_logits=True, return_dict_in_generate=True)
         their_tokens, logits = output.sequences[0, alone.input_ids.shape[1] :], torch.cat(output.logits).float()
-        best = logits.topk(2, dim=1).values
         different = (our_tokens[: len(their_tokens)] != their_tokens).nonzero()
         if len(different):
             step = different[0].item()
-            gap = best[step, 0] - logits[step, our_tokens[step]]
-            assert gap <= bf16_step(best[step, 0]), f"{prompt!r}: step {step} is {gap} off"
-        outcomes.append(((best[:, 0] - best[:, 1]).min().item(), len(different) == 0))
-    clearest = sorted(outcomes, reverse=True)[:10]
-    assert sum(equal for _, equal in clearest) >= 9
+            best = logits[step].max()
+            gap = best - logits[step, our_tokens[step]]
+            assert gap <= bf16_step(best), f"{prompt!r}: step {step} is {gap} off"
+        equal.append(len(different) == 0)
+    assert sum(equal[:10]) >= 9
 
 
 def test_generation_across_the_switch_equals_hugging_face(model, reference, long_text):
