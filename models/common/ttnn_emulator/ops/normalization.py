@@ -2,6 +2,7 @@
 
 import torch
 
+from .. import loops
 from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
@@ -139,6 +140,15 @@ def _rms(values, weight, epsilon):
     return torch.nn.functional.rms_norm(values, values.shape[-1:], weight, epsilon)
 
 
+def _rms_of_bf16(values, weight, epsilon):
+    result = torch.empty_like(values, memory_format=torch.contiguous_format)
+    if not values.is_meta:
+        width = values.shape[-1]
+        rows = [loops.bits(tensor).reshape(-1, width) for tensor in (values, result)]
+        loops.in_threads(loops.rms_norm, rows, loops.bits(weight).reshape(-1), epsilon)
+    return result
+
+
 def _layer(values, weight, epsilon):
     return torch.nn.functional.layer_norm(values, values.shape[-1:], weight, None, epsilon)
 
@@ -153,10 +163,9 @@ def _norm(
     dtype = tensor.dtype
 
     def kernel(values, weight, bias, residual):
-        plain = residual is None and bias is None and (weight is None or weight.dtype is values.dtype)
-        if plain and normalise is _rms:
-            # Of bf16 values torch computes this norm in fp32 itself and rounds once.
-            return normalise(values, None if weight is None else weight.reshape(-1), epsilon)
+        if normalise is _rms and residual is None and bias is None and weight is not None:
+            if values.dtype is torch.bfloat16 and weight.dtype is torch.bfloat16:
+                return _rms_of_bf16(values, weight, epsilon)
         values = values.float()
         if residual is not None:
             values = values + residual.float()

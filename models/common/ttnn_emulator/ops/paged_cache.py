@@ -138,7 +138,9 @@ def _fill_pages(name, cache, values, table, user):
         _check_page(name, page, cache)
     kept = [index for index in range(whole) if pages[index] >= 0]
     blocks = values[:, : whole * page_size].unflatten(1, (whole, page_size)) if whole else None
-    if kept:
+    if kept and pages[:whole] == list(range(pages[0], pages[0] + whole)):
+        cache.transpose(0, 1)[:, pages[0] : pages[0] + whole] = blocks
+    elif kept:
         target = table[user, kept].long()
         cache.transpose(0, 1).index_copy_(1, target, blocks if len(kept) == whole else blocks[:, kept])
     if seq_len > whole * page_size and pages[whole] >= 0:

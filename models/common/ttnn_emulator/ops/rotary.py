@@ -2,6 +2,7 @@
 
 import torch
 
+from .. import loops
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import MemoryConfig
 from ..op import op, run
@@ -10,9 +11,6 @@ from ..tensor import Tensor, TensorSpec
 from .checks import check_dtype, check_kernel_config, check_rank4, check_tiled
 
 _MAX_LLAMA_HEAD_DIM = 256
-
-# Positions of a prompt that are rotated at a time, which bounds the memory of the fp32 intermediates.
-_BLOCK = 2048
 
 
 @op("ttnn.experimental.rotary_embedding_llama")
@@ -37,40 +35,29 @@ def rotary_embedding_llama(
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
     if is_decode_mode:
         _check_llama_decode(name, input_tensor, cos_cache, sin_cache, trans_mat, memory_config)
-        kernel = _llama_decode_kernel(tuple(input_tensor.shape))
     else:
         _check_llama_prefill(name, input_tensor, cos_cache, trans_mat, memory_config)
-        kernel = _llama_prefill_kernel(tuple(input_tensor.shape))
+    kernel = _llama_kernel(is_decode_mode)
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, Layout.TILE, memory_config)
     attributes = {"is_decode_mode": is_decode_mode, "compute_kernel_config": compute_kernel_config}
     return run(name, kernel, [input_tensor, cos_cache, sin_cache, trans_mat], [spec], attributes)
 
 
-def _llama_prefill_kernel(shape):
-    seq_len = shape[2]
-
-    def rotate(values, cos, sin, matrix):
-        values = values.float()
-        turned = torch.matmul(values.reshape(-1, TILE_SIZE), matrix).view(values.shape)
-        return _rotate(values, turned, cos, sin).bfloat16()
-
+def _llama_kernel(is_decode_mode):
     def kernel(values, cos, sin, matrix):
-        matrix = matrix[0, 0].float()
-        blocks = [slice(start, min(start + _BLOCK, seq_len)) for start in range(0, seq_len, _BLOCK)]
-        rotated = [rotate(values[:, :, block], cos[:, :, block], sin[:, :, block], matrix) for block in blocks]
-        return rotated[0] if len(rotated) == 1 else torch.cat(rotated, dim=2)
-
-    return kernel
-
-
-def _llama_decode_kernel(shape):
-    _, batch, _, _ = shape
-
-    def kernel(values, cos, sin, matrix):
-        values = values.float()
-        matrices = matrix.float().view(-1, TILE_SIZE, TILE_SIZE)[:batch]
-        turned = torch.bmm(values.reshape(batch, -1, TILE_SIZE), matrices).view(shape)
-        return _rotate(values, turned, cos[:, :, :1], sin[:, :, :1])
+        result = torch.empty_like(values, memory_format=torch.contiguous_format)
+        if values.is_meta:
+            return result
+        if is_decode_mode:
+            cos, sin = cos[:, :, :1], sin[:, :, :1]
+        angles = loops.bits(cos)[0], loops.bits(sin)[0]
+        matrices = loops.bits(matrix).reshape(-1, TILE_SIZE, TILE_SIZE)
+        for rows, rotated in zip(loops.bits(values), loops.bits(result)):
+            if len(angles[0]) == len(matrices) == 1:
+                loops.in_threads(loops.rotate, [rows, rotated], *angles, matrices)
+            else:
+                loops.rotate(rows, rotated, *angles, matrices)
+        return result
 
     return kernel
 

@@ -4,8 +4,10 @@ Each user is computed alone, over exactly the positions up to its own, so that a
 on the other users. Scores, softmax and accumulation are in fp32.
 """
 
+import numpy
 import torch
 
+from .. import loops
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, run
@@ -14,11 +16,6 @@ from ..tensor import Tensor, TensorSpec
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
 from .checks import check_dtype, check_indices, check_rank4, check_tiled, not_emulated
 from .held import hold_heads_first
-from .pages import find_pages, read_pages
-
-# Elements of K or V that are turned to fp32 at a time, so that they stay in cache.
-_BLOCK = 1 << 19
-
 
 @op("ttnn.transformer.paged_scaled_dot_product_attention_decode")
 def paged_scaled_dot_product_attention_decode(
@@ -62,24 +59,17 @@ def paged_scaled_dot_product_attention_decode(
     users = q.shape[1]
     check_page_table(name, table, users)
     _check_positions(name, cur_pos_tensor, users)
-    capacity = table.shape[1] * k.shape[2]
+    page_size = k.shape[2]
     hold_heads_first(k)
     hold_heads_first(v)
-    attend = _attention(q, k.shape[1], scale)
-    places = _Places(name, capacity, tuple(k.shape), sliding_window_size)
+    attend = _attention(name, q, k, table.shape[1] * page_size, scale, sliding_window_size)
 
     def kernel(q, k, v, table, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
-        # The pages are heads first, so these are views.
-        flat_k, flat_v = k.transpose(0, 1).flatten(1, 2), v.transpose(0, 1).flatten(1, 2)
-        return attend(
-            q,
-            [
-                (user, read_pages(k, flat_k, place), read_pages(v, flat_v, place))
-                for user, place in places.of(table, positions)
-            ],
-        )
+        # The pages are heads first, so a head's positions lie side by side.
+        k, v = k.transpose(0, 1).flatten(1, 2), v.transpose(0, 1).flatten(1, 2)
+        return attend(q, k, v, 0, page_size, table.numpy(), positions.reshape(-1).numpy())
 
     inputs = [q, k, v, table, cur_pos_tensor]
     return _run(name, kernel, inputs, memory_config, k.shape[1], scale, program_config)
@@ -116,83 +106,41 @@ def scaled_dot_product_attention_decode(
         _check_positions(name, cur_pos_tensor, users)
     elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
         raise RuntimeError(f"{name}: cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
-    attend = _attention(q, k.shape[1], scale)
-    fixed = list(cur_pos)
+    attend = _attention(name, q, k, capacity, scale, sliding_window_size)
+    fixed, own = numpy.array(cur_pos, numpy.int32), numpy.zeros((users, 1), numpy.int32)
 
     def kernel(q, k, v, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
-        spans = _spans(name, fixed if positions is None else positions.view(-1).tolist(), capacity, sliding_window_size)
-        return attend(q, [(user, k[user, :, first:count], v[user, :, first:count]) for user, first, count in spans])
+        positions = fixed if positions is None else positions.reshape(-1).numpy()
+        return attend(q, k.flatten(0, 1), v.flatten(0, 1), k.shape[1], capacity, own, positions)
 
     return _run(name, kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1], scale, program_config)
 
 
-class _Places:
-    """Where each user's pages lie. Found once per decode step: its layers share the page table and the positions."""
-
-    _last = None
-
-    def __init__(self, name, capacity, cache_shape, window):
-        self.name, self.capacity, self.cache_shape, self.window = name, capacity, cache_shape, window
-
-    def of(self, table, positions) -> list:
-        """[(user, place)] of the users that are not skipped."""
-        shape = (self.cache_shape[0], self.cache_shape[2], self.window)
-        seen = (table._version, positions._version, shape)
-        last = _Places._last
-        if last is not None and last[0] is table and last[1] is positions and last[2] == seen:
-            return last[3]
-        pages = table.tolist()
-        spans = _spans(self.name, positions.view(-1).tolist(), self.capacity, self.window)
-        places = [
-            (user, find_pages(self.name, pages[user], first, count, self.cache_shape)) for user, first, count in spans
-        ]
-        _Places._last = (table, positions, seen, places)
-        return places
-
-
-def _spans(name, positions, capacity, window) -> list:
-    """[(user, first position, count)] that each user not skipped attends to."""
-    spans = []
-    for user, position in enumerate(positions):
-        if position == -1:
-            continue
-        if not 0 <= position < capacity:
-            raise RuntimeError(f"{name}: user {user}'s position {position} is past the cache's {capacity} positions")
-        spans.append((user, 0 if window is None else max(0, position + 1 - window), position + 1))
-    return spans
-
-
-def _attention(q, kv_heads, scale):
-    """The function that attends for all users, given q and (user, keys, values) of those that are not skipped."""
+def _attention(name, q, k, capacity, scale, window):
+    """The function that attends for all users; see `loops.attend` for its arguments."""
     _, users, heads, head_dim = q.shape
-    scale = torch.tensor(default_scale(q) if scale is None else scale, dtype=torch.float32)
-    step = max(TILE_SIZE, _BLOCK // (kv_heads * head_dim) // TILE_SIZE * TILE_SIZE)
+    shape = (users, k.shape[1], heads // k.shape[1], head_dim)
+    scale = numpy.float32(default_scale(q) if scale is None else scale)
+    window = capacity if window is None else window
 
-    def attend(q, cached):
-        queries = (q.float() * scale).view(users, kv_heads, heads // kv_heads, head_dim)
-        result = torch.zeros(users, kv_heads, heads // kv_heads, head_dim)
-        for user, keys, values in cached:
-            _attend_one(result[user], queries[user], keys, values, step)
-        return result.view(1, users, heads, head_dim)
+    def attend(q, k, v, user_rows, page_size, pages, positions):
+        if positions.min() < -1 or positions.max() >= capacity:
+            user = next(user for user, position in enumerate(positions) if not -1 <= position < capacity)
+            raise RuntimeError(
+                f"{name}: user {user}'s position {positions[user]} is past the cache's {capacity} positions"
+            )
+        result = torch.empty(q.shape, dtype=torch.bfloat16)
+        out = loops.bits(result).reshape(shape)
+        q, k, v = loops.bits(q).reshape(shape), loops.bits(k), loops.bits(v)
+        user = loops.attend(q, k, v, user_rows, page_size, pages, positions, window, scale, out)
+        if user != -1:
+            n_pages = k.shape[1] // page_size
+            raise RuntimeError(f"{name}: user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
+        return result
 
     return attend
-
-
-def _attend_one(out, queries, keys, values, step):
-    """Attention of `[kv_heads, group, head_dim]` queries to `[kv_heads, n, head_dim]` keys, added to `out` (zeros)."""
-    count = keys.shape[1]
-    if count <= step:
-        probabilities = torch.softmax(torch.bmm(queries, keys.float().mT), dim=-1)
-        torch.bmm(probabilities, values.float(), out=out)
-        return
-    scores = torch.empty(*queries.shape[:2], count)
-    for start in range(0, count, step):
-        scores[:, :, start : start + step] = torch.bmm(queries, keys[:, start : start + step].float().mT)
-    probabilities = torch.softmax(scores, dim=-1)
-    for start in range(0, count, step):
-        out.baddbmm_(probabilities[:, :, start : start + step], values[:, start : start + step].float())
 
 
 def _run(name, kernel, inputs, memory_config, kv_heads, scale, program_config):

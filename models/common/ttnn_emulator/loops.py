@@ -1,0 +1,253 @@
+"""The loops that torch would run as many passes over the data, compiled by numba.
+
+They read and write bf16 as its bit patterns, int16, and compute in fp32. Results of a row (a user, a head) do not
+depend on how many others there are. All of them are in this one file, because numba's cache on disk notices changes
+of a function's own file only.
+"""
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numba
+import numpy
+import torch
+
+from .dtypes import TILE_SIZE
+
+# numba widens the result of int32 arithmetic to int64 unless told each time.
+_int, _float = numpy.int32, numpy.float32
+
+BLOCK = 16  # elements of a block-float block
+_PER_THREAD = 1 << 18  # elements that are worth waking a thread for
+
+
+def bits(tensor: torch.Tensor) -> numpy.ndarray:
+    """The bit patterns of a bf16 (as int16) or fp32 (int32) tensor; its own memory, if that is in order."""
+    return tensor.detach().contiguous().view(torch.int16 if tensor.dtype is torch.bfloat16 else torch.int32).numpy()
+
+
+@lru_cache(maxsize=None)
+def _pool():
+    return ThreadPoolExecutor(os.cpu_count())
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def in_threads(loop, arrays, *others) -> None:
+    """loop(*arrays, *others); each of torch's threads takes a part of the arrays' first dimension if they are large."""
+    rows = len(arrays[0])
+    parts = min(torch.get_num_threads(), rows, arrays[0].size // _PER_THREAD)
+    if parts < 2:
+        loop(*arrays, *others)
+        return
+    bounds = [rows * part // parts for part in range(parts + 1)]
+    tasks = [
+        _pool().submit(loop, *[array[start:end] for array in arrays], *others)
+        for start, end in zip(bounds, bounds[1:])
+    ]
+    for task in tasks:
+        task.result()
+
+
+def _compiled(**options):
+    """Compiles a function at its first call, and keeps it on disk for later processes where that can be written."""
+
+    def decorate(function):
+        try:
+            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # neither the source's folder nor the user's cache folder can be written
+            return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+    return decorate
+
+
+# Sums may be reordered, so that they are done in vector registers.
+_SUMS = {"reassoc", "contract", "nsz"}
+
+
+@_compiled()
+def _widen(pattern):
+    """The fp32 value of a bf16 bit pattern."""
+    return _int(_int(pattern) << 16).view(numpy.float32)
+
+
+@_compiled()
+def _narrow(value):
+    """The bit pattern of the bf16 nearest to an fp32 value, ties to even."""
+    pattern = _float(value).view(numpy.int32)
+    if _int(pattern & _int(0x7FFFFFFF)) > _int(0x7F800000):
+        return numpy.int16(0x7FC0)  # NaN: rounding could carry into its sign
+    odd = _int(_int(pattern >> 16) & _int(1))
+    return numpy.int16(_int(_int(_int(pattern + odd) + _int(0x7FFF)) >> 16))
+
+
+@_compiled()
+def round_blocks(values, rounded, magnitude_bits):
+    """Rounds `values` `[n, 16]`, patterns of fp32 or of bf16, to block floats, as bf16 patterns in `rounded`.
+
+    See `bfp` for the rule.
+    """
+    to_float32 = _int(32 - 8 * values.itemsize)
+    dropped = _int(24 - magnitude_bits)
+    below_half = _int((1 << (23 - magnitude_bits)) - 1)
+    largest = _int((1 << magnitude_bits) - 1)
+    quantum = _float(2.0 ** (1 - magnitude_bits))  # of the exponent 0
+    for block in range(values.shape[0]):
+        shared = _int(0)
+        for i in range(BLOCK):
+            pattern = _int(_int(values[block, i]) << to_float32)
+            shared = max(shared, _int(_int(pattern >> 23) & _int(255)))
+        # 2 to the block's exponent, in two factors because the largest exponent is no float32's.
+        power = _int(min(shared, _int(254)) << 23).view(numpy.float32) * quantum
+        rest = _float(2.0 if shared == 255 else 1.0)
+        for i in range(BLOCK):
+            pattern = _int(_int(values[block, i]) << to_float32)
+            exponent = _int(_int(pattern >> 23) & _int(255))
+            significand = _int(_int(pattern & _int(0x7FFFFF)) | _int(0x800000)) if exponent > 0 else _int(0)
+            significand = _int(significand >> min(_int(shared - exponent), _int(31)))
+            odd = _int(_int(significand >> dropped) & _int(1))
+            magnitude = min(_int(_int(_int(significand + odd) + below_half) >> dropped), largest)
+            result = _float(_float(magnitude) * power * rest).view(numpy.int32)
+            if magnitude > 0:
+                result = _int(result | _int(pattern & _int(-0x80000000)))
+            if _int(pattern & _int(0x7FFFFFFF)) > _int(0x7F800000):
+                result = _int(0x7FC00000)  # a NaN stays one
+            rounded[block, i] = numpy.int16(_int(result >> 16))
+
+
+@_compiled(fastmath=_SUMS)
+def rms_norm(values, normalised, weight, epsilon):
+    """x / sqrt(mean(x^2) + epsilon) * weight for each row of `values` `[rows, width]`; weight is `[width]`."""
+    rows, width = values.shape
+    epsilon = _float(epsilon)
+    for row in range(rows):
+        squares = _float(0)
+        for i in range(width):
+            value = _widen(values[row, i])
+            squares += value * value
+        scale = _float(1) / _float(math.sqrt(squares / _float(width) + epsilon))
+        for i in range(width):
+            normalised[row, i] = _narrow(_float(_widen(values[row, i]) * scale) * _widen(weight[i]))
+
+
+@_compiled()
+def _add_turned(turned, row, sources, entries):
+    for i in range(turned.size):
+        turned[i] += _widen(row[sources[i]]) * entries[i]
+
+
+@_compiled()
+def _combine(row, cos, turned, sin, rotated):
+    for i in range(row.size):
+        rotated[i] = _narrow(_widen(row[i]) * _widen(cos[i]) + turned[i] * _widen(sin[i]))
+
+
+@_compiled()
+def rotate(values, rotated, cos, sin, matrices):
+    """x * cos + (x @ matrix) * sin, where the matrix acts on each 32 columns of x.
+
+    values and rotated `[B, rows, width]`; cos and sin `[1 or B, 1 or rows and more, width]`; matrices
+    `[1 or B, 32, 32]`. The matrix of a rotation has one entry in a column, so it is read as, for each depth, every
+    column's next entry and the place of its source.
+    """
+    batch, rows, width = values.shape
+    sources = numpy.zeros((TILE_SIZE, width), numpy.uint32)
+    entries = numpy.zeros((TILE_SIZE, width), numpy.float32)
+    turned = numpy.empty(width, numpy.float32)
+    depth = 0
+    for b in range(batch):
+        if b == 0 or (b < matrices.shape[0] and not numpy.array_equal(matrices[b], matrices[b - 1])):
+            entries[:] = 0
+            depth = 0
+            for j in range(width):
+                found = 0
+                for i in range(TILE_SIZE):
+                    if matrices[b, i, j % TILE_SIZE] & 0x7FFF:
+                        sources[found, j] = j - j % TILE_SIZE + i
+                        entries[found, j] = _widen(matrices[b, i, j % TILE_SIZE])
+                        found += 1
+                depth = max(depth, found)
+        b_cos = b if cos.shape[0] > 1 else 0
+        for row in range(rows):
+            row_cos = row if cos.shape[1] > 1 else 0
+            turned[:] = 0
+            for k in range(depth):
+                _add_turned(turned, values[b, row], sources[k], entries[k])
+            _combine(values[b, row], cos[b_cos, row_cos], turned, sin[b_cos, row_cos], rotated[b, row])
+
+
+@_compiled(fastmath=_SUMS)
+def _dot(queries, row):
+    """sum(queries * row) for fp32 and bf16 patterns."""
+    total = _float(0)
+    for i in range(row.size):
+        total += queries[i] * _widen(row[i])
+    return total
+
+
+@_compiled(fastmath=_SUMS)
+def _add_scaled(total, row, weight):
+    for i in range(row.size):
+        total[i] += weight * _widen(row[i])
+
+
+@_compiled(fastmath=_SUMS)
+def _softmax(scores):
+    """In place."""
+    largest = _float(-numpy.inf)
+    for i in range(scores.size):
+        largest = max(largest, scores[i])
+    total = _float(0)
+    for i in range(scores.size):
+        scores[i] = math.exp(_float(scores[i] - largest))
+        total += scores[i]
+    for i in range(scores.size):
+        scores[i] /= total
+
+
+@_compiled()
+def attend(queries, keys, values, user_rows, page_size, pages, positions, window, scale, attended):
+    """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions.
+
+    queries and attended `[users, kv_heads, group, width]`; keys and values `[rows, positions, width]`, in which row
+    `user * user_rows + head` holds position p of a user at `pages[user, p // page_size] * page_size + p % page_size`.
+    A user attends to its last `window` positions up to positions[user]; one at -1 gets zeros.
+    Returns a user whose pages are not all in the cache, or -1.
+    """
+    users, kv_heads, group, width = queries.shape
+    n_pages = keys.shape[1] // page_size
+    query = numpy.empty((group, width), numpy.float32)
+    total = numpy.empty((group, width), numpy.float32)
+    scores = numpy.empty((group, positions.max() + 1), numpy.float32)
+    attended[:] = 0
+    for user in range(users):
+        count = positions[user] + 1
+        if count == 0:
+            continue
+        first = max(0, count - window)
+        for index in range(first // page_size, (count + page_size - 1) // page_size):
+            if not 0 <= pages[user, index] < n_pages:
+                return user
+        for head in range(kv_heads):
+            row = user * user_rows + head
+            for member in range(group):
+                for i in range(width):
+                    query[member, i] = _widen(queries[user, head, member, i]) * scale
+            for position in range(first, count):
+                key = keys[row, pages[user, position // page_size] * page_size + position % page_size]
+                for member in range(group):
+                    scores[member, position - first] = _dot(query[member], key)
+            total[:] = 0
+            for member in range(group):
+                _softmax(scores[member, : count - first])
+            for position in range(first, count):
+                value = values[row, pages[user, position // page_size] * page_size + position % page_size]
+                for member in range(group):
+                    _add_scaled(total[member], value, scores[member, position - first])
+            for member in range(group):
+                for i in range(width):
+                    attended[user, head, member, i] = _narrow(total[member, i])
+    return -1
