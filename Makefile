@@ -1,6 +1,6 @@
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup demo test full-size validate bench pareto accuracy perf-report
+.PHONY: help setup demo test full-size validate bench long-context pareto accuracy perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,10 @@ accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 an
 
 bench: setup  ## time the emulator against Hugging Face transformers, then write PERF.md
 	.venv/bin/python -m models.tt_transformers.perf.bench --output models/tt_transformers/perf/records
+	.venv/bin/python -m models.tt_transformers.perf.report
+
+long-context: setup  ## time prefills of 1k to 16k tokens against Hugging Face transformers, then write PERF.md
+	.venv/bin/python -m models.tt_transformers.long_context.prefill --output models/tt_transformers/perf/records
 	.venv/bin/python -m models.tt_transformers.perf.report
 
 pareto: setup  ## token accuracy and weight bytes of the settings in tests/configurations, then write PERF.md

@@ -1,6 +1,6 @@
 """Prefill time and peak memory of the emulator and of Hugging Face transformers (bf16, sdpa), from 1k to 16k tokens.
 
-    python -m models.tt_transformers.long_context.prefill [--rounds 3] [--output FILE]
+    python -m models.tt_transformers.long_context.prefill [--rounds 3] [--output FOLDER]
 
 Each system is a process of its own, so that its peak memory is its own. They prefill the same random prompts of the bundled
 checkpoint with as many torch threads, in turn: what else the machine does hits both. Lengths grow, so that the peak after a
@@ -9,7 +9,7 @@ length is that length's. One token of the context is left for a generated one.
 
 import argparse
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -22,9 +22,11 @@ import models  # noqa: F401
 from models.common import benchmark_record
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
+from models.tt_transformers.perf.bench import peak_memory
 from models.tt_transformers.perf.systems import HuggingFace, Ours
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 
 SYSTEMS = ("emulator", "hugging_face")
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
@@ -49,8 +51,7 @@ def serve(system_name: str, mode: str, threads: int) -> None:
             start, cpu_start = time.perf_counter(), time.process_time()
             system.prefill([tokens])
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak}), flush=True)
+            print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak_memory() * 1e6}), flush=True)
 
 
 def prompt(length: int, vocab_size: int) -> list[int]:
@@ -125,7 +126,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the benchmark record")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the benchmark record there")
     parser.add_argument("--serve", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -133,10 +134,17 @@ def main():
         return serve(given.serve, given.mode, given.threads)
     measurements = list(run(given.rounds, given.mode))
     record = benchmark_record.make(
-        mesh="N150", model=BUNDLED.name, precision=given.mode, case="prefill", measurements=measurements
+        mesh="N150",
+        model=BUNDLED.name,
+        precision=given.mode,
+        case="prefill",
+        measurements=measurements,
+        chunk=prefill_chunk_size(BUNDLED.name, "N150", paged=True),
+        threads=torch.get_num_threads(),
+        load_average=round(os.getloadavg()[1], 1),
     )
     if given.output is not None:
-        benchmark_record.write(record, given.output)
+        benchmark_record.write(record, given.output / "prefill-N150.json")
 
 
 if __name__ == "__main__":

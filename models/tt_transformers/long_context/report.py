@@ -7,24 +7,22 @@
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common import benchmark_record
-from models.tt_transformers.long_context.prefill import LENGTHS, SYSTEMS
 
 RECORDS = Path(__file__).parent / "records"
 FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
 
 _MESHES = ("N150", "N300", "T3K")
 
-_HEAD = """# Long context: memory, prefill chunks and time
+_HEAD = """# Long context: memory and prefill chunks
 
 Written by `python -m models.tt_transformers.long_context.report` from the records in `long_context/records`; do not edit. \
 None of these figures was measured on a card: memory is counted by the emulator's allocator and checked against the vendor's, \
-chunk sizes are checked by the vendor's package on its mock device, and times are a CPU's.
+chunk sizes are checked by the vendor's package on its mock device, and times are a CPU's. The time and memory of a prefill on the \
+emulator are in [PERF.md](../../PERF.md).
 """
 
 
@@ -34,7 +32,7 @@ def read(pattern: str) -> list[dict]:
 
 
 def markdown() -> str:
-    return "\n".join([_HEAD, capacity(), chunks(), cache_accuracy(), *prefill()])
+    return "\n".join([_HEAD, capacity(), chunks(), cache_accuracy()])
 
 
 def capacity() -> str:
@@ -94,43 +92,6 @@ def cache_accuracy() -> str:
 
 {_table(["KV cache", "top-1", "top-5", "perplexity", "predictions"], rows)}
 """
-
-
-def prefill() -> list[str]:
-    """The section on times, if they were measured."""
-    path = RECORDS / "prefill-N150.json"
-    if not path.exists():
-        return []
-    record = benchmark_record.read(path)
-    values = {}
-    for entry in record["measurements"]:
-        values.setdefault(entry["name"], []).append(entry["value"])
-    rows = []
-    for length in LENGTHS:
-        times = [statistics.median(values[f"prefill-{length}.{name}"]) for name in SYSTEMS]
-        cpu = [statistics.median(values[f"prefill_cpu-{length}.{name}"]) for name in SYSTEMS]
-        peaks = [values[f"peak_memory-{length}.{name}"][0] / 1e6 for name in SYSTEMS]
-        ratios = [values[f"{name}-{length}"][0] for name in ("prefill_ratio", "prefill_cpu_ratio", "peak_memory_ratio")]
-        rows.append([
-            str(length), *(f"{value:.2f}" for value in (*times, *cpu)), *(f"{ratio:.2f}" for ratio in ratios[:2]),
-            *(f"{peak:.0f}" for peak in peaks), f"{ratios[2]:.2f}",
-        ])
-    header = [
-        "tokens", "emulator s", "Hugging Face s", "emulator CPU s", "Hugging Face CPU s", "time ratio", "CPU time ratio",
-        "emulator MB", "Hugging Face MB", "memory ratio",
-    ]
-    rounds = len(values[f"prefill-{LENGTHS[0]}.{SYSTEMS[0]}"])
-    return [
-        f"""## Prefill on the emulator and in Hugging Face transformers (bf16, sdpa), {record['model']}, {record['precision']}
-
-Measured {record['created'][:10]}, {record['machine']}, torch {record['versions']['torch']}, transformers \
-{record['versions']['transformers']}; {rounds} round(s), the systems in turn. Other work ran on the machine meanwhile, so times \
-of the same length are comparable and times of different lengths less so; CPU time counts all threads. MB are the peaks of \
-whole processes.
-
-{_table(header, rows, 0)}
-"""
-    ]
 
 
 def _table(header, rows, numbers_from=1) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import models  # noqa: F401
 from models.common import benchmark_record, model_targets
+from models.tt_transformers.long_context.prefill import LENGTHS, SYSTEMS
 from models.tt_transformers.perf import pareto
 
 RECORDS = Path(__file__).parent / "records"
@@ -25,12 +26,6 @@ Written by `python -m models.tt_transformers.perf.report` from the records in `m
 Three kinds of figures are told apart here. **Measured**: by this project, on the backend and machine that the table names. \
 **Published**: by the vendor, for its own software on its cards. **Not known**: nobody has run this project on a card, so it has \
 no speed there to report. An emulator's speed is a CPU's; it says how long tests take, not how fast a card is.
-"""
-
-_LONG_CONTEXT = """## Long contexts (measured)
-
-[LONG_CONTEXT.md](models/tt_transformers/LONG_CONTEXT.md) has, from records of its own, prefill time and peak memory from 1k to 16k \
-tokens against Hugging Face, the DRAM of full-size runs, the largest contexts and prefill chunks, and the accuracy of a bfp4 KV cache.
 """
 
 _UNKNOWN = """## Not known
@@ -51,7 +46,7 @@ def markdown(records: dict, targets: dict) -> str:
         _accuracy({name: record for name, record in records.items() if name.startswith("accuracy-")}),
         _pareto(records["pareto"]) if "pareto" in records else None,
         _benchmarks({name: record for name, record in records.items() if name.startswith("bench-")}),
-        _LONG_CONTEXT,
+        _prefill(records["prefill-N150"]) if "prefill-N150" in records else None,
         _published(targets),
         _UNKNOWN,
     ]
@@ -148,6 +143,41 @@ Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios
 {_table(header, rows)}
 
 {_made(record)}
+"""
+
+
+def _prefill(record):
+    values = {}
+    for entry in record["measurements"]:
+        values.setdefault(entry["name"], []).append(entry["value"])
+    rows = []
+    for length in LENGTHS:
+        times = [statistics.median(values[f"prefill-{length}.{name}"]) for name in SYSTEMS]
+        cpu = [statistics.median(values[f"prefill_cpu-{length}.{name}"]) for name in SYSTEMS]
+        peaks = [values[f"peak_memory-{length}.{name}"][0] / 1e6 for name in SYSTEMS]
+        ratios = [values[f"{name}-{length}"][0] for name in ("prefill_ratio", "prefill_cpu_ratio", "peak_memory_ratio")]
+        rows.append([
+            str(length), *(f"{value:.2f}" for value in (*times, *cpu)), f"{times[0] / length * 1e3:.2f}",
+            *(f"{ratio:.2f}" for ratio in ratios[:2]), *(f"{peak:.0f}" for peak in peaks), f"{ratios[2]:.2f}",
+        ])
+    header = [
+        "tokens", "emulator s", "Hugging Face s", "emulator CPU s", "Hugging Face CPU s", "emulator ms/token", "time ratio",
+        "CPU time ratio", "emulator MB", "Hugging Face MB", "memory ratio",
+    ]
+    rounds = len(values[f"prefill-{LENGTHS[0]}.{SYSTEMS[0]}"])
+    return f"""## Prefill of long prompts (measured)
+
+{record['model']}, {record['precision']}, in chunks of {record['facts']['chunk']} tokens, against Hugging Face transformers (bf16, \
+sdpa), each in a process of its own, in turn, {rounds} rounds. Medians; ratios (emulator / Hugging Face) are the medians of the \
+rounds'. CPU time counts all threads. MB are the peaks of whole processes, model included. The load average was \
+{record['facts']['load_average']}.
+
+{_table(header, rows, 0)}
+
+{_made(record)}
+
+The DRAM of full-size runs, the largest contexts and prefill chunks, and the accuracy of a bfp4 KV cache are in \
+[LONG_CONTEXT.md](models/tt_transformers/LONG_CONTEXT.md).
 """
 
 
