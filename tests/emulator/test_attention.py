@@ -157,7 +157,7 @@ def test_pages_in_any_order_give_the_same_attention(device):
     assert torch.equal(results[0], ttnn.to_torch(unpaged))
 
 
-def test_long_decode_attention_in_blocks_is_torchs(device):
+def test_decode_attention_over_many_pages_is_torchs(device):
     pages = Pages(device, users=1, heads=32, pages=64)
     k, v, q = random(1, 32, 2000, HEAD_DIM), random(1, 32, 2000, HEAD_DIM), random(1, 1, 32, HEAD_DIM)
     pages.fill(0, k, v)

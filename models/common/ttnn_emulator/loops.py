@@ -134,15 +134,21 @@ def rms_norm(values, normalised, weight, epsilon):
 
 
 @_compiled()
-def _add_turned(turned, row, sources, entries):
-    for i in range(turned.size):
-        turned[i] += _widen(row[sources[i]]) * entries[i]
+def _widen_row(row, values):
+    for i in range(row.size):
+        values[i] = _widen(row[i])
 
 
 @_compiled()
-def _combine(row, cos, turned, sin, rotated):
-    for i in range(row.size):
-        rotated[i] = _narrow(_widen(row[i]) * _widen(cos[i]) + turned[i] * _widen(sin[i]))
+def _add_turned(turned, values, sources, entries):
+    for i in range(turned.size):
+        turned[i] += values[sources[i]] * entries[i]
+
+
+@_compiled()
+def _combine(values, cos, turned, sin, rotated):
+    for i in range(values.size):
+        rotated[i] = _narrow(values[i] * _widen(cos[i]) + turned[i] * _widen(sin[i]))
 
 
 @_compiled()
@@ -156,6 +162,7 @@ def rotate(values, rotated, cos, sin, matrices):
     batch, rows, width = values.shape
     sources = numpy.zeros((TILE_SIZE, width), numpy.uint32)
     entries = numpy.zeros((TILE_SIZE, width), numpy.float32)
+    value = numpy.empty(width, numpy.float32)
     turned = numpy.empty(width, numpy.float32)
     depth = 0
     for b in range(batch):
@@ -173,10 +180,11 @@ def rotate(values, rotated, cos, sin, matrices):
         b_cos = b if cos.shape[0] > 1 else 0
         for row in range(rows):
             row_cos = row if cos.shape[1] > 1 else 0
+            _widen_row(values[b, row], value)
             turned[:] = 0
             for k in range(depth):
-                _add_turned(turned, values[b, row], sources[k], entries[k])
-            _combine(values[b, row], cos[b_cos, row_cos], turned, sin[b_cos, row_cos], rotated[b, row])
+                _add_turned(turned, value, sources[k], entries[k])
+            _combine(value, cos[b_cos, row_cos], turned, sin[b_cos, row_cos], rotated[b, row])
 
 
 @_compiled(fastmath=_SUMS)
