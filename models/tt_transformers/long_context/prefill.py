@@ -139,7 +139,7 @@ def main():
         precision=given.mode,
         case="prefill",
         measurements=measurements,
-        chunk=prefill_chunk_size(BUNDLED.name, "N150", paged=True),
+        chunk=prefill_chunk_size(BUNDLED.name, "N150", paged=True, max_seq_len=LENGTHS[-1]),
         threads=torch.get_num_threads(),
         load_average=round(os.getloadavg()[1], 1),
     )

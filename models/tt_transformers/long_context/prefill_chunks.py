@@ -67,7 +67,7 @@ def search() -> dict:
         "model": MODEL.split("/")[1],
         "layers": LAYERS,
         "mesh": name,
-        "default": prefill_chunk_size(MODEL.split("/")[1], name, paged=True) // 1024,
+        "default": prefill_chunk_size(MODEL.split("/")[1], name, paged=True, max_seq_len=1024) // 1024,
         "largest": max(accepted, default=None),
         "answers": answers,
     }

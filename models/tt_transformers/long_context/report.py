@@ -55,8 +55,8 @@ caches agree with the vendor's allocator (tests/test_capacity.py).
 
 {_table(header, rows, 3)}
 
-On N300 the default chunk of 128k costs 3.7 GB of activations for a prompt of 128k; with `MAX_PREFILL_CHUNK_SIZE=4` they take 0.13 GB, \
-and the context can be longer. A bfp4 cache (`--optimizations 'precision_cfg = {{kv_cache: bfp4}}'`) takes N300 to 128k. Other \
+On N300 a chunk of 128k, the default for contexts of up to 32k, costs 3.7 GB of activations for a prompt of 128k; the default for longer \
+contexts is 4k, whose activations take 0.13 GB. A bfp4 cache (`--optimizations 'precision_cfg = {{kv_cache: bfp4}}'`) takes N300 to 128k. Other \
 settings: `python -m models.tt_transformers.scripts.capacity --help`.
 """
 
@@ -73,7 +73,7 @@ def chunks() -> str:
     return f"""## Prefill chunk sizes, {first['model']} at full width
 
 Every size of `MAX_PREFILL_CHUNK_SIZE` (1k to 128k) was tried in both modes with {first['layers']} of the 32 layers on the mock device \
-of ttnn {first['ttnn']}. The defaults of N150 and N300 are those of the model's description; a larger chunk than the default \
+of ttnn {first['ttnn']}. The defaults of N150 and N300 are those of the model's description (N300's for contexts of up to 32k, beyond which it is 4k); a larger chunk than the default \
 is accepted wherever its activations fit beside all 32 layers' weights and caches.
 
 {_table(header, rows)}

@@ -57,16 +57,10 @@ def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tm
 
 
 @pytest.mark.parametrize(
-    "mesh, context, chunk, precision",
-    [
-        ("N150", 44 * 1024, 1, {}),
-        ("N300", 100 * 1024, 4, {}),
-        ("N300", 128 * 1024, 4, BFP4_CACHE),
-        ("T3K", 128 * 1024, 128, {}),
-    ],
+    "mesh, context, precision",
+    [("N150", 44 * 1024, {}), ("N300", 100 * 1024, {}), ("N300", 128 * 1024, BFP4_CACHE), ("T3K", 128 * 1024, {})],
 )
-def test_a_context_that_is_promised_fits(monkeypatch, mesh, context, chunk, precision):
-    monkeypatch.setenv(VARIABLE, str(chunk))
+def test_a_context_that_is_promised_fits(mesh, context, precision):
     usage = capacity.measure(mesh, context, chunks=2, **precision)
     assert usage.fits, capacity.describe(usage)
 

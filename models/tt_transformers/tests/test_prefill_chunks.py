@@ -15,14 +15,14 @@ def unset(monkeypatch):
 @pytest.mark.parametrize("thousands", SIZES)
 def test_the_variable_counts_thousands_of_tokens(monkeypatch, thousands):
     monkeypatch.setenv(VARIABLE, str(thousands))
-    assert prefill_chunk_size(PHI_3, "N150", paged=True) == thousands * 1024
+    assert prefill_chunk_size(PHI_3, "N150", paged=True, max_seq_len=4096) == thousands * 1024
 
 
 @pytest.mark.parametrize("value", ["0", "3", "256", "-1", "1.0", "1k", "", " 4", "04", "four"])
 def test_any_other_value_is_refused_and_the_accepted_ones_are_listed(monkeypatch, value):
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(ValueError, match="1, 2, 4, 8, 16, 32, 64, 128") as error:
-        prefill_chunk_size(PHI_3, "N150", paged=True)
+        prefill_chunk_size(PHI_3, "N150", paged=True, max_seq_len=4096)
     assert VARIABLE in str(error.value) and repr(value) in str(error.value)
 
 
@@ -38,12 +38,19 @@ def test_any_other_value_is_refused_and_the_accepted_ones_are_listed(monkeypatch
     ],
 )
 def test_the_default_is_that_of_model_and_mesh(model, mesh, thousands):
-    assert prefill_chunk_size(model, mesh, paged=True) == thousands * 1024
+    assert prefill_chunk_size(model, mesh, paged=True, max_seq_len=4096) == thousands * 1024
+
+
+@pytest.mark.parametrize("mesh, max_seq_len, thousands", [("N300", 32768, 128), ("N300", 32769, 4), ("T3K", 131072, 128)])
+def test_a_context_that_leaves_no_room_for_large_chunks_has_a_smaller_default(monkeypatch, mesh, max_seq_len, thousands):
+    assert prefill_chunk_size(PHI_3, mesh, paged=True, max_seq_len=max_seq_len) == thousands * 1024
+    monkeypatch.setenv(VARIABLE, "64")
+    assert prefill_chunk_size(PHI_3, mesh, paged=True, max_seq_len=max_seq_len) == 64 * 1024
 
 
 def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named():
     with pytest.raises(ValueError, match="Llama-3.1-70B-Instruct is not supported on N150; .* T3K, TG"):
-        prefill_chunk_size("Llama-3.1-70B-Instruct", "N150", paged=True)
+        prefill_chunk_size("Llama-3.1-70B-Instruct", "N150", paged=True, max_seq_len=4096)
 
 
 def test_the_table_holds_accepted_sizes_only():
@@ -51,4 +58,4 @@ def test_the_table_holds_accepted_sizes_only():
 
 
 def test_unpaged_caches_take_whole_prompts():
-    assert prefill_chunk_size(PHI_3, "N150", paged=False) is None
+    assert prefill_chunk_size(PHI_3, "N150", paged=False, max_seq_len=4096) is None

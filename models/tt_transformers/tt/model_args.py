@@ -84,7 +84,9 @@ class ModelArgs:
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
-        self.prefill_chunk_size = prefill_chunk_size(self.model_name, self.device_name, paged=page_params is not None)
+        self.prefill_chunk_size = prefill_chunk_size(
+            self.model_name, self.device_name, paged=page_params is not None, max_seq_len=max_seq_len
+        )
 
         self.precision = self._resolve_precision(optimizations, optimizations_base, decoder_config_file)
         self.dummy_weights = dummy_weights

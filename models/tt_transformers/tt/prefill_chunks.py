@@ -29,11 +29,15 @@ DEFAULTS = MappingProxyType(
     }
 )
 
+# Model and mesh -> (context in tokens, thousands of tokens beyond it). On N300 a prompt in one chunk needs 29 kB of
+# DRAM a token for its activations, which weights and KV cache leave no room for in a long context (LONG_CONTEXT.md).
+LONG_CONTEXT_DEFAULTS = MappingProxyType({("Phi-3-mini-128k-instruct", "N300"): (32 * 1024, 4)})
 
-def prefill_chunk_size(model_name: str, device_name: str, paged: bool) -> int | None:
-    """Tokens of a prefill chunk, a multiple of 1024; None for whole prompts.
 
-    A model is found in the table by its name's beginning, so that its variants (-Instruct) count as it.
+def prefill_chunk_size(model_name: str, device_name: str, paged: bool, max_seq_len: int) -> int | None:
+    """Tokens of a prefill chunk, a multiple of 1024, for contexts of `max_seq_len` tokens; None for whole prompts.
+
+    A model is found in the tables by its name's beginning, so that its variants (-Instruct) count as it.
     Unpaged caches take whole prompts unless the environment says otherwise (the generator then refuses longer ones).
 
     Raises ValueError for a MAX_PREFILL_CHUNK_SIZE that is not a power of 2 from 1 to 128, and for a model that the
@@ -48,6 +52,9 @@ def prefill_chunk_size(model_name: str, device_name: str, paged: bool) -> int | 
         return int(given) * 1024
     if not paged:
         return None
+    for (name, mesh), (context, thousands) in LONG_CONTEXT_DEFAULTS.items():
+        if model_name.startswith(name) and device_name == mesh and max_seq_len > context:
+            return thousands * 1024
     row = next((sizes for name, sizes in DEFAULTS.items() if model_name.startswith(name)), None)
     thousands = FALLBACK if row is None else row[_MESHES.index(device_name)]
     if thousands is None:
