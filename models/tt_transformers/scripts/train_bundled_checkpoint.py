@@ -87,7 +87,7 @@ def checkpoint_config() -> dict:
         "max_position_embeddings": CONTEXT,
         "model_type": "phi3",
         "num_attention_heads": 8,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 4,
         "num_key_value_heads": 8,
         "original_max_position_embeddings": ORIGINAL_CONTEXT,
         "pad_token_id": eos_token_id,
