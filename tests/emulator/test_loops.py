@@ -74,18 +74,61 @@ def test_rotate_takes_any_matrix_of_each_user(shared_angles):
     torch.testing.assert_close(rotated.double(), expected, rtol=2**-8, atol=1e-4)
 
 
-def test_attend_names_the_user_whose_page_is_not_in_the_cache():
-    q, cache = torch.randn(2, 1, 1, 32).bfloat16(), torch.randn(1, 64, 32).bfloat16()
+def test_a_full_disk_leaves_a_loop_uncached(monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", fail)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        assert loops._compiled()(_add_one)(1) == 2
+
+
+def _add_one(value):
+    return value + 1
+
+
+@pytest.mark.parametrize("loop", ["rms_norm", "rotate"])
+def test_threads_change_no_value(two_threads, loop):
+    values = torch.randn(8, 700, 128).bfloat16()
+    others = {
+        "rms_norm": [bits(torch.rand(128).bfloat16()), 1e-5],
+        "rotate": [*(bits(torch.randn(1, 700, 128).bfloat16()) for _ in "cs"), bits(torch.randn(1, 32, 32).bfloat16())],
+    }[loop]
+    shared, alone = torch.empty_like(values), torch.empty_like(values)
+    rows = (-1, 128) if loop == "rms_norm" else (8, 700, 128)
+    arrays = [bits(tensor).reshape(rows) for tensor in (values, shared, alone)]
+    loops.in_threads(getattr(loops, loop), arrays[:2], *others)
+    getattr(loops, loop)(arrays[0], arrays[2], *others)
+    assert torch.equal(shared, alone)
+
+
+def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads):
+    """Two query heads a key head, pages in any order, a user that is skipped; against torch in float64."""
+    users, kv_heads, group, page_size, pages_each, window = 3, 2, 2, 32, 4, 50
+    q = torch.randn(users, kv_heads, group, 96).bfloat16()
+    k, v = (torch.randn(kv_heads, users * pages_each * page_size, 96).bfloat16() for _ in "kv")
+    pages = torch.randperm(users * pages_each).view(users, pages_each).int().numpy()
+    positions = numpy.array([127, -1, 70], numpy.int32)
+    attended = torch.full_like(q, 7)
+    owners, heads = numpy.divmod(numpy.arange(users * kv_heads), kv_heads)
+    parts = [bits(q).reshape(-1, group, 96), bits(attended).reshape(-1, group, 96), owners, heads]
+    others = [bits(k), bits(v), page_size, pages, positions, window, numpy.float32(0.1)]
+    loops.in_threads(loops.attend, parts, *others, work=1 << 30)
+    for user, position in enumerate(positions):
+        if position == -1:
+            assert not attended[user].any()
+            continue
+        places = [pages[user, p // page_size] * page_size + p % page_size for p in range(position + 1 - window, position + 1)]
+        scores = torch.einsum("hgd,hnd->hgn", q[user].double(), k[:, places].double()) * 0.1
+        expected = torch.einsum("hgn,hnd->hgd", scores.softmax(-1), v[:, places].double())
+        torch.testing.assert_close(attended[user].double(), expected, rtol=2**-8, atol=1e-5)
+
+
+def test_the_user_whose_page_is_not_in_the_cache_is_found():
     pages, positions = numpy.array([[0, 1], [1, 2]], numpy.int32), numpy.array([63, 40], numpy.int32)
-
-    def attend():
-        attended = torch.empty_like(q)
-        return loops.attend(
-            bits(q), bits(cache), bits(cache), 0, 32, pages, positions, 64, numpy.float32(1), bits(attended)
-        )
-
-    assert attend() == 1
+    assert loops.user_without_pages(pages, positions, 64, 32, 2) == 1
     pages[1, 1] = 0
-    assert attend() == -1
+    assert loops.user_without_pages(pages, positions, 64, 32, 2) == -1
     pages[0, 0] = -1
-    assert attend() == 0
+    assert loops.user_without_pages(pages, positions, 64, 32, 2) == 0
+    assert loops.user_without_pages(pages, positions, 32, 32, 2) == -1, "what the window leaves out may be anywhere"

@@ -7,6 +7,7 @@ of a function's own file only.
 
 import math
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -36,10 +37,14 @@ def _pool():
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
-def in_threads(loop, arrays, *others) -> None:
-    """loop(*arrays, *others); each of torch's threads takes a part of the arrays' first dimension if they are large."""
+def in_threads(loop, arrays, *others, work: int = None) -> None:
+    """loop(*arrays, *others); each of torch's threads takes a part of the arrays' first dimension if there is much to do.
+
+    work: elements that the loop reads; those of the first array if None.
+    """
     rows = len(arrays[0])
-    parts = min(torch.get_num_threads(), rows, arrays[0].size // _PER_THREAD)
+    work = arrays[0].size if work is None else work
+    parts = min(torch.get_num_threads(), rows, work // _PER_THREAD)
     if parts < 2:
         loop(*arrays, *others)
         return
@@ -57,11 +62,23 @@ def _compiled(**options):
 
     def decorate(function):
         try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+            compiled = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
         except RuntimeError:  # neither the source's folder nor the user's cache folder can be written
             return numba.njit(nogil=True, error_model="numpy", **options)(function)
+        compiled._cache.save_overload = _saved_if_possible(compiled._cache.save_overload)
+        return compiled
 
     return decorate
+
+
+def _saved_if_possible(save):
+    def save_overload(*arguments):
+        try:
+            save(*arguments)
+        except OSError as error:  # a full disk costs the next process a compilation, and this one nothing
+            warnings.warn(f"a compiled loop could not be kept on disk: {error}", RuntimeWarning, stacklevel=2)
+
+    return save_overload
 
 
 # Sums may be reordered, so that they are done in vector registers.
@@ -217,45 +234,46 @@ def _softmax(scores):
 
 
 @_compiled()
-def attend(queries, keys, values, user_rows, page_size, pages, positions, window, scale, attended):
+def user_without_pages(pages, positions, window, page_size, n_pages):
+    """A user of whom a page that `attend` would read is not in a cache of `n_pages`; -1 if there is none."""
+    for user in range(positions.size):
+        count = positions[user] + 1
+        for index in range(max(0, count - window) // page_size, (count + page_size - 1) // page_size):
+            if not 0 <= pages[user, index] < n_pages:
+                return user
+    return -1
+
+
+@_compiled()
+def attend(queries, attended, users, rows, keys, values, page_size, pages, positions, window, scale):
     """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions.
 
-    queries and attended `[users, kv_heads, group, width]`; keys and values `[rows, positions, width]`, in which row
-    `user * user_rows + head` holds position p of a user at `pages[user, p // page_size] * page_size + p % page_size`.
-    A user attends to its last `window` positions up to positions[user]; one at -1 gets zeros.
-    Returns a user whose pages are not all in the cache, or -1.
+    queries and attended `[n, group, width]`: the `group` heads of the user `users[i]` that read row `rows[i]` of keys and
+    values `[rows, positions, width]`. There a user's position p lies at `pages[user, p // page_size] * page_size +
+    p % page_size`. A user attends to its last `window` positions up to positions[user]; one at -1 gets zeros.
     """
-    users, kv_heads, group, width = queries.shape
-    n_pages = keys.shape[1] // page_size
+    n, group, width = queries.shape
     query = numpy.empty((group, width), numpy.float32)
     total = numpy.empty((group, width), numpy.float32)
     scores = numpy.empty((group, positions.max() + 1), numpy.float32)
-    attended[:] = 0
-    for user in range(users):
+    for i in range(n):
+        user, row = users[i], rows[i]
         count = positions[user] + 1
-        if count == 0:
-            continue
         first = max(0, count - window)
-        for index in range(first // page_size, (count + page_size - 1) // page_size):
-            if not 0 <= pages[user, index] < n_pages:
-                return user
-        for head in range(kv_heads):
-            row = user * user_rows + head
+        for member in range(group):
+            for j in range(width):
+                query[member, j] = _widen(queries[i, member, j]) * scale
+        for position in range(first, count):
+            key = keys[row, pages[user, position // page_size] * page_size + position % page_size]
             for member in range(group):
-                for i in range(width):
-                    query[member, i] = _widen(queries[user, head, member, i]) * scale
-            for position in range(first, count):
-                key = keys[row, pages[user, position // page_size] * page_size + position % page_size]
-                for member in range(group):
-                    scores[member, position - first] = _dot(query[member], key)
-            total[:] = 0
+                scores[member, position - first] = _dot(query[member], key)
+        total[:] = 0
+        for member in range(group):
+            _softmax(scores[member, : count - first])
+        for position in range(first, count):
+            value = values[row, pages[user, position // page_size] * page_size + position % page_size]
             for member in range(group):
-                _softmax(scores[member, : count - first])
-            for position in range(first, count):
-                value = values[row, pages[user, position // page_size] * page_size + position % page_size]
-                for member in range(group):
-                    _add_scaled(total[member], value, scores[member, position - first])
-            for member in range(group):
-                for i in range(width):
-                    attended[user, head, member, i] = _narrow(total[member, i])
-    return -1
+                _add_scaled(total[member], value, scores[member, position - first])
+        for member in range(group):
+            for j in range(width):
+                attended[i, member, j] = _narrow(total[member, j])

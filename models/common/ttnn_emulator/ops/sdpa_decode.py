@@ -53,7 +53,7 @@ def paged_scaled_dot_product_attention_decode(
         spec_multi_pos_tiles=spec_multi_pos_tiles,
     )
     q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
-    _check(name, q, k, v, is_causal, program_config, compute_kernel_config)
+    _check(name, q, k, v, is_causal, sliding_window_size, program_config, compute_kernel_config)
     if cur_pos_tensor is None:
         raise RuntimeError(f"{name}: causal attention over pages needs cur_pos_tensor")
     users = q.shape[1]
@@ -62,14 +62,14 @@ def paged_scaled_dot_product_attention_decode(
     page_size = k.shape[2]
     hold_heads_first(k)
     hold_heads_first(v)
-    attend = _attention(name, q, k, table.shape[1] * page_size, scale, sliding_window_size)
+    attend = _attention(name, q, k, table.shape[1] * page_size, scale, sliding_window_size, paged=True)
 
     def kernel(q, k, v, table, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
         # The pages are heads first, so a head's positions lie side by side.
         k, v = k.transpose(0, 1).flatten(1, 2), v.transpose(0, 1).flatten(1, 2)
-        return attend(q, k, v, 0, page_size, table.numpy(), positions.reshape(-1).numpy())
+        return attend(q, k, v, page_size, table.numpy(), positions.reshape(-1).numpy())
 
     inputs = [q, k, v, table, cur_pos_tensor]
     return _run(name, kernel, inputs, memory_config, k.shape[1], scale, program_config)
@@ -97,7 +97,7 @@ def scaled_dot_product_attention_decode(
     name = "ttnn.transformer.scaled_dot_product_attention_decode"
     not_emulated(name, attn_mask=attn_mask, attention_sink=attention_sink, share_cache=share_cache)
     q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
-    _check(name, q, k, v, is_causal, program_config, compute_kernel_config)
+    _check(name, q, k, v, is_causal, sliding_window_size, program_config, compute_kernel_config)
     users, capacity = q.shape[1], k.shape[2]
     if k.shape[0] != users:
         raise RuntimeError(f"{name}: k and v must have {users} users, got {list(k.shape)}")
@@ -106,38 +106,41 @@ def scaled_dot_product_attention_decode(
         _check_positions(name, cur_pos_tensor, users)
     elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
         raise RuntimeError(f"{name}: cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
-    attend = _attention(name, q, k, capacity, scale, sliding_window_size)
+    attend = _attention(name, q, k, capacity, scale, sliding_window_size, paged=False)
     fixed, own = numpy.array(cur_pos, numpy.int32), numpy.zeros((users, 1), numpy.int32)
 
     def kernel(q, k, v, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
         positions = fixed if positions is None else positions.reshape(-1).numpy()
-        return attend(q, k.flatten(0, 1), v.flatten(0, 1), k.shape[1], capacity, own, positions)
+        return attend(q, k.flatten(0, 1), v.flatten(0, 1), capacity, own, positions)
 
     return _run(name, kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1], scale, program_config)
 
 
-def _attention(name, q, k, capacity, scale, window):
-    """The function that attends for all users; see `loops.attend` for its arguments."""
-    _, users, heads, head_dim = q.shape
-    shape = (users, k.shape[1], heads // k.shape[1], head_dim)
+def _attention(name, q, k, capacity, scale, window, paged):
+    """The function that attends for all users: `k` and `v` are `[rows, positions, head_dim]`, as `loops.attend` takes them."""
+    _, n_users, heads, head_dim = q.shape
+    kv_heads = k.shape[1]
+    shape = (n_users * kv_heads, heads // kv_heads, head_dim)
+    users, head = numpy.divmod(numpy.arange(n_users * kv_heads), kv_heads)
+    rows = head if paged else users * kv_heads + head
     scale = numpy.float32(default_scale(q) if scale is None else scale)
     window = capacity if window is None else window
 
-    def attend(q, k, v, user_rows, page_size, pages, positions):
-        if positions.min() < -1 or positions.max() >= capacity:
+    def attend(q, k, v, page_size, pages, positions):
+        longest = int(positions.max()) + 1
+        if longest > capacity or positions.min() < -1:
             user = next(user for user, position in enumerate(positions) if not -1 <= position < capacity)
-            raise RuntimeError(
-                f"{name}: user {user}'s position {positions[user]} is past the cache's {capacity} positions"
-            )
-        result = torch.empty(q.shape, dtype=torch.bfloat16)
-        out = loops.bits(result).reshape(shape)
-        q, k, v = loops.bits(q).reshape(shape), loops.bits(k), loops.bits(v)
-        user = loops.attend(q, k, v, user_rows, page_size, pages, positions, window, scale, out)
+            raise RuntimeError(f"{name}: user {user}'s position {positions[user]} is past the cache's {capacity} positions")
+        n_pages = k.shape[1] // page_size
+        user = loops.user_without_pages(pages, positions, window, page_size, n_pages)
         if user != -1:
-            n_pages = k.shape[1] // page_size
             raise RuntimeError(f"{name}: user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
+        result = torch.empty(q.shape, dtype=torch.bfloat16)
+        parts = [loops.bits(q).reshape(shape), loops.bits(result).reshape(shape), users, rows]
+        others = [loops.bits(k), loops.bits(v), page_size, pages, positions, window, scale]
+        loops.in_threads(loops.attend, parts, *others, work=n_users * longest * heads * head_dim)
         return result
 
     return attend
@@ -155,7 +158,7 @@ def _run(name, kernel, inputs, memory_config, kv_heads, scale, program_config):
     return run(name, kernel, inputs, [spec], {"scale": scale, "program_config": program_config})
 
 
-def _check(name, q, k, v, is_causal, program_config, kernel_config):
+def _check(name, q, k, v, is_causal, window, program_config, kernel_config):
     if not is_causal:
         raise NotImplementedError(f"{name}: is_causal=False is not emulated")
     for argument, tensor in (("input_tensor_q", q), ("input_tensor_k", k), ("input_tensor_v", v)):
@@ -175,6 +178,8 @@ def _check(name, q, k, v, is_causal, program_config, kernel_config):
         )
     check_heads(name, q, k, v, q.shape[2])
     check_sdpa_config(name, program_config, kernel_config)
+    if window is not None and window < 1:
+        raise RuntimeError(f"{name}: sliding_window_size must be 1 or more, got {window}")
     if program_config is not None:
         _check_program(name, program_config, q.shape[1])
 
