@@ -2,16 +2,15 @@
 
     python -m models.tt_transformers.long_context.prefill [--rounds 3] [--output FOLDER]
 
-Each system is a process of its own, so that its peak memory is its own. They prefill the same random prompts of the bundled
-checkpoint with as many torch threads, in turn: what else the machine does hits both. Lengths grow, so that the peak after a
-length is that length's. One token of the context is left for a generated one.
+Each system is a process of its own, so that its peak memory is its own; Hugging Face's has nothing of this project in it.
+They prefill the same random prompts of the bundled checkpoint with as many torch threads, in turn: what else the machine does
+hits both. Lengths grow, so that the peak after a length is that length's. One token of the context is left for a generated one.
 """
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,8 +21,8 @@ import models  # noqa: F401
 from models.common import benchmark_record
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
-from models.tt_transformers.perf.bench import peak_memory
-from models.tt_transformers.perf.systems import HuggingFace, Ours
+from models.tt_transformers.perf import plain_hugging_face
+from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
@@ -33,39 +32,32 @@ LENGTHS = (1024, 2048, 4096, 8192, 16384)
 BLOCK_SIZE = 64
 
 
-def serve(system_name: str, mode: str, threads: int) -> None:
-    """Answers each line of standard input, a length, with a JSON line: seconds of the prefill and the process's peak."""
+def serve(mode: str, threads: int) -> None:
+    """The emulator's process: answers requests as `plain_hugging_face` does, without decoding."""
     torch.set_num_threads(threads)
     with open_mesh("N150") as mesh_device:
-        args = ModelArgs(
-            mesh_device,
-            hf_model=BUNDLED,
-            max_seq_len=LENGTHS[-1],
-            optimizations=mode,
-            page_params={"block_size": BLOCK_SIZE, "max_num_blocks": LENGTHS[-1] // BLOCK_SIZE},
-        )
-        system = Ours(args) if system_name == "emulator" else HuggingFace(args.reference_transformer())
-        system.prefill([prompt(128, args.arch.vocab_size)])
+        system = Ours(make_args(mesh_device, mode))
         for line in sys.stdin:
-            tokens = prompt(int(line) - 1, args.arch.vocab_size)
+            prompts = json.loads(line)["prompts"]
             start, cpu_start = time.perf_counter(), time.process_time()
-            system.prefill([tokens])
+            system.prefill(prompts)
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-            print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak_memory() * 1e6}), flush=True)
+            answer = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": plain_hugging_face.peak_memory()}
+            print(json.dumps(answer), flush=True)
+
+
+def make_args(mesh_device, mode: str) -> ModelArgs:
+    return ModelArgs(
+        mesh_device,
+        hf_model=BUNDLED,
+        max_seq_len=LENGTHS[-1],
+        optimizations=mode,
+        page_params={"block_size": BLOCK_SIZE, "max_num_blocks": LENGTHS[-1] // BLOCK_SIZE},
+    )
 
 
 def prompt(length: int, vocab_size: int) -> list[int]:
     return torch.randint(3, vocab_size, (length,), generator=torch.Generator().manual_seed(length)).tolist()
-
-
-def ask(server, length: int) -> dict:
-    """One prefill of `length` tokens. Raises RuntimeError if the process has ended."""
-    server.stdin.write(f"{length}\n")
-    server.stdin.flush()
-    while line := server.stdout.readline():
-        if line.startswith("{"):
-            return json.loads(line)
-    raise RuntimeError(f"the process of a system ended with status {server.wait()} at {length} tokens")
 
 
 def run(rounds: int, mode: str, lengths=LENGTHS):
@@ -73,24 +65,22 @@ def run(rounds: int, mode: str, lengths=LENGTHS):
 
     CPU time counts all threads; what else the machine does moves it less than the time that passes.
     """
-    command = [sys.executable, "-m", __spec__.name, "--mode", mode, "--threads", str(torch.get_num_threads()), "--serve"]
-    servers = {
-        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for name in SYSTEMS
-    }
-    try:
-        for length in lengths:
+    threads = torch.get_num_threads()
+    command = [sys.executable, "-m", __spec__.name, "--mode", mode, "--threads", str(threads), "--serve"]
+    with open_mesh("N150") as mesh_device:
+        args = make_args(mesh_device, mode)
+    with plain_hugging_face.served(command) as emulator, plain_hugging_face.process(args, threads) as hugging_face:
+        ask = dict(zip(SYSTEMS, (emulator, hugging_face)))
+        for length in (128, *lengths):  # the first warms up and is not counted
+            request = {"prompts": [prompt(length - 1, args.arch.vocab_size)], "steps": 0}
             answers = {name: [] for name in SYSTEMS}
-            for index in range(rounds):
+            for index in range(rounds if length in lengths else 1):
                 for name in SYSTEMS if index % 2 == 0 else reversed(SYSTEMS):
-                    answers[name].append(ask(servers[name], length))
-            measurements = _measurements(length, answers)
-            print(describe(length, measurements), flush=True)
-            yield from measurements
-    finally:
-        for server in servers.values():
-            server.stdin.close()
-            server.wait()
+                    answers[name].append(ask[name](request))
+            if length in lengths:
+                measurements = _measurements(length, answers)
+                print(describe(length, measurements), flush=True)
+                yield from measurements
 
 
 def _measurements(length, answers) -> list[dict]:
@@ -125,13 +115,13 @@ def describe(length: int, measurements: list[dict]) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
+    parser.add_argument("--mode", choices=("performance", "accuracy", "bf16"), default="performance")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the benchmark record there")
-    parser.add_argument("--serve", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.serve is not None:
-        return serve(given.serve, given.mode, given.threads)
+    if given.serve:
+        return serve(given.mode, given.threads)
     measurements = list(run(given.rounds, given.mode))
     record = benchmark_record.make(
         mesh="N150",
@@ -143,6 +133,7 @@ def main():
         threads=torch.get_num_threads(),
         load_average=round(os.getloadavg()[1], 1),
     )
+    print(f"wrote {os.path.relpath(benchmark_record.write(record))}")
     if given.output is not None:
         benchmark_record.write(record, given.output / "prefill-N150.json")
 

@@ -1,9 +1,10 @@
-"""Benchmark of the emulator against Hugging Face transformers: same checkpoint, prompts and torch threads, both bf16.
+"""Benchmark of the emulator against Hugging Face transformers (bf16): same checkpoint, prompts and torch threads.
 
-    python -m models.tt_transformers.perf.bench [--model bundled|full-width] [--users 1 32] [--rounds 5] [--output FILE]
+    python -m models.tt_transformers.perf.bench [--model bundled] [--mode bf16] [--users 1 32] [--rounds 5] [--output FOLDER]
 
-Both run in turn in every round, so that what else the machine does hits both; medians over the rounds and the median of
-the rounds' ratios are reported. Start-up and peak memory are of processes of their own.
+Both run in turn in every round, in one process, so that what else the machine does hits both; medians over the rounds and
+the median of the rounds' ratios are reported. Start-up and peak memory are of processes of their own, of which Hugging
+Face's has nothing of this project in it.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import models  # noqa: F401
 from models.common import benchmark_record
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
+from models.tt_transformers.perf import plain_hugging_face
 from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
@@ -111,17 +113,19 @@ def speeds(workload: Workload, results: list[dict]) -> list[dict]:
 
 def measure_processes(model: str, mode: str, rounds: int, report=print) -> list[dict]:
     """Start-up to the first token and peak memory of a process of each system, in turn."""
+    benchmark = BENCHMARKS[model]
+    with open_mesh("N150") as mesh_device:
+        args = make_args(mesh_device, benchmark, benchmark.workloads[0], mode)
     found = []
     for iteration in range(rounds):
         alone = {}
         for system in SYSTEMS:
             start = time.time()
-            command = [sys.executable, "-m", "models.tt_transformers.perf.bench", "--alone", system]
-            result = subprocess.run(
-                [*command, "--model", model, "--mode", mode], cwd=benchmark_record.ROOT, check=True, stdout=subprocess.PIPE
-            )
-            answer = json.loads(result.stdout.splitlines()[-1])
-            alone[system] = (answer["first_token"] - start, answer["peak_mb"])
+            if system == "emulator":
+                answer = emulator_alone(model, mode)
+            else:
+                answer = hugging_face_alone(args, benchmark.workloads[0])
+            alone[system] = (answer["first_token"] - start, answer["peak_bytes"] / 1e6)
         for index, (name, unit) in enumerate((("start-up", "s"), ("peak memory", "MB"))):
             for system in SYSTEMS:
                 found.append(measurement(f"batch-1/{name}/{system}", alone[system][index], unit, iteration))
@@ -131,29 +135,31 @@ def measure_processes(model: str, mode: str, rounds: int, report=print) -> list[
     return found
 
 
-def run_alone(system: str, benchmark: Benchmark, mode: str) -> dict:
-    """What one process does: load, prefill and decode with one system. When the first token was there, and peak memory."""
+def emulator_alone(model: str, mode: str) -> dict:
+    """The answer of a process that only runs `run_alone`."""
+    command = [sys.executable, "-m", "models.tt_transformers.perf.bench", "--alone", "--model", model, "--mode", mode]
+    result = subprocess.run(command, cwd=benchmark_record.ROOT, check=True, stdout=subprocess.PIPE)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def hugging_face_alone(args: ModelArgs, workload: Workload) -> dict:
+    """The answer of a `plain_hugging_face` process."""
+    request = {"prompts": random_prompts(args.arch.vocab_size, workload), "steps": workload.steps}
+    with plain_hugging_face.process(args, torch.get_num_threads()) as ask:
+        return ask(request)
+
+
+def run_alone(benchmark: Benchmark, mode: str) -> dict:
+    """Loads, prefills and decodes: when the first token was there, and the process's peak memory."""
     workload = benchmark.workloads[0]
     with open_mesh("N150") as mesh_device:
         args = make_args(mesh_device, benchmark, workload, mode)
-        prompts = random_prompts(args.arch.vocab_size, workload)
-        made = Ours(args) if system == "emulator" else HuggingFace(args.reference_transformer())
-        tokens = made.prefill(prompts).argmax(-1).tolist()
+        ours = Ours(args)
+        tokens = ours.prefill(random_prompts(args.arch.vocab_size, workload)).argmax(-1).tolist()
         first_token = time.time()
         for _ in range(workload.steps):
-            tokens = made.decode(tokens).argmax(-1).tolist()
-    return {"first_token": first_token, "peak_mb": peak_memory()}
-
-
-def peak_memory() -> float:
-    """The most memory that this process had resident, in MB (10^6 B).
-
-    Linux's own figure: getrusage's would include that of the process which started this one.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise OSError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
+            tokens = ours.decode(tokens).argmax(-1).tolist()
+    return {"first_token": first_token, "peak_bytes": plain_hugging_face.peak_memory()}
 
 
 def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=print) -> dict:
@@ -181,20 +187,20 @@ def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=p
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=BENCHMARKS, action="append", help="default: all")
-    parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
+    parser.add_argument("--mode", choices=("performance", "accuracy", "bf16"), default="performance")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--users", type=int, choices=(1, 32), nargs="+", default=(1, 32), help="default: 1 and 32")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write bench-<model>.json there")
-    parser.add_argument("--alone", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write bench-<model>-<mode>.json there")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        print(json.dumps(run_alone(options.alone, BENCHMARKS[options.model[0]], options.mode)))
+        print(json.dumps(run_alone(BENCHMARKS[options.model[0]], options.mode)))
         return
     for model in options.model or BENCHMARKS:
         made = run_benchmark(model, options.mode, options.rounds, options.users)
         print(f"wrote {os.path.relpath(benchmark_record.write(made))}")
         if options.output is not None:
-            benchmark_record.write(made, options.output / f"bench-{model}.json")
+            benchmark_record.write(made, options.output / f"bench-{model}-{options.mode}.json")
 
 
 if __name__ == "__main__":
