@@ -21,12 +21,15 @@ from .dtypes import TILE_SIZE
 _int, _float = numpy.int32, numpy.float32
 
 BLOCK = 16  # elements of a block-float block
+_PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _PER_THREAD = 1 << 18  # elements that are worth waking a thread for
 
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:
     """The bit patterns of a bf16 (as int16) or fp32 (int32) tensor; its own memory, if that is in order."""
-    return tensor.detach().contiguous().view(torch.int16 if tensor.dtype is torch.bfloat16 else torch.int32).numpy()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return tensor.contiguous().view(_PATTERNS[tensor.dtype]).numpy()
 
 
 @lru_cache(maxsize=None)
@@ -107,6 +110,62 @@ def round_blocks(values, rounded, magnitude_bits):
 
     See `bfp` for the rule.
     """
+    if values.itemsize == 4:
+        _round_exactly(values, rounded, magnitude_bits)
+        return
+    maxima = numpy.empty(_AT_ONCE * BLOCK, numpy.int16)
+    powers = numpy.empty(_AT_ONCE * BLOCK, numpy.float32)
+    for start in range(0, values.shape[0], _AT_ONCE):
+        some, target = values[start : start + _AT_ONCE], rounded[start : start + _AT_ONCE]
+        if _find_powers(some.reshape(-1), maxima, powers):
+            _round_in_fp32(some.reshape(-1), target.reshape(-1), powers, magnitude_bits)
+        else:
+            _round_exactly(some, target, magnitude_bits)
+
+
+_AT_ONCE = 64  # blocks, so that what is computed of them stays in cache
+# Largest magnitudes of a block of bf16, as bit patterns, between which `_round_in_fp32` is exact: larger exponents overflow
+# its constant; below, subnormal elements would not round to zero.
+_FP32_FROM, _FP32_TO = 16 << 7, 230 << 7
+
+
+@_compiled()
+def _find_powers(values, maxima, powers):
+    """2 to its block's exponent for each of `values`, in `powers`; whether all blocks are zero or within the limits above.
+
+    The maximum of 16 neighbours is found in four passes, each over all values, which vector registers do at once.
+    """
+    for i in range(values.size):
+        maxima[i] = values[i] & 0x7FFF
+    for distance in (8, 4, 2, 1):
+        for i in range(values.size - distance):
+            maxima[i] = max(maxima[i], maxima[i + distance])
+    within = True
+    for block in range(values.size // BLOCK):
+        largest = maxima[BLOCK * block]
+        within = within and (largest == 0 or _FP32_FROM <= largest <= _FP32_TO)
+        power = _widen(largest & 0x7F80)
+        for i in range(BLOCK):
+            powers[BLOCK * block + i] = power
+    return within
+
+
+@_compiled()
+def _round_in_fp32(values, rounded, powers, magnitude_bits):
+    """Of bf16: adding and subtracting 1.5 * 2^23 quanta rounds to a quantum, ties to even."""
+    largest = _float(2 - 2.0 ** (1 - magnitude_bits))
+    many_quanta = _float(1.5 * 2.0 ** (24 - magnitude_bits))
+    for i in range(values.size):
+        limit, shift = powers[i] * largest, powers[i] * many_quanta
+        value = _widen(values[i])
+        value = value if value < limit else limit
+        value = value if value > -limit else -limit
+        value = _float(_float(value + shift) - shift)
+        rounded[i] = numpy.int16(_int(value.view(numpy.int32) >> 16))
+
+
+@_compiled()
+def _round_exactly(values, rounded, magnitude_bits):
     to_float32 = _int(32 - 8 * values.itemsize)
     dropped = _int(24 - magnitude_bits)
     below_half = _int((1 << (23 - magnitude_bits)) - 1)
@@ -163,6 +222,13 @@ def _add_turned(turned, values, sources, entries):
 
 
 @_compiled()
+def _turn_pairs(turned, values, entries):
+    for i in range(turned.size // 2):
+        turned[2 * i] = values[2 * i + 1] * entries[2 * i]
+        turned[2 * i + 1] = values[2 * i] * entries[2 * i + 1]
+
+
+@_compiled()
 def _combine(values, cos, turned, sin, rotated):
     for i in range(values.size):
         rotated[i] = _narrow(values[i] * _widen(cos[i]) + turned[i] * _widen(sin[i]))
@@ -174,33 +240,40 @@ def rotate(values, rotated, cos, sin, matrices):
 
     values and rotated `[B, rows, width]`; cos and sin `[1 or B, 1 or rows and more, width]`; matrices
     `[1 or B, 32, 32]`. The matrix of a rotation has one entry in a column, so it is read as, for each depth, every
-    column's next entry and the place of its source.
+    column's next entry and the place of its source; mostly that is the column's neighbour.
     """
     batch, rows, width = values.shape
     sources = numpy.zeros((TILE_SIZE, width), numpy.uint32)
     entries = numpy.zeros((TILE_SIZE, width), numpy.float32)
     value = numpy.empty(width, numpy.float32)
     turned = numpy.empty(width, numpy.float32)
-    depth = 0
+    depth, pairs = 0, False
     for b in range(batch):
         if b == 0 or (b < matrices.shape[0] and not numpy.array_equal(matrices[b], matrices[b - 1])):
             entries[:] = 0
             depth = 0
-            for j in range(width):
+            for j in range(TILE_SIZE):
                 found = 0
                 for i in range(TILE_SIZE):
-                    if matrices[b, i, j % TILE_SIZE] & 0x7FFF:
-                        sources[found, j] = j - j % TILE_SIZE + i
-                        entries[found, j] = _widen(matrices[b, i, j % TILE_SIZE])
+                    if matrices[b, i, j] & 0x7FFF:
+                        for start in range(0, width, TILE_SIZE):
+                            sources[found, start + j] = start + i
+                            entries[found, start + j] = _widen(matrices[b, i, j])
                         found += 1
                 depth = max(depth, found)
+            pairs = depth == 1
+            for j in range(width):
+                pairs = pairs and (sources[0, j] == j ^ 1 or entries[0, j] == 0)
         b_cos = b if cos.shape[0] > 1 else 0
         for row in range(rows):
             row_cos = row if cos.shape[1] > 1 else 0
             _widen_row(values[b, row], value)
-            turned[:] = 0
-            for k in range(depth):
-                _add_turned(turned, value, sources[k], entries[k])
+            if pairs:
+                _turn_pairs(turned, value, entries[0])
+            else:
+                turned[:] = 0
+                for k in range(depth):
+                    _add_turned(turned, value, sources[k], entries[k])
             _combine(value, cos[b_cos, row_cos], turned, sin[b_cos, row_cos], rotated[b, row])
 
 
@@ -263,17 +336,20 @@ def attend(queries, attended, users, rows, keys, values, page_size, pages, posit
         for member in range(group):
             for j in range(width):
                 query[member, j] = _widen(queries[i, member, j]) * scale
-        for position in range(first, count):
-            key = keys[row, pages[user, position // page_size] * page_size + position % page_size]
-            for member in range(group):
-                scores[member, position - first] = _dot(query[member], key)
+        # Page by page: a division for each position would take as long as its product.
+        for page in range(first // page_size, (count + page_size - 1) // page_size):
+            shift = (pages[user, page] - page) * page_size
+            for position in range(max(first, page * page_size), min(count, (page + 1) * page_size)):
+                for member in range(group):
+                    scores[member, position - first] = _dot(query[member], keys[row, shift + position])
         total[:] = 0
         for member in range(group):
             _softmax(scores[member, : count - first])
-        for position in range(first, count):
-            value = values[row, pages[user, position // page_size] * page_size + position % page_size]
-            for member in range(group):
-                _add_scaled(total[member], value, scores[member, position - first])
+        for page in range(first // page_size, (count + page_size - 1) // page_size):
+            shift = (pages[user, page] - page) * page_size
+            for position in range(max(first, page * page_size), min(count, (page + 1) * page_size)):
+                for member in range(group):
+                    _add_scaled(total[member], values[row, shift + position], scores[member, position - first])
         for member in range(group):
             for j in range(width):
                 attended[i, member, j] = _narrow(total[member, j])

@@ -199,10 +199,28 @@ def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
 
 
 def _rows_by_matrix(rows, weight):
-    """`rows @ weight.t()` for `[M, K]` and `[N, K]`; a row's result does not depend on how many rows there are.
-
-    One row alone would take another path through the CPU's matmul, which accumulates in another order.
-    """
-    if rows.shape[0] == 1:
+    """`rows @ weight.t()` for `[M, K]` and `[N, K]`; a row's result does not depend on how many rows there are."""
+    if rows.shape[0] == 1 and not _may_be_alone(weight):
         return torch.nn.functional.linear(torch.cat((rows, rows)), weight)[:1]
     return torch.nn.functional.linear(rows, weight)
+
+
+_alone = {}
+
+
+def _may_be_alone(weight) -> bool:
+    """Whether one row by this weight is what it is among others.
+
+    The CPU's matmul of one row may take another path, which adds up in another order; torch's for bf16 does so for rows
+    of more than 1024. Shorter ones are tried, once per shape and number of threads.
+    """
+    n, k = weight.shape
+    if k > 1024 or weight.dtype is not torch.bfloat16 or weight.is_meta:
+        return False
+    case = (n, k, torch.get_num_threads())
+    if case not in _alone:
+        rows = torch.randn(32, k, generator=torch.Generator().manual_seed(0)).bfloat16()
+        together = torch.nn.functional.linear(rows, weight)
+        apart = [torch.nn.functional.linear(row, weight) for row in rows.split(1)]
+        _alone[case] = torch.equal(together, torch.cat(apart))
+    return _alone[case]
