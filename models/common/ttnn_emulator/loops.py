@@ -307,6 +307,15 @@ def _softmax(scores):
 
 
 @_compiled()
+def mix(a, b, mixed, weights):
+    """a + (b - a) * weight for each row of bf16 `[rows, width]`; weights are fp32, `[rows]`."""
+    for row in range(a.shape[0]):
+        for i in range(a.shape[1]):
+            value = _widen(a[row, i])
+            mixed[row, i] = _narrow(value + (_widen(b[row, i]) - value) * weights[row])
+
+
+@_compiled()
 def user_without_pages(pages, positions, window, page_size, n_pages):
     """A user of whom a page that `attend` would read is not in a cache of `n_pages`; -1 if there is none."""
     for user in range(positions.size):

@@ -84,15 +84,19 @@ class Attention:
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
 
-    def prefill_forward(self, x, rotate, kv_cache, user: int, page_table, prefix_page_table, chunk_start: int):
-        """x: [1, 1, seq_len, dim], DRAM interleaved: tokens `chunk_start`.. of one user's prompt.
+    def prefill_forward(
+        self, x, rotate, kv_cache, user: int, page_table, prefix_page_table, chunk_start: int, n_users: int = 1
+    ):
+        """x: [1, 1, seq_len, dim], DRAM interleaved: tokens `chunk_start`.. of one user's prompt; or, with n_users,
+        [1, 1, n_users * seq_len, dim]: the whole prompts of the users from `user` on, padded to one length.
 
-        page_table: the pages this chunk fills, [1, pages] int32; prefix_page_table: those up to its end.
-        Returns [1, 1, seq_len, dim / N], DRAM interleaved.
+        page_table: the pages that each user's tokens fill, [n_users, pages] int32, -1 for none; prefix_page_table: those
+        of `user` up to the chunk's end, [1, pages].
+        Returns [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
         """
-        c = self.config
+        c, rows = self.config, x.shape[2]
         q, k, v = ttnn.experimental.nlp_create_qkv_heads(
-            self.wqkv.prefill_forward(x),
+            ttnn.reshape(self.wqkv.prefill_forward(x), (n_users, 1, rows // n_users, c.wqkv.n)),
             num_heads=c.n_heads,
             num_kv_heads=c.n_kv_heads,
             transpose_k_heads=False,
@@ -108,6 +112,7 @@ class Attention:
         else:
             x = kv_cache.attend_chunk(q, prefix_page_table, chunk_start)
         x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        x = ttnn.reshape(x, (1, 1, rows, c.wo.k))
         return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
 
 

@@ -45,7 +45,7 @@ class _KVCache:
         )
 
     def attend_prompt(self, q, k, v):
-        """Causal attention of a prompt's first chunk over itself: q, k, v [1, heads, seq_len, head_dim] -> like q."""
+        """Causal attention of prompts' first chunks over themselves: q, k, v [n_users, heads, seq_len, head_dim] -> like q."""
         return ttnn.transformer.scaled_dot_product_attention(
             q, k, v, is_causal=True, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._prefill(q)
         )
@@ -70,14 +70,15 @@ class PagedKVCache(_KVCache):
         self.block_size = paged.block_size
 
     def fill(self, k, v, user, page_table):
-        """Writes a prefill's k, v [1, n_kv_heads, seq_len, head_dim] into the pages of `page_table` [1, pages], int32.
+        """Writes a prefill's k, v [n_users, n_kv_heads, seq_len, head_dim] into the pages of `page_table`, int32
+        [n_users, pages], -1 for none.
 
         Rows past the last page (padding of the prefill) are left out.
         """
         rows = min(k.shape[2], page_table.shape[1] * self.block_size)
         for cache, new in ((self.keys, k), (self.values, v)):
-            new = ttnn.slice(new, [0, 0, 0, 0], [1, new.shape[1], rows, new.shape[3]])
-            ttnn.experimental.paged_fill_cache(cache, new, page_table, batch_idx=0)
+            for index in range(new.shape[0]):
+                ttnn.experimental.paged_fill_cache(cache, _rows_of(new, index, rows), page_table, batch_idx=index)
 
     def update(self, k, v, positions, page_table):
         """Writes one token a user: k, v [1, users, n_kv_heads, head_dim], one user a core, at `positions` [users]."""
@@ -108,8 +109,8 @@ class ContiguousKVCache(_KVCache):
     def fill(self, k, v, user, page_table):
         rows = min(k.shape[2], self.keys.shape[2])
         for cache, new in ((self.keys, k), (self.values, v)):
-            new = ttnn.slice(new, [0, 0, 0, 0], [1, new.shape[1], rows, new.shape[3]])
-            ttnn.fill_cache(cache, new, user)
+            for index in range(new.shape[0]):
+                ttnn.fill_cache(cache, _rows_of(new, index, rows), user + index)
 
     def update(self, k, v, positions, page_table):
         for cache, new in ((self.keys, k), (self.values, v)):
@@ -122,3 +123,8 @@ class ContiguousKVCache(_KVCache):
 
     def attend_chunk(self, q, page_table, chunk_start: int):
         raise ValueError(f"chunk at {chunk_start}: only paged caches can be attended to in chunks")
+
+
+def _rows_of(x, index: int, rows: int):
+    """The first `rows` positions of one user: x [n_users, heads, seq_len, head_dim] -> [1, heads, rows, head_dim]."""
+    return ttnn.slice(x, [index, 0, 0, 0], [index + 1, x.shape[1], rows, x.shape[3]])

@@ -47,20 +47,23 @@ class Transformer:
             return ContiguousKVCache(config, args.max_batch_size, args.max_seq_len, args.mesh_device)
         return PagedKVCache(config, args.paged_attention_config, args.mesh_device)
 
-    def prefill_forward(self, tokens, rotary_rows, user: int, page_table, prefix_page_table, chunk_start: int):
-        """One chunk of one user's prompt, which fills its part of the KV caches.
+    def prefill_forward(
+        self, tokens, rotary_rows, user: int, page_table, prefix_page_table, chunk_start: int, n_users: int = 1
+    ):
+        """One chunk of one user's prompt, or the prompts of `n_users` from `user` on, which fills their KV caches.
 
-        tokens, rotary_rows: [1, seq_len] uint32; page tables: see `Attention.prefill_forward`, None if unpaged.
-        Returns the hidden state [1, 1, seq_len, dim / N], DRAM interleaved.
+        tokens: [1, n_users * seq_len] uint32, user by user; rotary_rows: [1, seq_len] uint32; page tables: see
+        `Attention.prefill_forward`, None if unpaged.
+        Returns the hidden state [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
         """
         x = self.embedding.forward(tokens, ttnn.DRAM_MEMORY_CONFIG)
         rotate = self.rotary.prefill(rotary_rows)
         for layer, kv_cache in zip(self.layers, self.kv_caches):
-            x = layer.prefill_forward(x, rotate, kv_cache, user, page_table, prefix_page_table, chunk_start)
+            x = layer.prefill_forward(x, rotate, kv_cache, user, page_table, prefix_page_table, chunk_start, n_users)
         return x
 
     def prefill_logits(self, x, position: int):
-        """Logits of the tile of 32 rows of x [1, 1, seq_len, dim / N] that holds row `position`.
+        """Logits of the tile of 32 rows of x [1, 1, rows, dim / N] that holds row `position`.
 
         Returns [1, 1, 32, columns] (see `LMHead`); the row is `position % 32`.
         """

@@ -59,15 +59,25 @@ class PageTable:
         self._owned = [0] * users
         self._free = list(range(config.max_num_blocks - 1, -1, -1))
 
+    def check(self, tokens: Mapping[int, int]) -> None:
+        """Raises ValueError if the pool has not the pages for these users, user -> tokens, to grow so far together."""
+        free = len(self._free)
+        for user, length in tokens.items():
+            missing = self._missing(user, length)
+            if missing > free:
+                raise ValueError(
+                    f"user {user} needs {missing} more page(s) of {self.config.block_size} tokens for {length} tokens, "
+                    f"{free} of max_num_blocks = {self.config.max_num_blocks} are free"
+                )
+            free -= missing
+
+    def _missing(self, user: int, tokens: int) -> int:
+        return max(0, self.config.blocks_for(tokens) - self._owned[user])
+
     def grow(self, user: int, tokens: int) -> None:
         """Makes room for `tokens` tokens of `user`."""
-        missing = self.config.blocks_for(tokens) - self._owned[user]
-        if missing > len(self._free):
-            raise ValueError(
-                f"user {user} needs {missing} more page(s) of {self.config.block_size} tokens for {tokens} tokens, "
-                f"{len(self._free)} of max_num_blocks = {self.config.max_num_blocks} are free"
-            )
-        for _ in range(missing):
+        self.check({user: tokens})
+        for _ in range(self._missing(user, tokens)):
             self.table[user, self._owned[user]] = self._free.pop()
             self._owned[user] += 1
 

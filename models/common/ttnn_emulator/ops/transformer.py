@@ -5,6 +5,7 @@ Softmax and accumulation are in fp32 (torch's flash kernel for CPUs), and no ten
 
 import torch
 
+from .. import loops
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, run
@@ -20,9 +21,9 @@ __all__ = ["chunked_scaled_dot_product_attention", "scaled_dot_product_attention
 
 _DTYPES = (DataType.BFLOAT16, *BLOCK_FLOAT)
 
-# Queries per call where a causal mask has an offset: the flash kernel then splits its work as it does for the
-# whole sequence at once, so that results do not depend on how a prompt is cut into chunks.
-_QUERY_BLOCK = 512
+# Positions of queries that attend together: those before the block without a mask, and the block's own causally. Blocks
+# start at multiples of this wherever a chunk starts, so that results do not depend on how a prompt is cut into chunks.
+_BLOCK = 1024
 
 
 @op("ttnn.transformer.scaled_dot_product_attention")
@@ -80,11 +81,11 @@ def scaled_dot_product_attention(
     def kernel(q, k, v, mask):
         if q.is_meta:
             return q.new_empty(q.shape)
-        if sliding_window_size is not None:
-            return _causal_at_offset(q, k, v, 0, scale, sliding_window_size)
+        if is_causal:
+            return _causal(q, k, v, 0, scale, sliding_window_size)
         if mask is not None:
             mask = mask.expand(*q.shape[:2], -1, -1)[:, :, :length]
-        return _flash(q, k, v, scale, is_causal, mask)
+        return _flash(q, k, v, scale, mask=mask)[0]
 
     memory_config = _interleaved(name, memory_config)
     spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
@@ -146,7 +147,7 @@ def chunked_scaled_dot_product_attention(
             if not 0 <= start <= capacity - length:
                 raise RuntimeError(f"{name}: a chunk of {length} from {start} is not in the page table's {capacity} positions")
         users = [
-            _causal_at_offset(
+            _causal(
                 q[user : user + 1],
                 gather_pages(name, k, pages, start + length)[None],
                 gather_pages(name, v, pages, start + length)[None],
@@ -164,20 +165,43 @@ def chunked_scaled_dot_product_attention(
     return run(name, kernel, [q, k, v, table, chunk_start_idx_tensor], [spec], attributes)
 
 
-def _causal_at_offset(q, k, v, start, scale, window):
+def _causal(q, k, v, start, scale, window=None):
     """Causal attention of queries at `start` and on to `start + S` keys, of which each sees the last `window`."""
-    length = q.shape[2]
-    if start == 0 and (window is None or window >= length):
-        return _flash(q, k[:, :, :length], v[:, :, :length], scale, causal=True)
-    blocks = []
-    for first in range(0, length, _QUERY_BLOCK):
-        last = min(first + _QUERY_BLOCK, length)
-        end = start + last
-        begin = 0 if window is None else max(0, start + first - window + 1)
-        mask = _diagonal_mask(last - first, end - begin, window)
-        block = q[:, :, first:last].flip(2)
-        blocks.append(_flash(block, k[:, :, begin:end], v[:, :, begin:end], scale, mask=mask).flip(2))
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+    end = start + q.shape[2]
+    outputs = []
+    for block in range(start - start % _BLOCK, end, _BLOCK):
+        first, last = max(start, block), min(end, block + _BLOCK)
+        queries = q[:, :, first - start : last - start]
+        if window is not None:
+            begin = max(0, first - window + 1)
+            outputs.append(_flash_flipped(queries, k[:, :, begin:last], v[:, :, begin:last], scale, window)[0])
+            continue
+        own_k, own_v = k[:, :, block:last], v[:, :, block:last]
+        if first == block:
+            output, logsumexp = _flash(queries, own_k, own_v, scale, causal=True)
+        else:
+            output, logsumexp = _flash_flipped(queries, own_k, own_v, scale)
+        if block > 0:
+            earlier, earlier_logsumexp = _flash(queries, k[:, :, :block], v[:, :, :block], scale)
+            output = _merge(output, logsumexp, earlier, earlier_logsumexp)
+        outputs.append(output)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def _merge(a, a_logsumexp, b, b_logsumexp):
+    """Attention to the keys of `a` and `b` together: their mean, weighted by their sums of exponentials."""
+    merged = torch.empty(a.shape, dtype=a.dtype)
+    rows = [loops.bits(tensor).reshape(-1, a.shape[-1]) for tensor in (a, b, merged)]
+    weights = torch.sigmoid(b_logsumexp - a_logsumexp).reshape(-1).numpy()
+    loops.in_threads(loops.mix, [*rows, weights])
+    return merged
+
+
+def _flash_flipped(q, k, v, scale, window=None):
+    """Causal attention where the last query sees all keys, though there are fewer queries: in reverse order."""
+    mask = _diagonal_mask(q.shape[2], k.shape[2], window)
+    output, logsumexp = _flash(q.flip(2), k, v, scale, mask=mask)
+    return output.flip(2), logsumexp.flip(2)
 
 
 def _diagonal_mask(rows, columns, window):
@@ -193,15 +217,17 @@ def _diagonal_mask(rows, columns, window):
 
 
 def _flash(q, k, v, scale, causal=False, mask=None):
-    """Flash attention of `[B, heads, S, head_dim]`; several query heads may share one key head."""
+    """Flash attention of `[B, heads, S, head_dim]` and its logsumexp `[B, heads, S]`; query heads may share a key head."""
     group = q.shape[1] // k.shape[1]
     if group == 1:
         return _flash_heads(q, k, v, scale, causal, mask)
-    result = torch.empty_like(q)
+    output, logsumexp = torch.empty_like(q), torch.empty(q.shape[:3])
     for member in range(group):
         chosen = mask if mask is None or mask.shape[1] == 1 else mask[:, member::group]
-        result[:, member::group] = _flash_heads(q[:, member::group], k, v, scale, causal, chosen)
-    return result
+        output[:, member::group], logsumexp[:, member::group] = _flash_heads(
+            q[:, member::group], k, v, scale, causal, chosen
+        )
+    return output, logsumexp
 
 
 def _flash_heads(q, k, v, scale, causal, mask):
@@ -209,7 +235,7 @@ def _flash_heads(q, k, v, scale, causal, mask):
         mask = mask.to(torch.float32)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, causal, attn_mask=mask, scale=scale
-    )[0]
+    )
 
 
 def _check_chunks(name, config):
