@@ -28,6 +28,10 @@ FORMAT = "token accuracy reference 1"
 REFERENCES = Path(__file__).resolve().parents[1] / "tests" / "reference_outputs"
 TOP = 5
 
+_DTYPES = {"tokens": torch.int32, "top5": torch.int32, "log_probs": torch.float32}
+_FACTS = ("prefill", "model", "identity", "text", "dtype", "versions")
+_IDENTITY = ("config", "n_layers", "weights")
+
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 
@@ -78,7 +82,7 @@ class Reference:
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":
-        """Reads a file. Raises ValueError if it is missing, damaged or of another format."""
+        """Reads a file. Raises ValueError if it is missing, damaged, of another format, or lacks or has more than that holds."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -92,7 +96,11 @@ class Reference:
             raise ValueError(f"reference {path} cannot be read: {error}") from error
         if metadata.get("format") != FORMAT:
             raise ValueError(f"reference {path}: format is {metadata.get('format')!r}; accepted: {FORMAT!r}")
-        facts = json.loads(metadata["facts"])
+        try:
+            facts = json.loads(metadata["facts"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"reference {path}: its facts are missing or not JSON: {error}") from error
+        _check_content(f"reference {path}", tensors, facts)
         return cls(**tensors, prefill=facts.pop("prefill"), facts=facts)
 
     def check_fits(self, args) -> None:
@@ -108,6 +116,33 @@ class Reference:
                 )
         if args.max_batch_size > self.users:
             raise ValueError(f"the reference has {self.users} texts, too few for a batch of {args.max_batch_size} users")
+
+
+def _check_content(where: str, tensors: dict, facts: dict) -> None:
+    """Raises ValueError that names what is missing, not known, or of another type or shape than the module's docstring says."""
+    _check_names(f"{where}: tensors", tensors, _DTYPES)
+    _check_names(f"{where}: facts", facts, _FACTS)
+    _check_names(f"{where}: facts of the identity", facts["identity"], _IDENTITY)
+    shape, prefill = tuple(tensors["tokens"].shape), facts["prefill"]
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{where}: tokens has shape {shape}; expected (users, prefill + generated)")
+    users, length = shape
+    if type(prefill) is not int or not 1 <= prefill < length:
+        raise ValueError(f"{where}: prefill is {prefill!r}; accepted for texts of {length} tokens: 1 to {length - 1}")
+    generated = length - prefill
+    shapes = {"tokens": shape, "top5": (users, generated, TOP), "log_probs": (users, generated)}
+    for name, dtype in _DTYPES.items():
+        found = tensors[name]
+        if (tuple(found.shape), found.dtype) != (shapes[name], dtype):
+            raise ValueError(f"{where}: {name} is {found.dtype} {tuple(found.shape)}; expected {dtype} {shapes[name]}")
+
+
+def _check_names(where, found, expected):
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} are {found!r}; expected {', '.join(expected)}")
+    for wrong, names in (("missing", set(expected) - set(found)), ("not known", set(found) - set(expected))):
+        if names:
+            raise ValueError(f"{where}: {', '.join(sorted(names))} {wrong}; expected {', '.join(expected)}")
 
 
 def model_identity(args) -> dict:
