@@ -1,6 +1,6 @@
 """Makes a reference file for `--token_accuracy` with Hugging Face's model.
 
-    python -m models.tt_transformers.tests.generate_reference_hf [--text FILE] [--users 32] [--output FILE]
+    python models/tt_transformers/tests/generate_reference_hf.py [--text FILE] [--users 32] [--output FILE]
 
 The model is HF_MODEL's, or the bundled checkpoint. Texts come from --text, a UTF-8 file from which each user gets the next
 piece; without it, the demo's sample prompts are the prompts, joined, and the model continues them greedily.
@@ -8,9 +8,14 @@ piece; without it, the demo's sample prompts are the prompts, joined, and the mo
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import torch
+
+if not __package__:
+    # Run by its path: Python then looks for modules in this folder, and not in the project's.
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 import models  # noqa: F401
 from models.common.mesh import open_mesh

@@ -1,9 +1,16 @@
 """Reference files hold what Hugging Face predicts, and are refused for another model."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from models.common.mesh import open_mesh
 from models.tt_transformers.tests.generate_reference_hf import make_reference
@@ -14,6 +21,7 @@ from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.precision import ModelOptimizations
 
+ROOT = Path(__file__).resolve().parents[3]
 PREFILL, GENERATED, USERS = SWITCH_LEN - 8, 24, 2
 
 
@@ -96,6 +104,48 @@ def test_a_missing_or_damaged_reference_is_an_error_that_names_it(made, tmp_path
         reference.Reference.load(path)
 
 
+def without(name):
+    return lambda content: content.pop(name)
+
+
+def with_changes(**changes):
+    return lambda content: content.update(changes)
+
+
+@pytest.mark.parametrize(
+    "part, change, message",
+    [
+        ("tensors", without("top5"), "tensors: top5 missing; expected tokens, top5, log_probs"),
+        ("tensors", with_changes(logits=torch.zeros(1)), "tensors: logits not known"),
+        ("tensors", with_changes(tokens=torch.zeros(4, dtype=torch.int32)), r"tokens has shape \(4,\); expected \(users, prefill"),
+        ("tensors", with_changes(log_probs=torch.zeros(USERS, 3)), r"log_probs is torch.float32 \(2, 3\); expected torch.float32 \(2, 24\)"),
+        ("tensors", with_changes(top5=torch.zeros(USERS, GENERATED, 5)), r"top5 is torch.float32 .*expected torch.int32 \(2, 24, 5\)"),
+        ("facts", without("identity"), "facts: identity missing"),
+        ("facts", with_changes(speed=3), "facts: speed not known"),
+        ("facts", with_changes(identity={}), "facts of the identity: config, n_layers, weights missing"),
+        ("facts", with_changes(identity="mine"), "facts of the identity are 'mine'; expected config, n_layers, weights"),
+        ("facts", with_changes(prefill=PREFILL + GENERATED), "prefill is 80; accepted for texts of 80 tokens: 1 to 79"),
+    ],
+)
+def test_a_reference_with_other_content_is_an_error_that_names_it(made, tmp_path, part, change, message):
+    path = tmp_path / "r.safetensors"
+    made.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    facts = json.loads(metadata["facts"])
+    change(tensors if part == "tensors" else facts)
+    save_file(tensors, path, {**metadata, "facts": json.dumps(facts)})
+    with pytest.raises(ValueError, match=f"r.safetensors: {message}"):
+        reference.Reference.load(path)
+
+
+def test_facts_that_are_not_json_are_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "r.safetensors"
+    save_file({"tokens": torch.zeros(1, 2)}, path, {"format": reference.FORMAT, "facts": "{"})
+    with pytest.raises(ValueError, match="r.safetensors: its facts are missing or not JSON"):
+        reference.Reference.load(path)
+
+
 def test_a_reference_of_other_weights_or_layers_is_refused(mesh_device, checkpoint, made, tmp_path):
     made.check_fits(make_args(mesh_device, checkpoint[0]))
     with pytest.raises(ValueError, match="its n_layers is 2"):
@@ -157,3 +207,35 @@ def test_teacher_forcing_refuses_nan_and_the_end_of_the_text(made):
         forcing(torch.zeros(USERS, 320))
     with pytest.raises(ValueError, match="end after 24 tokens"):
         forcing(torch.zeros(USERS, 320))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [["models/tt_transformers/tests/generate_reference_hf.py"], ["-m", "models.tt_transformers.tests.generate_reference_hf"]],
+    ids=["path", "module"],
+)
+def test_the_command_makes_the_reference_that_python_makes(program, checkpoint, text, made, tmp_path):
+    """From the project's root, with nothing in the environment that helps Python to find the project."""
+    output = tmp_path / "r.safetensors"
+    sizes = ["--users", str(USERS), "--prefill", str(PREFILL), "--generated", str(GENERATED)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MESH_DEVICE", "FAKE_DEVICE")}
+    result = subprocess.run(
+        [sys.executable, *program, "--text", str(text), *sizes, "--output", str(output)],
+        cwd=ROOT, env={**environment, "HF_MODEL": str(checkpoint[0])}, capture_output=True, text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"{USERS} texts of {PREFILL} + {GENERATED} tokens" in result.stdout
+    read = reference.Reference.load(output)
+    assert (read.prefill, read.facts) == (made.prefill, made.facts)
+    assert torch.equal(read.tokens, made.tokens)
+    torch.testing.assert_close(read.log_probs, made.log_probs, atol=0.02, rtol=0)
+
+
+def test_the_command_refuses_a_text_that_is_too_short(checkpoint, text, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "models.tt_transformers.tests.generate_reference_hf", "--text", str(text), "--prefill", "100",
+         "--generated", "100", "--users", "3", "--output", str(tmp_path / "r.safetensors")],
+        cwd=ROOT, env={**os.environ, "HF_MODEL": str(checkpoint[0])}, capture_output=True, text=True,
+    )
+    assert result.returncode == 2 and "has 160 tokens, too few for 3 users of 200" in result.stderr
+    assert list(tmp_path.iterdir()) == []
