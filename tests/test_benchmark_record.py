@@ -31,6 +31,12 @@ def test_without_a_path_each_record_gets_a_file_in_generated(tmp_path, monkeypat
     assert path.parent == tmp_path / "generated" and "_a-b_N150_performance_batch-1_" in path.name
 
 
+def test_records_of_one_kind_and_second_do_not_overwrite_each_other(benchmarks):
+    made = record(1.0)
+    paths = {benchmark_record.write(made) for _ in range(3)}
+    assert len(paths) == 3 == len(list(benchmarks.iterdir()))
+
+
 def test_the_revision_is_gits():
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=benchmark_record.ROOT, capture_output=True, text=True)
     if head.returncode:

@@ -8,6 +8,7 @@ A record is a JSON object: `schema` ("benchmark 1"), `created` (ISO 8601, UTC), 
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -23,6 +24,8 @@ from models.common import backend
 SCHEMA = "benchmark 1"
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "generated" / "benchmarks"
+
+_numbers = itertools.count()
 
 _FIELDS = {
     "schema": str,
@@ -66,8 +69,9 @@ def write(record: dict, path: str | Path | None = None) -> Path:
     """Writes a record, whole or not at all, and returns where: `path`, or a new file in generated/benchmarks."""
     if path is None:
         FOLDER.mkdir(parents=True, exist_ok=True)
+        # A process may write several records of one kind within a second.
         stamp = record["created"].replace(":", "").replace("-", "").split("+")[0]
-        parts = (stamp, record["model"], record["mesh"], record["precision"], record["case"], str(os.getpid()))
+        parts = (stamp, record["model"], record["mesh"], record["precision"], record["case"], f"{os.getpid()}-{next(_numbers)}")
         path = FOLDER / ("_".join(part.replace("/", "-").replace(" ", "") for part in parts) + ".json")
     path = Path(path)
     check(record, str(path))
