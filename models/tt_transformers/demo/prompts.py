@@ -5,10 +5,10 @@ disk once it is downloaded; `max_length` cuts the context to that many character
 """
 
 import hashlib
+import http.client
 import json
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ def load_entries(path: str | Path) -> list[Prompt]:
 
     Raises:
         ValueError: the file is missing, not JSON, empty, an entry (counted from 0) has a field that is not accepted, or
-            a context cannot be read or downloaded.
+            a context cannot be read, downloaded or kept.
     """
     path = Path(path)
     try:
@@ -112,21 +112,34 @@ def _context(entry, where, folder) -> str:
 def _download(url, where) -> Path:
     """The file in `DOWNLOADS` that holds the text at `url`, downloaded if it is not there yet."""
     file = DOWNLOADS / f"{hashlib.blake2b(url.encode(), digest_size=16).hexdigest()}.txt"
-    if file.is_file():
+    if os.path.isfile(file):
         return file
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
             content = response.read()
-    except (urllib.error.URLError, OSError) as error:
+    # OSError: no such host, no connection; HTTPException: an answer cut off; ValueError: not a URL.
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise ValueError(f"{where}: context {url} cannot be downloaded: {error}") from error
     if not content:
         raise ValueError(f"{where}: context {url} is empty")
-    # In one step, so that no other run, and no later one, reads a half-written file.
-    DOWNLOADS.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=DOWNLOADS, delete=False) as temporary:
-        temporary.write(content)
-    os.replace(temporary.name, file)
+    try:
+        DOWNLOADS.mkdir(parents=True, exist_ok=True)
+        _write_in_one_step(file, content)
+    except OSError as error:
+        raise ValueError(f"{where}: context {url} cannot be kept as {file}: {error.strerror}") from error
     return file
+
+
+def _write_in_one_step(file: Path, content: bytes) -> None:
+    """So that no other run, and no later one, reads a half-written file. Raises OSError, and then leaves nothing."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+        try:
+            temporary.write(content)
+            temporary.flush()
+            os.replace(temporary.name, file)
+        except BaseException:
+            os.unlink(temporary.name)
+            raise
 
 
 def batches(prompts: list, batch_size: int, repeat_batches: int) -> list[list]:

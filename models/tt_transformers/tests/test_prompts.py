@@ -78,7 +78,7 @@ def test_a_missing_prompt_file_is_named(tmp_path):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """Serves `/text` and counts the requests; downloads go to a folder of the test."""
+    """Serves `/text`, and half of it as `/broken`, and counts the requests; downloads go to a folder of the test."""
     monkeypatch.setattr(prompts_module, "DOWNLOADS", tmp_path / "downloads")
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,10 +86,11 @@ def server(monkeypatch, tmp_path):
 
         def do_GET(self):
             Handler.requests += 1
-            found = self.path == "/text"
-            self.send_response(200 if found else 404)
+            text = "the cöntext".encode()
+            self.send_response(200 if self.path in ("/text", "/broken") else 404)
+            self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write("the cöntext".encode() if found else b"nothing here")
+            self.wfile.write(text[:6] if self.path == "/broken" else text)
 
         def log_message(self, *args):
             """Quiet."""
@@ -118,6 +119,40 @@ def test_a_host_that_is_not_there_is_an_error(server, tmp_path):
     path = write(tmp_path, [{"prompt": "p", "context": "http://127.0.0.1:9/text"}])
     with pytest.raises(ValueError, match="http://127.0.0.1:9/text cannot be downloaded"):
         load_prompts(path)
+
+
+def test_a_download_that_breaks_off_is_an_error_and_leaves_nothing(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": f"{server.address}/broken"}])
+    message = f"entry 0: context {server.address}/broken cannot be downloaded: IncompleteRead(6 bytes read, 6 more"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_prompts(path)
+    assert not (tmp_path / "downloads").exists()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a text", "http://127.0.0.1:port/", "http://[1/", "http://127.0.0.1:9/ä"])
+def test_what_is_no_url_is_an_error(server, tmp_path, url):
+    path = write(tmp_path, [{"prompt": "p", "context": url}])
+    with pytest.raises(ValueError, match=re.escape(f"entry 0: context {url} cannot be downloaded: ")):
+        load_prompts(path)
+
+
+def test_downloads_that_cannot_be_kept_are_an_error(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": f"{server.address}/text"}])
+    (tmp_path / "downloads").touch()
+    kept = f"entry 0: context {server.address}/text cannot be kept as {tmp_path / 'downloads'}/"
+    with pytest.raises(ValueError, match=f"{re.escape(kept)}.*: File exists"):
+        load_prompts(path)
+
+
+def test_a_download_that_cannot_take_its_name_leaves_no_other_file(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": f"{server.address}/text"}])
+    load_prompts(path)
+    (file,) = (tmp_path / "downloads").iterdir()
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=re.escape(f"cannot be kept as {file}: Is a directory")):
+        load_prompts(path)
+    assert list((tmp_path / "downloads").iterdir()) == [file]
 
 
 @pytest.mark.parametrize("limit", [900, 100, 20])
