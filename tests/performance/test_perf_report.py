@@ -1,5 +1,6 @@
 """PERF.md is what the committed records say, and its parts are computed rightly."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -11,10 +12,57 @@ from models.common import model_targets
 from models.common.benchmark_record import measurement
 from models.tt_transformers.perf import bench, pareto, report
 from models.tt_transformers.perf.systems import interleaved
+from models.tt_transformers.tt.reference import Reference
 
 
 def test_perf_md_is_current_with_the_committed_records():
     assert report.PERF.read_text(encoding="utf-8") == report.markdown(report.read_records(), model_targets.load())
+
+
+def accuracy_records():
+    return {name: copy.deepcopy(record) for name, record in report.read_records().items() if name.startswith("accuracy-")}
+
+
+def test_records_that_agree_share_one_line_of_when_and_where():
+    records = accuracy_records()
+    for record in records.values():
+        record.update(created="2025-01-02T03:04:05+00:00", machine="Some CPU, 2 cores", backend="emulator", git_revision="abc")
+    text = report.markdown(records, {})
+    assert text.count("easured 2025-01-02 on the emulator, Some CPU, 2 cores") == 1
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({"created": "2001-02-03T00:00:00+00:00"}, "- N300 bf16: measured 2001-02-03 on the emulator"),
+        ({"backend": "silicon"}, "- N300 bf16: measured 2025-01-02 on the silicon, Some CPU"),
+        ({"machine": "Another CPU"}, "- N300 bf16: measured 2025-01-02 on the emulator, Another CPU"),
+        ({"git_revision": "fedcba"}, "revision fedcba."),
+    ],
+)
+def test_a_record_of_another_day_backend_machine_or_revision_is_told_apart(change, expected):
+    records = accuracy_records()
+    for record in records.values():
+        record.update(created="2025-01-02T03:04:05+00:00", machine="Some CPU, 2 cores", backend="emulator", git_revision="abc")
+    records["accuracy-N300-bf16"].update(change)
+    text = report.markdown(records, {})
+    assert expected in text
+    (others,) = [line for line in text.splitlines() if line.startswith("- N150")]
+    assert "N300 bf16" not in others and "measured 2025-01-02 on the emulator, Some CPU, 2 cores" in others
+
+
+def test_each_row_says_how_many_texts_it_is_of():
+    records = accuracy_records()
+    records["accuracy-T3K-bf16"]["facts"]["users"] = 3
+    (row,) = [line for line in report.markdown(records, {}).splitlines() if line.startswith("| T3K | bf16 ")]
+    assert row.startswith("| T3K | bf16 | 3 |")
+
+
+def test_records_of_different_texts_are_not_put_into_one_table():
+    records = accuracy_records()
+    records["accuracy-T3K-bf16"]["facts"]["generated"] = 17
+    with pytest.raises(ValueError, match="must agree in generated: .*17 in accuracy-T3K-bf16"):
+        report.markdown(records, {})
 
 
 def test_the_pareto_front_keeps_what_nothing_beats():
@@ -24,9 +72,11 @@ def test_the_pareto_front_keeps_what_nothing_beats():
 
 def test_pareto_points_survive_their_record_and_the_plot_is_a_png(tmp_path):
     points = {"a": (90.0, 99.0, 10.0), "b": (91.0, 99.5, 12.0)}
-    record = pareto.as_record(points, 4, "N150")
+    tokens, top5 = torch.zeros(4, 30, dtype=torch.int32), torch.zeros(4, 20, 5, dtype=torch.int32)
+    reference = Reference(tokens, top5, torch.zeros(4, 20), 10, {"model": "tiny", "identity": {"weights": "abc"}})
+    record = pareto.as_record(points, "N150", reference, 4)
     assert pareto.points_of(record) == points and record["facts"]["front"] == ["a", "b"]
-    pareto.plot(points, tmp_path / "p.png")
+    pareto.plot(points, "tiny", tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -57,12 +107,12 @@ def test_configurations_become_options(tmp_path):
 
 def test_peak_memory_is_a_process_s_own():
     """In processes of their own, because the peak of this one may lie in an earlier test."""
-    code = "from models.tt_transformers.perf.bench import peak_memory; a = bytearray(b'x') * {}; print(peak_memory())"
+    code = "from models.tt_transformers.perf.plain_hugging_face import peak_memory; a = bytearray(b'x') * {}; print(peak_memory())"
     small, large = (
         float(subprocess.run([sys.executable, "-c", code.format(size)], capture_output=True, text=True, check=True).stdout)
         for size in (1, 400_000_000)
     )
-    assert 390 < large - small < 410
+    assert 390e6 < large - small < 410e6
 
 
 class Recorder:

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -53,15 +54,34 @@ def markdown(records: dict, targets: dict) -> str:
     return "\n".join(section for section in sections if section)
 
 
-def _made(record):
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return (
-        f"Measured {record['created'][:10]} on the {record['backend']}, {record['machine']}; {versions}; "
-        f"revision {record['git_revision']}."
-    )
+def provenance(records: dict) -> str:
+    """When, where and with what records (label -> record) were measured: a line for each set of them that agrees in all that."""
+    groups = {}
+    for label, record in records.items():
+        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        line = (
+            f"measured {record['created'][:10]} on the {record['backend']}, {record['machine']}; {versions}; "
+            f"revision {record['git_revision']}."
+        )
+        groups.setdefault(line, []).append(label)
+    if len(groups) == 1:
+        (line,) = groups
+        return line[0].upper() + line[1:]
+    return "\n".join(f"- {', '.join(labels)}: {line}" for line, labels in groups.items())
 
 
-def _table(header, rows, numbers_from=1):
+def agreed(records: dict, what: str, get):
+    """What `get` finds in every record. Raises ValueError that names the records if they do not agree."""
+    found = {}
+    for name, record in records.items():
+        found.setdefault(json.dumps(get(record), sort_keys=True), []).append(name)
+    if len(found) > 1:
+        values = "; ".join(f"{value} in {', '.join(names)}" for value, names in found.items())
+        raise ValueError(f"records of one table must agree in {what}: {values}")
+    return get(next(iter(records.values())))
+
+
+def table(header, rows, numbers_from=1):
     rule = ["---" if index < numbers_from else "---:" for index in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
@@ -75,24 +95,28 @@ def _accuracy(records):
         values = {name: value for name, (value, _) in benchmark_record.medians(record).items()}
         first = values.get("first difference")
         rows.append([
-            record["mesh"], record["precision"], f"{values['top1']:.2f} %", f"{values['top5']:.2f} %",
+            record["mesh"], record["precision"], str(record["facts"]["users"]), f"{values['top1']:.2f} %", f"{values['top5']:.2f} %",
             f"{values['perplexity']:.4f}", f"{values['reference perplexity']:.4f}", "none" if first is None else f"{first:.0f}",
             f"{values['decode ops']:.0f}", f"{values['decode bytes'] / 1e6:.2f} MB", f"{values['weight bytes'] / 1e6:.2f} MB",
         ])
-    record = next(iter(records.values()))
-    facts = record["facts"]
-    header = ["mesh", "mode", "top-1", "top-5", "perplexity", "Hugging Face's", "first difference", "decode ops", "bytes a step", "weight bytes a step"]
+    model = agreed(records, "model", lambda record: record["model"])
+    prefill, generated = (agreed(records, name, lambda record: record["facts"][name]) for name in ("prefill", "generated"))
+    dtype, text = (agreed(records, name, lambda record: record["facts"]["reference"][name]) for name in ("dtype", "text"))
+    labelled = {f"{record['mesh']} {record['precision']}": record for record in records.values()}
+    header = [
+        "mesh", "mode", "texts", "top-1", "top-5", "perplexity", "Hugging Face's", "first difference", "decode ops",
+        "bytes a step", "weight bytes a step",
+    ]
     return f"""## Token accuracy (measured)
 
-{record['model']} against Hugging Face in {facts['reference']['dtype']}, by teacher forcing: {facts['users']} texts of \
-{facts['prefill']} tokens of prompt and {facts['generated']} to predict, which cross the LongRoPE switch. The texts are \
-{facts['reference']['text']}; such text repeats itself, so its tokens are easier to predict than a book's. Ops and bytes are of \
-one decode step of all users at {facts['prefill']} tokens, for each device; every op counts as reading its inputs and writing \
-its outputs once.
+{model} against Hugging Face in {dtype}, by teacher forcing: texts of {prefill} tokens of prompt and {generated} to predict, \
+which cross the LongRoPE switch. The texts are {text}; such text repeats itself, so its tokens are easier to predict than a \
+book's. Ops and bytes are of one decode step of all users at {prefill} tokens, for each device; every op counts as reading its \
+inputs and writing its outputs once.
 
-{_table(header, rows, 2)}
+{table(header, rows, 2)}
 
-{_made(record)}
+{provenance(labelled)}
 """
 
 
@@ -106,7 +130,7 @@ Token accuracy of {record['model']} against the weight bytes that a decode step 
 
 ![Pareto front](models/tt_transformers/perf/records/pareto.png)
 
-{_made(record)}
+{provenance({record['case']: record})}
 """
 
 
@@ -140,9 +164,9 @@ Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios
 {facts['threads']}; Hugging Face: {facts['hugging_face']}. The machine's load average was \
 {facts['load_average']}; well above the number of its cores, other work slows all of it down. More is better in t/s, less in s and MB.
 
-{_table(header, rows)}
+{table(header, rows)}
 
-{_made(record)}
+{provenance({record['case']: record})}
 """
 
 
@@ -172,9 +196,9 @@ sdpa), each in a process of its own, in turn, {rounds} rounds. Medians; ratios (
 rounds'. CPU time counts all threads. MB are the peaks of whole processes, model included. The load average was \
 {record['facts']['load_average']}.
 
-{_table(header, rows, 0)}
+{table(header, rows, 0)}
 
-{_made(record)}
+{provenance({record['case']: record})}
 
 The DRAM of full-size runs, the largest contexts and prefill chunks, and the accuracy of a bfp4 KV cache are in \
 [LONG_CONTEXT.md](models/tt_transformers/LONG_CONTEXT.md).
@@ -191,7 +215,7 @@ def _published(targets):
 
 For its own model code on its cards. They are this project's targets on a card.
 
-{_table(["model", "mesh", "mode", "case", "figure", "published"], rows, 5)}
+{table(["model", "mesh", "mode", "case", "figure", "published"], rows, 5)}
 """
 
 
