@@ -115,20 +115,28 @@ def of_demo_record(record: dict) -> tuple[tuple, dict]:
     return key, {**measured, **record.get("accuracy", {})}
 
 
+def check_demo_record(record: dict, targets: dict) -> tuple[Target, list[str]]:
+    """The target of a demo record, and a line for each metric that falls short. Raises ValueError if there is no target."""
+    key, measured = of_demo_record(record)
+    if key not in targets:
+        known = "\n".join(" ".join(k) for k in targets)
+        raise ValueError(f"no target for {' '.join(key)}; there are targets for:\n{known}")
+    return targets[key], targets[key].failures(measured)
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit("usage: python -m models.common.model_targets RUN.json")
     try:
-        key, measured = of_demo_record(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-        targets = load()
-    except (OSError, ValueError, KeyError) as error:
+        record = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        target, failures = check_demo_record(record, load())
+    except KeyError as error:
+        sys.exit(f"{sys.argv[1]}: field {error} is missing")
+    except (OSError, ValueError) as error:
         sys.exit(f"{sys.argv[1]}: {error}")
-    if key not in targets:
-        sys.exit(f"no target for {' '.join(key)}; there are targets for:\n" + "\n".join(" ".join(k) for k in targets))
-    failures = targets[key].failures(measured)
     if failures:
         sys.exit("\n".join(failures))
-    print(f"{' '.join(key)}: {len(targets[key].metrics)} metrics as expected ({targets[key].source})")
+    print(f"{' '.join(target.key)}: {len(target.metrics)} metrics as expected ({target.source})")
 
 
 if __name__ == "__main__":
