@@ -2,17 +2,20 @@
 
 import json
 import sys
+from itertools import product
 
 import pytest
 
 from models.common.mesh import open_mesh
 from models.common.ttnn_emulator.device import shape_only
+from models.tt_transformers.long_context import report
 from models.tt_transformers.scripts import capacity
 from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.prefill_chunks import VARIABLE
 from tests.vendor.conftest import run_on_mock  # noqa: F401
 
+MESHES = ("N150", "N300", "T3K")
 BFP4_CACHE = {"optimizations": "precision_cfg = {kv_cache: bfp4}"}
 
 
@@ -21,7 +24,7 @@ def default_chunks(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize("mesh", ["N150", "N300", "T3K"])
+@pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
 def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
     usage = capacity.measure(mesh, 4096, chunks=1, num_layers=2, optimizations=mode)
@@ -42,18 +45,48 @@ def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh, context", [("N150", 45056), ("N300", 102400), ("T3K", 131072)])
-def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tmp_path, mesh, context):
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(
+    "mode, optimizations, contexts",
+    [
+        ("performance", None, (45056, 102400, 131072)),
+        ("accuracy", None, (18432, 49152, 131072)),
+        ("performance", "precision_cfg = {kv_cache: bfp4}", (81920, 131072, 131072)),
+    ],
+    ids=["performance", "accuracy", "bfp4-cache"],
+)
+def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tmp_path, mesh, mode, optimizations, contexts):
     """On the mock device, in a process of its own; the vendor's allocator has no peaks to compare activations with."""
+    context = contexts[MESHES.index(mesh)]
     output = tmp_path / "usage.json"
     code = "import sys; from models.tt_transformers.scripts.capacity import main; main()"
-    run_on_mock(mesh, code, "--mesh", mesh, "--context", str(context), "--output", str(output))
+    changes = [] if optimizations is None else ["--optimizations", optimizations]
+    run_on_mock(mesh, code, "--mesh", mesh, "--context", str(context), "--mode", mode, *changes, "--output", str(output))
     vendors = json.loads(output.read_text())
-    usage = capacity.measure(mesh, context, chunks=1)
+    usage = capacity.measure(mesh, context, chunks=2, optimizations=optimizations, optimizations_base=mode)
     assert vendors["backend"] == "mock"
     assert usage.weights == pytest.approx(vendors["weights"], rel=0.01)
     assert usage.kv_cache == pytest.approx(vendors["kv_cache"], rel=0.01)
     assert usage.capacity == pytest.approx(vendors["capacity"], rel=0.01)
+
+
+def test_every_mesh_and_mode_was_run_at_the_whole_context_in_less_than_a_minute():
+    records = report.read("capacity-*.json")
+    assert {(record["mesh"], record["optimizations_base"]) for record in records} == set(product(MESHES, ("performance", "accuracy")))
+    assert {(record["backend"], record["context"]) for record in records} == {("emulator", 131072)}
+    assert max(record["seconds"] for record in records) < 60
+
+
+@pytest.mark.parametrize(
+    "name, promised",
+    [("N150-performance", 45056), ("N300-performance", 102400), ("N300-performance-bfp4-cache", 131072), ("T3K-performance", 131072)],
+)
+def test_the_largest_committed_contexts_are_at_least_those_promised(name, promised):
+    (record,) = report.read(f"capacity-{name}.json")
+    assert ("bfp4" in name) == (record["optimizations"] is not None)
+    largest = record["largest"]
+    assert largest["context"] >= promised
+    assert sum(largest[part] for part in ("weights", "kv_cache", "activations")) <= largest["capacity"]
 
 
 @pytest.mark.parametrize(
