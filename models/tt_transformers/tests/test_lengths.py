@@ -1,0 +1,131 @@
+"""What does not fit is refused with its numbers: before any work, and in decode before anything has changed."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.common.mesh import open_mesh
+from models.tt_transformers.tests.generation import generator, random_tokens, tiny  # noqa: F401
+from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.generator import check_lengths
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.rope import DefaultRope
+
+
+def limits(switch_len=64, **changes):
+    settings = dict(
+        arch=SimpleNamespace(rope=SimpleNamespace(switch_len=switch_len)),
+        max_batch_size=2,
+        max_seq_len=128,
+        prefill_chunk_size=1024,
+        paged_attention_config=PagedAttentionConfig(32, 5),
+    )
+    return SimpleNamespace(**{**settings, **changes})
+
+
+def unpaged(**changes):
+    return limits(paged_attention_config=None, **{"prefill_chunk_size": 64, **changes})
+
+
+@pytest.mark.parametrize(
+    "args, prompts, generated, message",
+    [
+        (limits(), [1, 2, 3], 1, "3 prompts for a model set up for 1 to 2 users"),
+        (limits(), [5, 0], 1, "the prompt of user 1 has no tokens"),
+        (limits(), [5, 128], 1, "user 1: a prompt of 128 tokens leaves no room .* max_seq_len 128"),
+        (limits(), [100], 29, r"100 prompt tokens \+ 29 to generate = 129 is more than max_seq_len 128"),
+        (limits(), [70, 70], 30, "2 user.* need 8 pages of 32 tokens, the page table has max_num_blocks = 5"),
+        (unpaged(), [65], 1, "user 0: a prompt of 65 tokens runs in chunks of 64, which needs paged attention"),
+        (
+            unpaged(),
+            [10, 60],
+            6,
+            "user 1: generation past 64 tokens, where LongRoPE changes its factors and 65 are computed again, runs in "
+            r"chunks of 64, which needs paged attention; .* MAX_PREFILL_CHUNK_SIZE \(thousands.*a chunk holds 65",
+        ),
+        (unpaged(), [64], 2, "user 0: generation past 64 tokens"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_numbers_before_any_work(args, prompts, generated, message):
+    with pytest.raises(ValueError, match=message):
+        check_lengths(args, prompts, generated)
+
+
+@pytest.mark.parametrize(
+    "args, prompt, generated",
+    [
+        (unpaged(), 60, 5),  # the last token is generated from 64 tokens
+        (unpaged(), 64, 1),
+        (unpaged(max_seq_len=64), 60, 4),
+        (unpaged(prefill_chunk_size=65), 60, 60),
+        (unpaged(prefill_chunk_size=None), 60, 60),
+        (unpaged(switch_len=30), 40, 60),  # past the switch from the start: nothing is computed again
+        (unpaged(arch=SimpleNamespace(rope=DefaultRope(32, 10000.0, max_context_len=128))), 60, 60),
+        (limits(prefill_chunk_size=64), 60, 60),
+    ],
+)
+def test_generation_that_computes_no_more_than_a_chunk_again_is_taken(args, prompt, generated):
+    check_lengths(args, [prompt], generated)
+
+
+def test_a_longer_prompt_may_stop_at_max_seq_len():
+    check_lengths(limits(), [10, 120], 20)
+
+
+def test_the_chunk_that_the_environment_sets_is_the_one_that_counts(monkeypatch, tmp_path):
+    save_tiny_phi3(tmp_path / "model", max_position_embeddings=4096, original_max_position_embeddings=1500)
+    with open_mesh("N150") as mesh_device:
+
+        def check(chunk):
+            monkeypatch.setenv("MAX_PREFILL_CHUNK_SIZE", chunk)
+            check_lengths(ModelArgs(mesh_device, hf_model=tmp_path / "model", max_seq_len=2048), [1000], 600)
+
+        with pytest.raises(ValueError, match="generation past 1500 tokens.* 1501 are .* in chunks of 1024"):
+            check("1")
+        check("2")
+
+
+def test_a_sequence_at_max_seq_len_takes_no_more_tokens(generator, tiny):
+    made = generator("N150", tiny, users=2, max_seq_len=48)
+    made.prefill([random_tokens(47), random_tokens(10)])
+    made.decode([5, 6])
+    with pytest.raises(ValueError, match="user 0 is at max_seq_len 48"):
+        made.decode([5, 6])
+    assert made.decode([0, 6], [False, True]).shape == (2, 320)
+
+
+@pytest.mark.parametrize(
+    "settings, lengths, message",
+    [
+        (dict(max_seq_len=48), (20, 47), "user 1 is at max_seq_len 48"),
+        (dict(max_seq_len=96, pages=3), (31, 31), r"user 1 needs 1 more page\(s\) .* for 33 tokens, 0 of .* 3 are free"),
+        (dict(max_seq_len=96, paged=False), (20, 63), "user 1: generation past 64 tokens.* runs in chunks of 64"),
+    ],
+    ids=["max_seq_len", "pages", "recomputation"],
+)
+def test_a_decode_that_is_refused_for_one_user_changes_nothing(generator, tiny, settings, lengths, message):
+    made = generator("N150", tiny, users=2, **settings)
+    made.args.prefill_chunk_size = 64
+    prompts = [random_tokens(length, seed=length) for length in lengths]
+
+    def steps(refused):
+        made.prefill(prompts)
+        made.decode([5, 6])
+        if refused:
+            with pytest.raises(ValueError, match=message):
+                made.decode([7, 8])
+        assert made.sequences == [prompts[0] + [5], prompts[1] + [6]]
+        return made.decode([9, 0], [True, False])[0]
+
+    assert torch.equal(steps(refused=True), steps(refused=False))
+
+
+@pytest.mark.parametrize("tokens, active", [([5, 6, 7], None), ([5, 6], [True])])
+def test_more_tokens_than_users_or_flags_are_refused(generator, tiny, tokens, active):
+    made = generator("N150", tiny, users=2, max_seq_len=48)
+    made.prefill([[3], [4]])
+    with pytest.raises(ValueError, match=f"{len(tokens)} tokens, {len(active or tokens)} active flags for up to 2 users"):
+        made.decode(tokens, active)
+    assert made.sequences == [[3], [4]]
