@@ -16,7 +16,7 @@ from models.tt_transformers.tt.precision import ModelOptimizations
 
 PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
 STEPS = 64
-# bf16 keeps 8 bits of a value, and three layers add up its rounding; the modes store weights in 7 and 3 bits.
+# bf16 keeps 8 bits of a value, and four layers add up its rounding; the modes store weights in 7 and 3 bits.
 LEAST_PCC = {"bf16": 0.999, "performance": 0.99, "accuracy": 0.99}
 
 
@@ -55,20 +55,22 @@ def test_logits_follow_hugging_face(reference, mesh_name, precision):
         logits = [generator.prefill([prompt])] + [generator.decode([token]) for token in continuation]
         generator.deallocate()
     logits = torch.cat(logits)
-    assert pcc(logits[0], expected[0]) >= LEAST_PCC[precision]
     assert pcc(logits[1:], expected[1:]) >= LEAST_PCC[precision]
-    # The worst step too, so that one wrong position cannot hide among the others.
-    assert min(map(pcc, logits, expected)) >= LEAST_PCC[precision] - 0.01
+    # Each step too, so that one wrong position cannot hide among the others.
+    assert min(map(pcc, logits, expected)) >= LEAST_PCC[precision]
 
 
-@pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
-def test_users_do_not_depend_on_each_other(paged):
+@pytest.mark.parametrize(
+    "mesh_name, precision, paged",
+    [("N300", "performance", True), ("N300", "performance", False), ("T3K", "accuracy", True)],
+)
+def test_users_do_not_depend_on_each_other(mesh_name, precision, paged):
     """Logits of a user are bit for bit the same alone and among 32 of other lengths, in prefill and decode."""
-    with open_mesh("N300") as mesh_device:
+    with open_mesh(mesh_name) as mesh_device:
         texts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())]
 
         def logits(users, chosen):
-            args = make_args(mesh_device, "performance", users)
+            args = make_args(mesh_device, precision, users)
             args.paged_attention_config = args.paged_attention_config if paged else None
             model = Transformer(args, args.load_state_dict())
             generator = Generator(model)
