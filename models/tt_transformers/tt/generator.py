@@ -258,6 +258,7 @@ class DecodeStep:
         self.mesh_device = model.mesh_device
         self.page_table = page_table
         self._inputs = idle_decode_inputs(model, page_table)
+        self._pages_on_device = None if page_table is None else page_table.table.clone()
         self._trace = None
         self._logits = model.decode_forward(*self._inputs)
         if backend.supports_trace():
@@ -281,7 +282,14 @@ class DecodeStep:
             ttnn.release_trace(self.mesh_device, self._trace)
 
     def _host_inputs(self, tokens, positions, rotary_rows):
-        return decode_inputs(self.mesh_device, self.page_table, tokens, positions, rotary_rows)
+        """As `decode_inputs`; None too for a page table that is on the devices already, as it is in most steps."""
+        page_table = self.page_table
+        if page_table is not None:
+            if torch.equal(page_table.table, self._pages_on_device):
+                page_table = None
+            else:
+                self._pages_on_device.copy_(page_table.table)
+        return decode_inputs(self.mesh_device, page_table, tokens, positions, rotary_rows)
 
 
 def decode_inputs(mesh_device, page_table: PageTable | None, tokens, positions, rotary_rows) -> list:

@@ -4,6 +4,8 @@ from tqdm import tqdm
 
 import ttnn
 
+from models.common.process_memory import return_freed_memory
+
 from .attention import AttentionConfig
 from .ccl import make_ccl
 from .decoder import Decoder
@@ -31,15 +33,17 @@ class Transformer:
         )
         self.kv_caches = [self._make_kv_cache(layer) for layer in range(args.arch.n_layers)]
         self.embedding = Embedding(weights.embedding())
-        self.layers = [
-            Decoder(args, weights, layer, ccl)
-            for layer in tqdm(range(args.arch.n_layers), desc="Weights", unit="layer", disable=None, delay=1)
-        ]
+        # The head before the layers: it is the largest matrix, so that what its conversion holds is not on top of them.
         lm_head = LMHeadConfig.resolve(args)
         self.norm = DistributedNorm(
             NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, lm_head.splits[0].cores), weights.norm("norm"), ccl
         )
         self.lm_head = LMHead(lm_head, weights)
+        self.layers = []
+        for layer in tqdm(range(args.arch.n_layers), desc="Weights", unit="layer", disable=None, delay=1):
+            return_freed_memory()
+            self.layers.append(Decoder(args, weights, layer, ccl))
+        return_freed_memory()
 
     def _make_kv_cache(self, layer: int):
         config, args = AttentionConfig.resolve(self.args, layer).cache, self.args

@@ -1,0 +1,48 @@
+"""Short prompts that run together: which do, and that each gets what it would get alone."""
+
+import pytest
+import torch
+
+from models.tt_transformers.tests.generation import generator, random_tokens, tiny  # noqa: F401
+from models.tt_transformers.tt.generator import PREFILL_GROUP_ROWS
+
+
+def groups(made, *lengths):
+    return list(made._prefill_groups(list(lengths)))
+
+
+def test_neighbours_of_one_padded_length_and_one_set_of_angles_run_together(generator, tiny):
+    made = generator("N150", tiny, users=8)
+    assert made.args.arch.rope.switch_len == 64
+    assert groups(made, 5) == [(0, 1)]
+    assert groups(made, 5, 64, 20) == [(0, 3)]
+    assert groups(made, 5, 64, 65, 128, 129) == [(0, 2), (2, 2), (4, 1)]
+    assert groups(made, 5, 100, 5) == [(0, 1), (1, 1), (2, 1)], "only neighbours: the order of users is kept"
+
+
+def test_a_group_has_no_more_rows_than_a_chunk_and_the_matmuls_can_cut(generator, tiny):
+    made = generator("N150", tiny, users=32)
+    made.args.prefill_chunk_size = None
+    assert groups(made, *[60] * 32) == [(0, PREFILL_GROUP_ROWS // 128), (16, 16)]
+    assert groups(made, *[60] * 12) == [(0, 12)]
+    assert groups(made, *[60] * 11) == [(0, 8), (8, 3)], "11 x 128 rows are not whole batches of 512"
+    made.args.prefill_chunk_size = 1024
+    assert groups(made, *[60] * 32) == [(first, 8) for first in (0, 8, 16, 24)]
+    assert groups(made, 1000, 1000) == [(0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("paged", [True, False])
+@pytest.mark.parametrize("mesh", ["N150", "N300"])
+def test_logits_and_caches_are_bit_for_bit_those_of_each_prompt_alone(generator, tiny, mesh, paged):
+    made = generator(mesh, tiny, users=8, max_seq_len=256, paged=paged)
+    prompts = [random_tokens(length, seed=length) for length in (1, 33, 64, 40, 65, 100, 128)]
+    assert groups(made, *map(len, prompts)) == [(0, 4), (4, 3)]
+    tokens = [3 + user for user in range(7)]
+    together = made.prefill(prompts), made.decode(tokens)
+    for user, prompt in enumerate(prompts):
+        # The other users hold their places with a prompt that runs alone.
+        alone = [random_tokens(200, seed=7)] * user + [prompt]
+        assert groups(made, *map(len, alone))[-1] == (user, 1)
+        assert torch.equal(made.prefill(alone)[user], together[0][user]), f"prompt of {len(prompt)}"
+        # Decode at the switch computes the sequence again, which has nothing to do with groups.
+        assert torch.equal(made.decode(tokens[: user + 1])[user], together[1][user]), f"prompt of {len(prompt)}"
