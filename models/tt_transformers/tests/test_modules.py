@@ -4,6 +4,7 @@ One layer with random weights; the reference computes in float32 with the same b
 """
 
 import copy
+import functools
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +28,8 @@ from models.tt_transformers.tt.weights import Weights
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 MAX_SEQ_LEN = 256
 PREFILL = 128
+# In a batch the first two users come from prefills, the others begin with the decoded token.
+PREFILLED = (PREFILL, 45)
 # bf16 keeps 8 bits of each value, bfp8 7 of a block's largest. bfp4 keeps 3, and an MLP whose weights are normally
 # distributed loses more than 0.01 by being stored so, whoever multiplies; see `Reference.least_pcc`.
 LEAST_PCC = {"bf16": 0.999, "performance": 0.99, "accuracy": 0.99}
@@ -46,6 +49,11 @@ class Reference:
 
     def decoder(self, x):
         return self.run(self.layer, x)
+
+    @functools.cache
+    def decoded(self, module):
+        """What `module`, "attention" or "decoder", makes of the last row of each of `batch(32)`: [32, dim]."""
+        return torch.stack([getattr(self, module)(sequence)[-1] for sequence in batch(32)])
 
     @torch.no_grad()
     def run(self, module, x):
@@ -170,6 +178,12 @@ def random_rows(rows, width=3072, seed=0):
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)).bfloat16().float()
 
 
+def batch(users):
+    """Each user's sequence, of which the last row is decoded: [length + 1, dim], different lengths first."""
+    lengths = (*PREFILLED, *[0] * 30)[:users]
+    return [random_rows(length + 1, seed=user) for user, length in enumerate(lengths)]
+
+
 def prefill_arguments(model, mesh_device, page_table, user, length):
     pages = None if page_table is None else page_table.pages(user, 0, length)
     table = None if pages is None else ttnn.to_device(host_tensor(pages, ttnn.int32, mesh_device), mesh_device)
@@ -184,6 +198,28 @@ def decode_arguments(model, mesh_device, positions, page_table):
 
     table = None if page_table is None else send(page_table.table, ttnn.int32)
     return model.rotary.decode(send([positions], ttnn.uint32)), send(positions, ttnn.int32), table
+
+
+def after_prefills(setup, users, paged, prefill):
+    """The rows to decode, [users, dim], and what `decode_forward` takes beside them.
+
+    `prefill(x, rotate, cache, user, table)` fills the cache for the users that come from prefills.
+    """
+    model, sequences = setup.users(users), batch(users)
+    cache, pages = make_cache(model, setup.mesh, users, paged)
+    for user, length in enumerate(PREFILLED[:users]):
+        rotate, table = prefill_arguments(model, setup.mesh, pages, user, PREFILL)
+        prefill(torch.cat([sequences[user][:-1], torch.zeros(PREFILL - length, 3072)]), rotate, cache, user, table)
+    positions = [len(sequence) - 1 for sequence in sequences]
+    rotate, positions, table = decode_arguments(model, setup.mesh, positions, pages)
+    return torch.stack([sequence[-1] for sequence in sequences]), (rotate, cache, positions, table)
+
+
+def assert_follows(y, expected, least_pcc):
+    """Users with a prefill and those without each for themselves: the latter attend to one key, which hides much."""
+    for kind in (slice(0, len(PREFILLED)), slice(len(PREFILLED), None)):
+        if len(y[kind]):
+            assert pcc(y[kind], expected[kind]) >= least_pcc
 
 
 def make_cache(model, mesh_device, users, paged):
@@ -245,24 +281,30 @@ def test_attention_in_prefill_follows_hugging_face(setup, reference, paged):
 
 @pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
 @pytest.mark.parametrize("users", [1, 32])
+def test_attention_in_decode_follows_hugging_face(setup, reference, users, paged):
+    attention = setup.users(users).decoder.attention
+
+    def prefill(x, rotate, cache, user, table):
+        attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, user, table, table, 0)
+
+    x, arguments = after_prefills(setup, users, paged, prefill)
+    sharded = attention.config.wqkv.chip.width_sharded(3072, attention.config.wqkv.cores)
+    y = attention.decode_forward(replicate(x, setup.mesh, sharded), *arguments)
+    assert_follows(joined(y, setup.mesh), reference.decoded("attention")[:users], setup.least_pcc)
+
+
+@pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
+@pytest.mark.parametrize("users", [1, 32])
 def test_decoder_in_decode_follows_hugging_face(setup, reference, users, paged):
-    """Users of different lengths in one step: the first two come from prefills, the others begin with this token."""
-    model = setup.users(users)
-    cache, pages = make_cache(model, setup.mesh, users, paged)
-    lengths = ([PREFILL, 45] + [0] * 30)[:users]
-    sequences = [random_rows(length + 1, seed=user) for user, length in enumerate(lengths)]
-    for user, (length, sequence) in enumerate(zip(lengths[:2], sequences)):
-        rotate, table = prefill_arguments(model, setup.mesh, pages, user, PREFILL)
-        padded = torch.cat([sequence[:length], torch.zeros(PREFILL - length, 3072)])
-        model.decoder.prefill_forward(split(padded, setup.mesh), rotate, cache, user, table, table, 0)
-    x = torch.stack([sequence[-1] for sequence in sequences])
-    rotate, positions, table = decode_arguments(model, setup.mesh, lengths, pages)
-    y = model.decoder.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG), rotate, cache, positions, table)
-    expected = torch.stack([reference.decoder(sequence)[-1] for sequence in sequences])
-    least_pcc = reference.least_pcc(setup.precision, lambda layer: reference.run(layer, sequences[0])[-1])
-    for kind in (slice(0, 2), slice(2, users)):
-        if len(x[kind]):
-            assert pcc(joined(y, setup.mesh)[kind], expected[kind]) >= least_pcc
+    decoder = setup.users(users).decoder
+
+    def prefill(x, rotate, cache, user, table):
+        decoder.prefill_forward(split(x, setup.mesh), rotate, cache, user, table, table, 0)
+
+    x, arguments = after_prefills(setup, users, paged, prefill)
+    y = decoder.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG), *arguments)
+    least_pcc = reference.least_pcc(setup.precision, lambda layer: reference.run(layer, batch(1)[0])[-1])
+    assert_follows(joined(y, setup.mesh), reference.decoded("decoder")[:users], least_pcc)
 
 
 def test_decoder_in_prefill_follows_hugging_face(setup, reference):
