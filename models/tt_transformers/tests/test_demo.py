@@ -75,6 +75,13 @@ def test_the_readme_command_prints_the_text_and_what_the_speeds_are(tmp_path):
     assert record["measurements"] and all(m["value"] > 0 for m in record["measurements"])
 
 
+def test_the_reasoning_case_runs_in_its_whole_context(demo):
+    record = demo("reasoning-1", stop_at_eos=False)
+    (user,) = record["users"]
+    assert record["settings"]["max_seq_len"] == 16384
+    assert len(user["token_ids"]) == 12 and user["stop_reason"] == "max_generated_tokens"
+
+
 def test_a_cache_that_cannot_be_written_is_warned_of_and_the_demo_runs_on(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "file"))
@@ -189,11 +196,11 @@ def test_precision_options_reach_the_model_and_the_record(demo):
 
 
 def test_the_example_decoder_file_sets_each_decoder_of_the_bundled_model(demo):
-    example = README.parent / "config_3_decoders.json"
+    example = README.parent / "config_4_decoders.json"
     record = demo("batch-1", decoder_config_file=str(example), max_generated_tokens=2)
     assert record["precision"] == "performance + decoder_config_file"
     ff2 = [part.split("ff2: ")[1].split(",")[0] for part in record["precision_settings"].split("decoders ")[1:]]
-    assert ff2 == ["bfp8", "bfp8", "bfp4"], "decoder 2 does not name ff2, so it keeps the mode's"
+    assert ff2 == ["bfp8", "bfp8", "bfp4", "bfp8"], "decoder 2 does not name ff2, so it keeps the mode's"
 
 
 def test_dummy_weights_need_no_weights_and_the_record_says_so(demo):
