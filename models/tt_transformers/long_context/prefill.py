@@ -25,6 +25,7 @@ from models.tt_transformers.perf import plain_hugging_face
 from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.precision import ModelOptimizations
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 
 SYSTEMS = ("emulator", "hugging_face")
@@ -51,7 +52,7 @@ def make_args(mesh_device, mode: str) -> ModelArgs:
         mesh_device,
         hf_model=BUNDLED,
         max_seq_len=LENGTHS[-1],
-        optimizations=mode,
+        optimizations=getattr(ModelOptimizations, mode)(),
         page_params={"block_size": BLOCK_SIZE, "max_num_blocks": LENGTHS[-1] // BLOCK_SIZE},
     )
 

@@ -27,6 +27,7 @@ from models.tt_transformers.perf import plain_hugging_face
 from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.precision import ModelOptimizations
 
 SYSTEMS = ("emulator", "hugging_face")
 BLOCK = 32
@@ -69,7 +70,7 @@ def make_args(mesh_device, benchmark: Benchmark, workload: Workload, mode: str) 
         mesh_device,
         max_batch_size=workload.users,
         max_seq_len=-(-longest // BLOCK) * BLOCK,
-        optimizations=mode,
+        optimizations=getattr(ModelOptimizations, mode)(),
         page_params={"block_size": BLOCK, "max_num_blocks": pages},
         **benchmark.settings,
     )
@@ -179,6 +180,7 @@ def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=p
         threads=torch.get_num_threads(),
         rounds=rounds,
         load_average=round(os.getloadavg()[1], 1),
+        wait_policy=os.environ["OMP_WAIT_POLICY"],
         workloads=[vars(workload) for workload in benchmark.workloads],
         hugging_face="transformers, bf16, sdpa",
     )
