@@ -1,6 +1,8 @@
-"""Measures the bundled model's token accuracy in each mode on each mesh, and writes it as a benchmark record.
+"""Measures a model's token accuracy in each mode on each mesh, and writes each as a benchmark record.
 
     python -m models.tt_transformers.perf.accuracy [--users 8] [--mesh N150 ...] [--mode bf16 ...] [--output FOLDER]
+
+With `--kv_cache bfp8 bfp4` the same for performance mode with the KV cache in each of these formats.
 """
 
 import argparse
@@ -15,23 +17,24 @@ from models.tt_transformers.perf.step import decode_step_costs
 from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.model_location import BUNDLED, locate
 from models.tt_transformers.tt.precision import ModelOptimizations
-from models.tt_transformers.tt.reference import Reference, reference_path
+from models.tt_transformers.tt.reference import Reference, model_identity, reference_path
 
 MESHES = ("N150", "N300", "T3K")
 MODES = ("bf16", "accuracy", "performance")
+KV_CACHES = ("bf16", "bfp8", "bfp4")
 
 
-def make_args(mesh_device, reference: Reference, users: int, optimizations=None, **settings) -> ModelArgs:
-    """The bundled model, set up to predict a reference's texts."""
+def make_args(mesh_device, reference: Reference, users: int, optimizations=None, model=BUNDLED, **settings) -> ModelArgs:
+    """A model, set up to predict a reference's texts. Raises ValueError if the reference does not fit it."""
     length = reference.tokens.shape[1]
     args = ModelArgs(
         mesh_device,
         max_batch_size=users,
         max_seq_len=length,
         optimizations=optimizations,
-        hf_model=BUNDLED,
+        hf_model=model,
         page_params={"block_size": 32, "max_num_blocks": users * -(-length // 32)},
         **settings,
     )
@@ -59,34 +62,82 @@ def measure(args: ModelArgs, reference: Reference) -> list[dict]:
     ]
 
 
+def measure_record(args: ModelArgs, reference: Reference, precision: str, case: str = "token accuracy", **facts) -> dict:
+    """The benchmark record of `measure`. `precision` is its name for the settings of `args`."""
+    return benchmark_record.make(
+        mesh=args.device_name,
+        model=args.model_name,
+        precision=precision,
+        case=case,
+        measurements=measure(args, reference),
+        identity=model_identity(args),
+        precision_settings=args.precision.describe(),
+        users=args.max_batch_size,
+        prefill=reference.prefill,
+        generated=reference.generated,
+        reference=reference.facts,
+        **facts,
+    )
+
+
+def measure_mode(mesh_device, mode: str, reference: Reference, users: int, model=BUNDLED) -> dict:
+    args = make_args(mesh_device, reference, users, getattr(ModelOptimizations, mode)(), model)
+    return measure_record(args, reference, mode)
+
+
+def measure_kv_cache(mesh_device, kv_cache: str, reference: Reference, users: int, model=BUNDLED) -> dict:
+    """Performance mode with a KV cache in a format of `KV_CACHES`."""
+    args = make_args(mesh_device, reference, users, f"precision_cfg = {{kv_cache: {kv_cache}}}", model)
+    return measure_record(args, reference, f"performance, KV cache {kv_cache}", "KV cache accuracy", kv_cache=kv_cache)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=8, help="texts of the reference to predict (default: 8)")
     parser.add_argument("--mesh", choices=MESHES, nargs="+", default=MESHES)
-    parser.add_argument("--mode", choices=MODES, nargs="+", default=MODES)
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write accuracy-<mesh>-<mode>.json there")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--mode", choices=MODES, nargs="+", default=MODES)
+    what.add_argument("--kv_cache", choices=KV_CACHES, nargs="+", help="formats of performance mode's KV cache")
+    add_model_options(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="also write accuracy-<mesh>-<mode>.json or kv-cache-<mesh>-<format>.json there"
+    )
     options = parser.parse_args()
-    reference = Reference.load(reference_path(BUNDLED.name))
-    for mesh in options.mesh:
-        with open_mesh(mesh) as mesh_device:
-            for mode in options.mode:
-                args = make_args(mesh_device, reference, options.users, getattr(ModelOptimizations, mode)())
-                made = benchmark_record.make(
-                    mesh=mesh,
-                    model=args.model_name,
-                    precision=mode,
-                    case="token accuracy",
-                    measurements=measure(args, reference),
-                    users=options.users,
-                    prefill=reference.prefill,
-                    generated=reference.generated,
-                    reference=reference.facts,
-                )
-                path = benchmark_record.write(made)
-                top = {name: value for name, (value, _) in benchmark_record.medians(made).items()}
-                print(f"{mesh} {mode}: top-1 {top['top1']:.2f} %, top-5 {top['top5']:.2f} % ({os.path.relpath(path)})", flush=True)
-                if options.output is not None:
-                    benchmark_record.write(made, options.output / f"accuracy-{mesh}-{mode}.json")
+    measure_one, variants, prefix = measure_mode, options.mode, "accuracy"
+    if options.kv_cache:
+        measure_one, variants, prefix = measure_kv_cache, options.kv_cache, "kv-cache"
+    try:
+        if options.output is not None:
+            options.output.mkdir(parents=True, exist_ok=True)
+        reference = load_reference(options)
+        for mesh in options.mesh:
+            with open_mesh(mesh) as mesh_device:
+                for variant in variants:
+                    made = measure_one(mesh_device, variant, reference, options.users, options.model)
+                    keep(made, None if options.output is None else options.output / f"{prefix}-{mesh}-{variant}.json")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def add_model_options(parser) -> None:
+    """`--model` and `--reference`, for `load_reference`."""
+    parser.add_argument("--model", default=str(BUNDLED), help="directory or org/name (default: the bundled model)")
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="default: the model's in tests/reference_outputs")
+
+
+def load_reference(options) -> Reference:
+    """The reference that was given, or that of the model. Raises ValueError or FileNotFoundError that names what is not there."""
+    return Reference.load(options.reference or reference_path(locate(options.model).name))
+
+
+def keep(made: dict, output: Path | None) -> None:
+    """Writes a record to generated/benchmarks, and to `output` if that is given, and prints its accuracy."""
+    path = benchmark_record.write(made)
+    if output is not None:
+        benchmark_record.write(made, output)
+    top = {name: value for name, (value, _) in benchmark_record.medians(made).items()}
+    line = f"{made['mesh']} {made['precision']}: top-1 {top['top1']:.2f} %, top-5 {top['top5']:.2f} %"
+    print(f"{line} ({os.path.relpath(path)})", flush=True)
 
 
 if __name__ == "__main__":

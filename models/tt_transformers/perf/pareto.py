@@ -2,9 +2,11 @@
 
     python -m models.tt_transformers.perf.pareto [--configurations FOLDER] [--users 4] [--output FOLDER]
 
-evaluates every JSON file of a folder on the bundled model and prints a table; `pareto.json` and `pareto.png` go to the output
-folder. A file holds `{"precision_cfg": {...}, "fidelity_cfg": {...}}` for all decoders (what it leaves out is as in
-performance mode), or `{"decoders": {...}}` as for `--decoder_config_file`.
+evaluates every JSON file of a folder on a model (default: the bundled one) and prints a table. The benchmark record and a plot
+go to generated/benchmarks, and as `pareto.json` and `pareto.png` to the output folder if one is given.
+
+A file holds `{"precision_cfg": {...}, "fidelity_cfg": {...}}` for all decoders (what it leaves out is as in performance
+mode), or `{"decoders": {...}}` as for `--decoder_config_file`.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import accuracy
 from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.reference import Reference, reference_path
+from models.tt_transformers.tt.reference import Reference
 
 CONFIGURATIONS = Path(__file__).resolve().parents[1] / "tests" / "configurations"
 _SECTIONS = ("precision_cfg", "fidelity_cfg")
@@ -49,13 +51,17 @@ def front(points: dict) -> list[str]:
     return [name for name, point in points.items() if not any(beats(other, point) for other in points.values())]
 
 
-def evaluate(folder: Path, users: int, mesh_device, report=print) -> dict:
-    """Configuration name -> (top-1 %, top-5 %, weight bytes per decode step). Raises ValueError for an empty folder."""
+def evaluate(folder: Path, users: int, mesh_device, reference: Reference, model=BUNDLED, report=print) -> dict:
+    """Configuration name -> (top-1 %, top-5 %, weight bytes per decode step).
+
+    Raises ValueError for an empty folder, a wrong file and a reference of another model, before anything is measured.
+    """
     files = sorted(folder.glob("*.json"))
     if not files:
         raise ValueError(f"configurations {folder}: there are no .json files")
-    reference = Reference.load(reference_path(BUNDLED.name))
-    all_args = {path.stem: accuracy.make_args(mesh_device, reference, users, **precision_settings(path)) for path in files}
+    all_args = {
+        path.stem: accuracy.make_args(mesh_device, reference, users, model=model, **precision_settings(path)) for path in files
+    }
     points = {}
     for name, args in all_args.items():
         values = {entry["name"]: entry["value"] for entry in accuracy.measure(args, reference)}
@@ -64,15 +70,22 @@ def evaluate(folder: Path, users: int, mesh_device, report=print) -> dict:
     return points
 
 
-def as_record(points: dict, users: int, mesh: str) -> dict:
+def as_record(points: dict, mesh: str, reference: Reference, users: int) -> dict:
     entries = []
     for name, (top1, top5, weight_bytes) in points.items():
         entries.append(measurement(f"{name}/top1", top1, "%"))
         entries.append(measurement(f"{name}/top5", top5, "%"))
         entries.append(measurement(f"{name}/weight bytes", weight_bytes, "B"))
     return benchmark_record.make(
-        mesh=mesh, model=BUNDLED.name, precision="each of the configurations", case="pareto", measurements=entries,
-        users=users, front=front(points),
+        mesh=mesh,
+        model=reference.facts["model"],
+        precision="each of the configurations",
+        case="pareto",
+        measurements=entries,
+        identity=reference.facts["identity"],
+        users=users,
+        generated=reference.generated,
+        front=front(points),
     )
 
 
@@ -93,7 +106,7 @@ def table(points: dict) -> str:
     return "\n".join(rows)
 
 
-def plot(points: dict, path: Path) -> None:
+def plot(points: dict, model_name: str, path: Path) -> None:
     """Top-1 against weight bytes, the front's points joined."""
     import matplotlib
 
@@ -109,7 +122,7 @@ def plot(points: dict, path: Path) -> None:
         axes.annotate(name, (weight_bytes / 1e6, top1), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel("weight bytes read by a decode step [MB]")
     axes.set_ylabel("top-1 against Hugging Face [%]")
-    axes.set_title(f"{BUNDLED.name}, emulated N150: precision settings (blue: Pareto front)")
+    axes.set_title(f"{model_name}, emulated N150: precision settings (blue: Pareto front)")
     axes.margins(x=0.15)
     figure.tight_layout()
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -120,16 +133,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configurations", type=Path, default=CONFIGURATIONS, metavar="FOLDER")
     parser.add_argument("--users", type=int, default=4, help="texts of the reference to predict (default: 4)")
-    parser.add_argument("--output", type=Path, default=benchmark_record.FOLDER, metavar="FOLDER")
+    accuracy.add_model_options(parser)
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write pareto.json and pareto.png there")
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    with open_mesh("N150") as mesh_device:
-        try:
-            points = evaluate(options.configurations, options.users, mesh_device)
-        except ValueError as error:
-            parser.error(str(error))
-    benchmark_record.write(as_record(points, options.users, "N150"), options.output / "pareto.json")
-    plot(points, options.output / "pareto.png")
+    try:
+        if options.output is not None:
+            options.output.mkdir(parents=True, exist_ok=True)
+        reference = accuracy.load_reference(options)
+        with open_mesh("N150") as mesh_device:
+            points = evaluate(options.configurations, options.users, mesh_device, reference, options.model)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    made = as_record(points, "N150", reference, options.users)
+    path = benchmark_record.write(made)
+    plot(points, made["model"], path.with_suffix(".png"))
+    if options.output is not None:
+        benchmark_record.write(made, options.output / "pareto.json")
+        plot(points, made["model"], options.output / "pareto.png")
     print(f"\n{table(points)}")
 
 
