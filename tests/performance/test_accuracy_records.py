@@ -1,0 +1,48 @@
+"""The committed records of token accuracy: every mesh and mode is there, of this checkpoint, and meets the project's aims."""
+
+import pytest
+
+from models.common.benchmark_record import medians
+from models.common.mesh import open_mesh
+from models.tt_transformers.perf import accuracy, report
+from models.tt_transformers.tests.test_accuracy import TOP1, TOP5
+from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.reference import Reference, reference_path
+
+
+@pytest.fixture(scope="module")
+def records():
+    return report.read_records()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The committed one, which is of the committed checkpoint."""
+    reference = Reference.load(reference_path(BUNDLED.name))
+    with open_mesh("N150") as mesh_device:
+        accuracy.make_args(mesh_device, reference, users=1)
+    return reference
+
+
+def values(record):
+    return {name: value for name, (value, _) in medians(record).items()}
+
+
+@pytest.mark.parametrize("mode", accuracy.MODES)
+@pytest.mark.parametrize("mesh", accuracy.MESHES)
+def test_token_accuracy_meets_its_aims(records, reference, mesh, mode):
+    record = records[f"accuracy-{mesh}-{mode}"]
+    assert (record["mesh"], record["model"], record["precision"]) == (mesh, BUNDLED.name, mode)
+    assert record["facts"]["reference"] == reference.facts
+    measured = values(record)
+    assert measured["tokens"] == record["facts"]["users"] * reference.generated
+    assert measured["top1"] >= TOP1[mode]
+    assert measured["top5"] >= TOP5
+
+
+@pytest.mark.parametrize("kv_cache", ["bfp8", "bfp4"])
+def test_the_kv_caches_formats_were_measured_with_this_checkpoint(records, reference, kv_cache):
+    record = records[f"kv-cache-N150-{kv_cache}"]
+    assert record["facts"]["kv_cache"] == kv_cache
+    assert record["facts"]["identity"] == reference.facts["identity"]
+    assert values(record)["tokens"] == record["facts"]["users"] * reference.generated
