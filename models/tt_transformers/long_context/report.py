@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import models  # noqa: F401
+from models.common.benchmark_record import medians
+from models.tt_transformers.perf.report import agreed, provenance, read_records, table
 
 RECORDS = Path(__file__).parent / "records"
 FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
@@ -53,7 +55,7 @@ In GB, of the 12.82 GB that a device has beside the trace region; `largest conte
 Each row is the whole model, run shape-only: a prefill that fills the context but for one token, and one decode step. Weights and \
 caches agree with the vendor's allocator (tests/test_capacity.py).
 
-{_table(header, rows, 3)}
+{table(header, rows, 3)}
 
 On N300 a chunk of 128k, the default for contexts of up to 32k, costs 3.7 GB of activations for a prompt of 128k; the default for longer \
 contexts is 4k, whose activations take 0.13 GB. A bfp4 cache (`--optimizations 'precision_cfg = {{kv_cache: bfp4}}'`) takes N300 to 128k. Other \
@@ -76,27 +78,30 @@ Every size of `MAX_PREFILL_CHUNK_SIZE` (1k to 128k) was tried in both modes with
 of ttnn {first['ttnn']}. The defaults of N150 and N300 are those of the model's description (N300's for contexts of up to 32k, beyond which it is 4k); a larger chunk than the default \
 is accepted wherever its activations fit beside all 32 layers' weights and caches.
 
-{_table(header, rows)}
+{table(header, rows)}
 """
 
 
 def cache_accuracy() -> str:
-    (record,) = read("kv_cache_accuracy.json")
-    rows = [
-        [name, f"{values['top1']:.2f} %", f"{values['top5']:.2f} %", f"{values['perplexity']:.3f}", str(values["tokens"])]
-        for name, values in record["kv_cache"].items()
-    ]
+    records = {name: record for name, record in read_records().items() if name.startswith("kv-cache-")}
+    rows = []
+    for record in records.values():
+        values = {name: value for name, (value, _) in medians(record).items()}
+        rows.append([
+            record["facts"]["kv_cache"], record["mesh"], f"{values['top1']:.2f} %", f"{values['top5']:.2f} %",
+            f"{values['perplexity']:.3f}", f"{values['reference perplexity']:.3f}", f"{values['tokens']}",
+        ])
+    model = agreed(records, "model", lambda record: record["model"])
+    dtype, text = (agreed(records, name, lambda record: record["facts"]["reference"][name]) for name in ("dtype", "text"))
+    header = ["KV cache", "mesh", "top-1", "top-5", "perplexity", "Hugging Face's", "predictions"]
     return f"""## Token accuracy of the KV cache's formats
 
-{record['model']}, {record['mode']} mode, {record['mesh']} (emulator), {record['users']} texts, teacher-forced against Hugging Face in bf16.
+{model}, performance mode, by teacher forcing against Hugging Face in {dtype}; the texts are {text}.
 
-{_table(["KV cache", "top-1", "top-5", "perplexity", "predictions"], rows)}
+{table(header, rows, 2)}
+
+{provenance({record['precision']: record for record in records.values()})}
 """
-
-
-def _table(header, rows, numbers_from=1) -> str:
-    rule = ["---" if index < numbers_from else "---:" for index in range(len(header))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
 
 def main() -> int:
