@@ -5,9 +5,9 @@ import numpy
 import pytest
 import torch
 
-from models.common.ttnn_emulator import loops
+from models.common.ttnn_emulator import compiled, loops
 from models.common.ttnn_emulator.bfp import round_bfp8
-from models.common.ttnn_emulator.loops import bits
+from models.common.ttnn_emulator.compiled import bits
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def two_threads():
 def test_threads_share_the_rows_of_a_large_tensor(two_threads, monkeypatch):
     values = torch.randn(4099, 256).bfloat16()
     called = []
-    pool = loops._pool()
+    pool = compiled._pool()
     monkeypatch.setattr(pool, "submit", lambda *arguments: called.append(1) or type(pool).submit(pool, *arguments))
     whole = round_bfp8(values)
     assert len(called) == 2
@@ -33,7 +33,7 @@ def test_what_a_loop_raises_in_a_thread_is_raised(two_threads):
         raise ArithmeticError("in a thread")
 
     with pytest.raises(ArithmeticError, match="in a thread"):
-        loops.in_threads(loop, [numpy.zeros((1 << 20, 1))])
+        compiled.in_threads(loop, [numpy.zeros((1 << 20, 1))])
 
 
 def test_a_place_that_cannot_be_written_leaves_a_loop_uncached(monkeypatch):
@@ -45,7 +45,7 @@ def test_a_place_that_cannot_be_written_leaves_a_loop_uncached(monkeypatch):
         return compile_(*args, **options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert loops._compiled()(lambda value: value + 1)(1) == 2
+    assert compiled.compiled()(lambda value: value + 1)(1) == 2
 
 
 @pytest.mark.parametrize("value, expected", [(float("nan"), float("nan")), (float("inf"), float("nan")), (3e38, None)])
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_a_loop_uncached(monkeypatch):
 
     monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", fail)
     with pytest.warns(RuntimeWarning, match="No space left"):
-        assert loops._compiled()(_add_one)(1) == 2
+        assert compiled.compiled()(_add_one)(1) == 2
 
 
 def _add_one(value):
@@ -97,7 +97,7 @@ def test_threads_change_no_value(two_threads, loop):
     shared, alone = torch.empty_like(values), torch.empty_like(values)
     rows = (-1, 128) if loop == "rms_norm" else (8, 700, 128)
     arrays = [bits(tensor).reshape(rows) for tensor in (values, shared, alone)]
-    loops.in_threads(getattr(loops, loop), arrays[:2], *others)
+    compiled.in_threads(getattr(loops, loop), arrays[:2], *others)
     getattr(loops, loop)(arrays[0], arrays[2], *others)
     assert torch.equal(shared, alone)
 
@@ -113,7 +113,7 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
     owners, heads = numpy.divmod(numpy.arange(users * kv_heads), kv_heads)
     parts = [bits(q).reshape(-1, group, 96), bits(attended).reshape(-1, group, 96), owners, heads]
     others = [bits(k), bits(v), page_size, pages, positions, window, numpy.float32(0.1)]
-    loops.in_threads(loops.attend, parts, *others, work=1 << 30)
+    compiled.in_threads(loops.attend, parts, *others, work=1 << 30)
     for user, position in enumerate(positions):
         if position == -1:
             assert not attended[user].any()

@@ -11,7 +11,8 @@ Zero has no sign, and subnormal inputs count as zero.
 
 import torch
 
-from .loops import BLOCK, bits, in_threads, round_blocks
+from .compiled import bits, in_threads
+from .loops import BLOCK, round_blocks
 
 
 def round_bfp8(tensor: torch.Tensor) -> torch.Tensor:

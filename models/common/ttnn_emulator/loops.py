@@ -1,4 +1,4 @@
-"""The loops that torch would run as many passes over the data, compiled by numba.
+"""The loops that torch would run as many passes over the data.
 
 They read and write bf16 as its bit patterns, int16, and compute in fp32. Results of a row (a user, a head) do not
 depend on how many others there are. All of them are in this one file, because numba's cache on disk notices changes
@@ -6,95 +6,28 @@ of a function's own file only.
 """
 
 import math
-import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
-import numba
 import numpy
-import torch
 
+from .compiled import compiled
 from .dtypes import TILE_SIZE
 
 # numba widens the result of int32 arithmetic to int64 unless told each time.
 _int, _float = numpy.int32, numpy.float32
 
 BLOCK = 16  # elements of a block-float block
-_PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-_PER_THREAD = 1 << 18  # elements that are worth waking a thread for
-
-
-def bits(tensor: torch.Tensor) -> numpy.ndarray:
-    """The bit patterns of a bf16 (as int16) or fp32 (int32) tensor; its own memory, if that is in order."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    return tensor.contiguous().view(_PATTERNS[tensor.dtype]).numpy()
-
-
-@lru_cache(maxsize=None)
-def _pool():
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-def in_threads(loop, arrays, *others, work: int = None) -> None:
-    """loop(*arrays, *others); each of torch's threads takes a part of the arrays' first dimension if there is much to do.
-
-    work: elements that the loop reads; those of the first array if None.
-    """
-    rows = len(arrays[0])
-    work = arrays[0].size if work is None else work
-    parts = min(torch.get_num_threads(), rows, work // _PER_THREAD)
-    if parts < 2:
-        loop(*arrays, *others)
-        return
-    bounds = [rows * part // parts for part in range(parts + 1)]
-    tasks = [
-        _pool().submit(loop, *[array[start:end] for array in arrays], *others)
-        for start, end in zip(bounds, bounds[1:])
-    ]
-    for task in tasks:
-        task.result()
-
-
-def _compiled(**options):
-    """Compiles a function at its first call, and keeps it on disk for later processes where that can be written."""
-
-    def decorate(function):
-        try:
-            compiled = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # neither the source's folder nor the user's cache folder can be written
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-        compiled._cache.save_overload = _saved_if_possible(compiled._cache.save_overload)
-        return compiled
-
-    return decorate
-
-
-def _saved_if_possible(save):
-    def save_overload(*arguments):
-        try:
-            save(*arguments)
-        except OSError as error:  # a full disk costs the next process a compilation, and this one nothing
-            warnings.warn(f"a compiled loop could not be kept on disk: {error}", RuntimeWarning, stacklevel=2)
-
-    return save_overload
-
 
 # Sums may be reordered, so that they are done in vector registers.
 _SUMS = {"reassoc", "contract", "nsz"}
 
 
-@_compiled()
+@compiled()
 def _widen(pattern):
     """The fp32 value of a bf16 bit pattern."""
     return _int(_int(pattern) << 16).view(numpy.float32)
 
 
-@_compiled()
+@compiled()
 def _narrow(value):
     """The bit pattern of the bf16 nearest to an fp32 value, ties to even."""
     pattern = _float(value).view(numpy.int32)
@@ -104,7 +37,7 @@ def _narrow(value):
     return numpy.int16(_int(_int(_int(pattern + odd) + _int(0x7FFF)) >> 16))
 
 
-@_compiled()
+@compiled()
 def round_blocks(values, rounded, magnitude_bits):
     """Rounds `values` `[n, 16]`, patterns of fp32 or of bf16, to block floats, as bf16 patterns in `rounded`.
 
@@ -129,7 +62,7 @@ _AT_ONCE = 64  # blocks, so that what is computed of them stays in cache
 _FP32_FROM, _FP32_TO = 16 << 7, 230 << 7
 
 
-@_compiled()
+@compiled()
 def _find_powers(values, maxima, powers):
     """2 to its block's exponent for each of `values`, in `powers`; whether all blocks are zero or within the limits above.
 
@@ -150,7 +83,7 @@ def _find_powers(values, maxima, powers):
     return within
 
 
-@_compiled()
+@compiled()
 def _round_in_fp32(values, rounded, powers, magnitude_bits):
     """Of bf16: adding and subtracting 1.5 * 2^23 quanta rounds to a quantum, ties to even."""
     largest = _float(2 - 2.0 ** (1 - magnitude_bits))
@@ -164,7 +97,7 @@ def _round_in_fp32(values, rounded, powers, magnitude_bits):
         rounded[i] = numpy.int16(_int(value.view(numpy.int32) >> 16))
 
 
-@_compiled()
+@compiled()
 def _round_exactly(values, rounded, magnitude_bits):
     to_float32 = _int(32 - 8 * values.itemsize)
     dropped = _int(24 - magnitude_bits)
@@ -194,7 +127,7 @@ def _round_exactly(values, rounded, magnitude_bits):
             rounded[block, i] = numpy.int16(_int(result >> 16))
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def rms_norm(values, normalised, weight, epsilon):
     """x / sqrt(mean(x^2) + epsilon) * weight for each row of `values` `[rows, width]`; weight is `[width]`."""
     rows, width = values.shape
@@ -209,32 +142,32 @@ def rms_norm(values, normalised, weight, epsilon):
             normalised[row, i] = _narrow(_float(_widen(values[row, i]) * scale) * _widen(weight[i]))
 
 
-@_compiled()
+@compiled()
 def _widen_row(row, values):
     for i in range(row.size):
         values[i] = _widen(row[i])
 
 
-@_compiled()
+@compiled()
 def _add_turned(turned, values, sources, entries):
     for i in range(turned.size):
         turned[i] += values[sources[i]] * entries[i]
 
 
-@_compiled()
+@compiled()
 def _turn_pairs(turned, values, entries):
     for i in range(turned.size // 2):
         turned[2 * i] = values[2 * i + 1] * entries[2 * i]
         turned[2 * i + 1] = values[2 * i] * entries[2 * i + 1]
 
 
-@_compiled()
+@compiled()
 def _combine(values, cos, turned, sin, rotated):
     for i in range(values.size):
         rotated[i] = _narrow(values[i] * _widen(cos[i]) + turned[i] * _widen(sin[i]))
 
 
-@_compiled()
+@compiled()
 def rotate(values, rotated, cos, sin, matrices):
     """x * cos + (x @ matrix) * sin, where the matrix acts on each 32 columns of x.
 
@@ -277,7 +210,7 @@ def rotate(values, rotated, cos, sin, matrices):
             _combine(value, cos[b_cos, row_cos], turned, sin[b_cos, row_cos], rotated[b, row])
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def _dot(queries, row):
     """sum(queries * row) for fp32 and bf16 patterns."""
     total = _float(0)
@@ -286,13 +219,13 @@ def _dot(queries, row):
     return total
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def _add_scaled(total, row, weight):
     for i in range(row.size):
         total[i] += weight * _widen(row[i])
 
 
-@_compiled(fastmath=_SUMS)
+@compiled(fastmath=_SUMS)
 def _softmax(scores):
     """In place."""
     largest = _float(-numpy.inf)
@@ -306,7 +239,7 @@ def _softmax(scores):
         scores[i] /= total
 
 
-@_compiled()
+@compiled()
 def mix(a, b, mixed, weights):
     """a + (b - a) * weight for each row of bf16 `[rows, width]`; weights are fp32, `[rows]`."""
     for row in range(a.shape[0]):
@@ -315,7 +248,7 @@ def mix(a, b, mixed, weights):
             mixed[row, i] = _narrow(value + (_widen(b[row, i]) - value) * weights[row])
 
 
-@_compiled()
+@compiled()
 def user_without_pages(pages, positions, window, page_size, n_pages):
     """A user of whom a page that `attend` would read is not in a cache of `n_pages`; -1 if there is none."""
     for user in range(positions.size):
@@ -326,7 +259,7 @@ def user_without_pages(pages, positions, window, page_size, n_pages):
     return -1
 
 
-@_compiled()
+@compiled()
 def attend(queries, attended, users, rows, keys, values, page_size, pages, positions, window, scale):
     """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions.
 

@@ -144,3 +144,8 @@ def test_an_impossible_context_is_refused_with_its_limit(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         capacity.main()
     assert "max_seq_len 131073 is outside 1 to 131072" in capsys.readouterr().err
+
+
+def test_a_decode_step_over_the_longrope_switch_runs_without_values():
+    """Of a prompt that ends at the switch, 4096 tokens."""
+    assert capacity.measure("N150", 8192, chunks=4, num_layers=1).chunk * 4 == 4096

@@ -17,7 +17,7 @@ from models.tt_transformers.tt.attention import AttentionConfig
 from models.tt_transformers.tt.ccl import make_ccl
 from models.tt_transformers.tt.decoder import Decoder
 from models.tt_transformers.tt.embedding import Embedding, RotaryEmbedding
-from models.tt_transformers.tt.generator import host_tensor
+from models.tt_transformers.tt.decode_step import host_tensor
 from models.tt_transformers.tt.kv_cache import ContiguousKVCache, PagedKVCache
 from models.tt_transformers.tt.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.model_args import ModelArgs

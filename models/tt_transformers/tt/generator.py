@@ -7,13 +7,10 @@ import torch
 import ttnn
 from tqdm import tqdm
 
-from models.common import backend
-
+from .decode_step import SKIP, DecodeStep, host_tensor
 from .page_table import PageTable, check_pages
 from .prefill_chunks import VARIABLE
 from .program_configs import TILE, padded_prefill_length
-
-SKIP = -1
 
 # Rows that short prompts run with together: enough to make the reading of the weights cheap, few enough for the memory of
 # their activations not to matter.
@@ -127,11 +124,14 @@ class Generator:
             else:
                 positions[user] = len(sequence) - 1
         logits = self._decode_users(positions)[: len(tokens)]
+        if not crossing:
+            return logits
+        rows = list(logits)
         for user in crossing:
             # All keys of a sequence turn by the same factors, so the cached ones are computed again with the long
             # factors, as Hugging Face's Phi3ForCausalLM does at this length.
-            logits[user] = self._prefill_users(user, [self.sequences[user]])[0]
-        return logits
+            (rows[user],) = self._prefill_users(user, [self.sequences[user]])
+        return torch.stack(rows)
 
     def _check_decode(self, tokens: list[int], active: list[bool]) -> None:
         if not len(tokens) == len(active) <= self.users:
@@ -245,75 +245,3 @@ class Generator:
 
 def _padded(values: list[int], length: int, padding: int = 0) -> list[int]:
     return values + [padding] * (length - len(values))
-
-
-class DecodeStep:
-    """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, logits.
-
-    Where the device has no traces (the vendor's mock), each call runs the model's Python.
-    """
-
-    def __init__(self, model, page_table: PageTable | None):
-        self.model = model
-        self.mesh_device = model.mesh_device
-        self.page_table = page_table
-        self._inputs = idle_decode_inputs(model, page_table)
-        self._pages_on_device = None if page_table is None else page_table.table.clone()
-        self._trace = None
-        self._logits = model.decode_forward(*self._inputs)
-        if backend.supports_trace():
-            self._trace = ttnn.begin_trace_capture(self.mesh_device, cq_id=0)
-            self._logits = model.decode_forward(*self._inputs)
-            ttnn.end_trace_capture(self.mesh_device, self._trace, cq_id=0)
-
-    def __call__(self, tokens: list[int], positions: list[int], rotary_rows: list[int]) -> torch.Tensor:
-        """Logits float32 [users, vocab_size]."""
-        for host, device in zip(self._host_inputs(tokens, positions, rotary_rows), self._inputs):
-            if host is not None:
-                ttnn.copy_host_to_device_tensor(host, device)
-        if self._trace is None:
-            self._logits = self.model.decode_forward(*self._inputs)
-        else:
-            ttnn.execute_trace(self.mesh_device, self._trace, cq_id=0, blocking=False)
-        return self.model.logits_to_torch(self._logits)
-
-    def release(self) -> None:
-        if self._trace is not None:
-            ttnn.release_trace(self.mesh_device, self._trace)
-
-    def _host_inputs(self, tokens, positions, rotary_rows):
-        """As `decode_inputs`; None too for a page table that is on the devices already, as it is in most steps."""
-        page_table = self.page_table
-        if page_table is not None:
-            if torch.equal(page_table.table, self._pages_on_device):
-                page_table = None
-            else:
-                self._pages_on_device.copy_(page_table.table)
-        return decode_inputs(self.mesh_device, page_table, tokens, positions, rotary_rows)
-
-
-def decode_inputs(mesh_device, page_table: PageTable | None, tokens, positions, rotary_rows) -> list:
-    """Host tensors in the order of `Transformer.decode_forward`; None for the page table of an unpaged cache."""
-    return [
-        host_tensor([tokens], ttnn.uint32, mesh_device),
-        host_tensor(positions, ttnn.int32, mesh_device),
-        host_tensor([rotary_rows], ttnn.uint32, mesh_device),
-        None if page_table is None else host_tensor(page_table.table, ttnn.int32, mesh_device),
-    ]
-
-
-def idle_decode_inputs(model, page_table: PageTable | None) -> list:
-    """Device inputs of a decode step that skips every user, so that it changes no cache."""
-    users = model.args.max_batch_size
-    hosts = decode_inputs(model.mesh_device, page_table, [0] * users, [SKIP] * users, [0] * users)
-    return [None if host is None else ttnn.to_device(host, model.mesh_device) for host in hosts]
-
-
-def host_tensor(values, dtype, mesh_device):
-    """Integers as a row-major host tensor, replicated over the mesh."""
-    return ttnn.from_torch(
-        torch.as_tensor(values, dtype=torch.int32),
-        dtype=dtype,
-        layout=ttnn.ROW_MAJOR_LAYOUT,
-        mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device),
-    )

@@ -3,6 +3,7 @@
 import torch
 
 from .. import loops
+from ..compiled import bits, in_threads
 from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
@@ -144,8 +145,8 @@ def _rms_of_bf16(values, weight, epsilon):
     result = torch.empty_like(values, memory_format=torch.contiguous_format)
     if not values.is_meta:
         width = values.shape[-1]
-        rows = [loops.bits(tensor).reshape(-1, width) for tensor in (values, result)]
-        loops.in_threads(loops.rms_norm, rows, loops.bits(weight).reshape(-1), epsilon)
+        rows = [bits(tensor).reshape(-1, width) for tensor in (values, result)]
+        in_threads(loops.rms_norm, rows, bits(weight).reshape(-1), epsilon)
     return result
 
 

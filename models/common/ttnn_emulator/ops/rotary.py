@@ -3,6 +3,7 @@
 import torch
 
 from .. import loops
+from ..compiled import bits, in_threads
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import MemoryConfig
 from ..op import op, run
@@ -50,11 +51,11 @@ def _llama_kernel(is_decode_mode):
             return result
         if is_decode_mode:
             cos, sin = cos[:, :, :1], sin[:, :, :1]
-        angles = loops.bits(cos)[0], loops.bits(sin)[0]
-        matrices = loops.bits(matrix).reshape(-1, TILE_SIZE, TILE_SIZE)
-        for rows, rotated in zip(loops.bits(values), loops.bits(result)):
+        angles = bits(cos)[0], bits(sin)[0]
+        matrices = bits(matrix).reshape(-1, TILE_SIZE, TILE_SIZE)
+        for rows, rotated in zip(bits(values), bits(result)):
             if len(angles[0]) == len(matrices) == 1:
-                loops.in_threads(loops.rotate, [rows, rotated], *angles, matrices)
+                in_threads(loops.rotate, [rows, rotated], *angles, matrices)
             else:
                 loops.rotate(rows, rotated, *angles, matrices)
         return result

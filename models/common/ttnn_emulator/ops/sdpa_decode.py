@@ -8,6 +8,7 @@ import numpy
 import torch
 
 from .. import loops
+from ..compiled import bits, in_threads
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, run
@@ -138,9 +139,9 @@ def _attention(name, q, k, capacity, scale, window, paged):
         if user != -1:
             raise RuntimeError(f"{name}: user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
         result = torch.empty(q.shape, dtype=torch.bfloat16)
-        parts = [loops.bits(q).reshape(shape), loops.bits(result).reshape(shape), users, rows]
-        others = [loops.bits(k), loops.bits(v), page_size, pages, positions, window, scale]
-        loops.in_threads(loops.attend, parts, *others, work=n_users * longest * heads * head_dim)
+        parts = [bits(q).reshape(shape), bits(result).reshape(shape), users, rows]
+        others = [bits(k), bits(v), page_size, pages, positions, window, scale]
+        in_threads(loops.attend, parts, *others, work=n_users * longest * heads * head_dim)
         return result
 
     return attend

@@ -6,6 +6,7 @@ Softmax and accumulation are in fp32 (torch's flash kernel for CPUs), and no ten
 import torch
 
 from .. import loops
+from ..compiled import bits, in_threads
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op, run
@@ -191,9 +192,9 @@ def _causal(q, k, v, start, scale, window=None):
 def _merge(a, a_logsumexp, b, b_logsumexp):
     """Attention to the keys of `a` and `b` together: their mean, weighted by their sums of exponentials."""
     merged = torch.empty(a.shape, dtype=a.dtype)
-    rows = [loops.bits(tensor).reshape(-1, a.shape[-1]) for tensor in (a, b, merged)]
+    rows = [bits(tensor).reshape(-1, a.shape[-1]) for tensor in (a, b, merged)]
     weights = torch.sigmoid(b_logsumexp - a_logsumexp).reshape(-1).numpy()
-    loops.in_threads(loops.mix, [*rows, weights])
+    in_threads(loops.mix, [*rows, weights])
     return merged
 
 
