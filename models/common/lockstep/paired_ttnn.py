@@ -7,7 +7,6 @@ memory config differs. There are no traces, because the mock device has none.
 
 import importlib
 import inspect
-import sys
 from types import SimpleNamespace
 
 from models.common import ttnn_emulator as emulator
