@@ -33,12 +33,12 @@ def in_threads(loop, arrays, *others, work: int = None) -> None:
 
     work: elements that the loop reads; those of the first array if None.
     """
-    rows = len(arrays[0])
-    work = arrays[0].size if work is None else work
-    parts = min(torch.get_num_threads(), rows, work // _PER_THREAD)
+    parts = (arrays[0].size if work is None else work) // _PER_THREAD
     if parts < 2:
         loop(*arrays, *others)
         return
+    rows = len(arrays[0])
+    parts = min(torch.get_num_threads(), rows, parts)
     bounds = [rows * part // parts for part in range(parts + 1)]
     tasks = [
         _pool().submit(loop, *[array[start:end] for array in arrays], *others)

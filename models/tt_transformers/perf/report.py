@@ -161,7 +161,7 @@ def _benchmark(record):
     return f"""### {record['model']}, {facts['layers']} layers, {weights}, {record['precision']}
 
 Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. Torch threads of each: \
-{facts['threads']}; Hugging Face: {facts['hugging_face']}. The machine's load average was \
+{facts['threads']}, OMP_WAIT_POLICY={facts['wait_policy']}; Hugging Face: {facts['hugging_face']}. The machine's load average was \
 {facts['load_average']}; well above the number of its cores, other work slows all of it down. More is better in t/s, less in s and MB.
 
 {table(header, rows)}
