@@ -52,6 +52,9 @@ def test_the_revision_is_gits():
         ({"speed": 3}, "field 'speed' is not known"),
         ({"schema": "benchmark 0"}, "schema 'benchmark 1'"),
         ({"measurements": [{"name": "x"}]}, "expected name, value, unit, iteration"),
+        ({"measurements": [{"name": "x", "value": "12", "unit": "s", "iteration": 0}]}, "expected texts, a number, and a count or null"),
+        ({"measurements": [{"name": "x", "value": None, "unit": "s", "iteration": 0}]}, "expected texts, a number"),
+        ({"measurements": [{"name": "x", "value": 1, "unit": "s", "iteration": 0.5}]}, "a count or null"),
     ],
 )
 def test_a_record_that_breaks_the_schema_is_refused(tmp_path, change, message):
@@ -64,15 +67,16 @@ def test_a_record_that_breaks_the_schema_is_refused(tmp_path, change, message):
 def test_compare_prints_what_moved_largest_first(tmp_path):
     before = record(10.0, 20.0, 30.0)
     after = record(5.0, 10.0, 15.0) | {"mesh": "N300"}
-    before["measurements"] += [measurement("ops", 100, "ops"), measurement("gone", 1, "s")]
-    after["measurements"] += [measurement("ops", 101, "ops")]
+    before["measurements"] += [measurement("ops", 100, "ops"), measurement("gone", 1, "s"), measurement("TTFT", 12, "ms")]
+    after["measurements"] += [measurement("ops", 101, "ops"), measurement("TTFT", 0.012, "s")]
     paths = [benchmark_record.write(r, tmp_path / name) for r, name in ((before, "a.json"), (after, "b.json"))]
     result = subprocess.run(
         [sys.executable, "-m", "models.common.benchmark_record", "compare", *map(str, paths)],
         cwd=benchmark_record.ROOT, capture_output=True, text=True, check=True,
     )
-    assert result.stdout.splitlines()[-4:] == [
+    assert result.stdout.splitlines()[-5:] == [
         "mesh: N150 -> N300",
+        "TTFT: 12 ms -> 0.012 s, another unit",
         "decode: 20 -> 10 t/s (-50.0%)",
         "ops: 100 -> 101 ops (+1.0%)",
         "gone: only in the first",

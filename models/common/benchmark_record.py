@@ -15,11 +15,10 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-from models.common import backend
+from models.common import backend, whole_file
 
 SCHEMA = "benchmark 1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,19 +46,26 @@ def measurement(name: str, value: float, unit: str, iteration: int | None = None
     return {"name": name, "value": value, "unit": unit, "iteration": iteration}
 
 
-def make(*, mesh: str, model: str, precision: str, case: str, measurements: list[dict], **facts) -> dict:
-    """A record of a run that ends now, on this machine."""
+def origin() -> dict:
+    """When, where and with what a run that ends now was made."""
     return {
-        "schema": SCHEMA,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "git_revision": git_revision(),
         "machine": machine(),
         "backend": backend.name(),
+        "versions": backend.versions(),
+    }
+
+
+def make(*, mesh: str, model: str, precision: str, case: str, measurements: list[dict], **facts) -> dict:
+    """A record of a run that ends now, on this machine."""
+    return {
+        "schema": SCHEMA,
+        **origin(),
         "mesh": mesh,
         "model": model,
         "precision": precision,
         "case": case,
-        "versions": backend.versions(),
         "facts": facts,
         "measurements": measurements,
     }
@@ -75,16 +81,7 @@ def write(record: dict, path: str | Path | None = None) -> Path:
         path = FOLDER / ("_".join(part.replace("/", "-").replace(" ", "") for part in parts) + ".json")
     path = Path(path)
     check(record, str(path))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, allow_nan=False)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    whole_file.write_json(path, record)
     return path
 
 
@@ -113,6 +110,11 @@ def check(record: dict, where: str) -> None:
     for entry in record["measurements"]:
         if not isinstance(entry, dict) or set(entry) != {"name", "value", "unit", "iteration"}:
             raise ValueError(f"benchmark record {where}: measurement {entry!r}; expected name, value, unit, iteration")
+        value, iteration = entry["value"], entry["iteration"]
+        texts = isinstance(entry["name"], str) and isinstance(entry["unit"], str)
+        numbers = type(value) in (int, float) and (iteration is None or type(iteration) is int)
+        if not (texts and numbers):
+            raise ValueError(f"benchmark record {where}: measurement {entry!r}; expected texts, a number, and a count or null")
 
 
 def medians(record: dict) -> dict:
@@ -133,7 +135,10 @@ def compare(before: dict, after: dict) -> list[str]:
     old, new = medians(before), medians(after)
     rows = []
     for name in old.keys() & new.keys():
-        (was, unit), (now, _) = old[name], new[name]
+        (was, unit), (now, new_unit) = old[name], new[name]
+        if unit != new_unit:
+            lines.append(f"{name}: {was:.6g} {unit} -> {now:.6g} {new_unit}, another unit")
+            continue
         change = 0.0 if was == now else (now - was) / abs(was) if was else float("inf")
         rows.append((abs(change), f"{name}: {was:.6g} -> {now:.6g} {unit} ({change:+.1%})"))
     lines += [text for _, text in sorted(rows, reverse=True)]
@@ -143,10 +148,14 @@ def compare(before: dict, after: dict) -> list[str]:
 
 
 def git_revision() -> str:
-    """The commit that is checked out, with `+changes` if tracked files differ from it; "unknown" outside git."""
+    """The commit that is checked out, with `+changes` if tracked files differ from it; "unknown" outside git.
+
+    Records and the documents made of them do not count: the first of several runs would mark those after it.
+    """
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
-        return revision + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)*/records/*", ":(exclude)*.md")
+        return revision + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

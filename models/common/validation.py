@@ -7,14 +7,11 @@ them than L1 has is refused, but they are no part of the peaks.
 
 import hashlib
 import inspect
-import json
-import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.common import backend
+from models.common import backend, whole_file
 
 SCHEMA_VERSION = 1
 
@@ -144,12 +141,9 @@ def vendor_message(error: BaseException) -> str:
 
 
 def write_json(path: Path, record: dict) -> None:
-    """Writes `record` to `path`, whole or not at all."""
+    """Writes `record` to `path`, whole or not at all; makes its folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
-        scratch = Path(folder) / path.name
-        scratch.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
+    whole_file.write_json(path, record)
 
 
 def changes(before: dict, after: dict) -> list[str]:

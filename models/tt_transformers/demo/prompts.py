@@ -8,11 +8,12 @@ import hashlib
 import http.client
 import json
 import os
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from models.common import whole_file
 
 DOWNLOADS = Path(__file__).resolve().parents[3] / "generated" / "contexts"
 
@@ -99,14 +100,19 @@ def _context(entry, where, folder) -> str:
     else:
         file = folder / source
     try:
-        text = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{where}: context {file}: {error.strerror}") from error
+    return _check_text(content, where, source)
+
+
+def _check_text(content: bytes, where, source) -> str:
+    if not content:
+        raise ValueError(f"{where}: context {source} is empty")
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: context {source} is not UTF-8: {error}") from error
-    if not text:
-        raise ValueError(f"{where}: context {source} is empty")
-    return text
 
 
 def _download(url, where) -> Path:
@@ -120,26 +126,14 @@ def _download(url, where) -> Path:
     # OSError: no such host, no connection; HTTPException: an answer cut off; ValueError: not a URL.
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ValueError(f"{where}: context {url} cannot be downloaded: {error}") from error
-    if not content:
-        raise ValueError(f"{where}: context {url} is empty")
+    # What is not a text is not kept, or it would be all that later runs find.
+    _check_text(content, where, url)
     try:
         DOWNLOADS.mkdir(parents=True, exist_ok=True)
-        _write_in_one_step(file, content)
+        whole_file.write(file, content)
     except OSError as error:
         raise ValueError(f"{where}: context {url} cannot be kept as {file}: {error.strerror}") from error
     return file
-
-
-def _write_in_one_step(file: Path, content: bytes) -> None:
-    """So that no other run, and no later one, reads a half-written file. Raises OSError, and then leaves nothing."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-        try:
-            temporary.write(content)
-            temporary.flush()
-            os.replace(temporary.name, file)
-        except BaseException:
-            os.unlink(temporary.name)
-            raise
 
 
 def batches(prompts: list, batch_size: int, repeat_batches: int) -> list[list]:

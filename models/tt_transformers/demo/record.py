@@ -1,10 +1,9 @@
 """The JSON record of a demo run (`--output_json`). README.md beside this file documents the fields."""
 
-import json
 import math
-import os
-import tempfile
 from pathlib import Path
+
+from models.common import whole_file
 
 SCHEMA_VERSION = 1
 
@@ -88,32 +87,7 @@ def _check(where, value, schema):
         raise ValueError(f"{where} is {value}, which JSON cannot hold")
 
 
-def check_writable(path: str | Path):
-    """Raises ValueError if a file cannot be written at `path`. An existing file is left as it is."""
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"output_json {path} is a directory; expected a file")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"output_json {path}: cannot write to {path.parent}: {error.strerror}") from error
-
-
 def write_record(path: str | Path, record: dict):
     """Validates the record and writes it to `path`, whole or not at all."""
     validate(record)
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes files private; a record is as readable as any other file the user creates.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    whole_file.write_json(path, record, indent=2)

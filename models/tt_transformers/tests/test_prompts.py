@@ -78,7 +78,7 @@ def test_a_missing_prompt_file_is_named(tmp_path):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """Serves `/text`, and half of it as `/broken`, and counts the requests; downloads go to a folder of the test."""
+    """Serves `/text`, half of it as `/broken`, another encoding's as `/latin-1`, and counts the requests; downloads go to a folder of the test."""
     monkeypatch.setattr(prompts_module, "DOWNLOADS", tmp_path / "downloads")
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,7 +87,9 @@ def server(monkeypatch, tmp_path):
         def do_GET(self):
             Handler.requests += 1
             text = "the cöntext".encode()
-            self.send_response(200 if self.path in ("/text", "/broken") else 404)
+            if self.path == "/latin-1":
+                text = "the cöntext".encode("latin-1")
+            self.send_response(200 if self.path in ("/text", "/broken", "/latin-1") else 404)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text[:6] if self.path == "/broken" else text)
@@ -134,6 +136,13 @@ def test_what_is_no_url_is_an_error(server, tmp_path, url):
     path = write(tmp_path, [{"prompt": "p", "context": url}])
     with pytest.raises(ValueError, match=re.escape(f"entry 0: context {url} cannot be downloaded: ")):
         load_prompts(path)
+
+
+def test_a_download_that_is_no_text_is_an_error_and_leaves_nothing(server, tmp_path):
+    path = write(tmp_path, [{"prompt": "p", "context": f"{server.address}/latin-1"}])
+    with pytest.raises(ValueError, match=f"entry 0: context {server.address}/latin-1 is not UTF-8"):
+        load_prompts(path)
+    assert not (tmp_path / "downloads").exists()
 
 
 def test_downloads_that_cannot_be_kept_are_an_error(server, tmp_path):

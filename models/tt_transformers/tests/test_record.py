@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from models.tt_transformers.demo import record as record_module
-from models.tt_transformers.demo.record import check_writable, validate, write_record
+from models.common import whole_file
+from models.tt_transformers.demo.record import validate, write_record
 
 RECORD = {
     "schema_version": 1,
@@ -93,33 +93,8 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
     def no_space(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record_module.os, "replace", no_space)
+    monkeypatch.setattr(whole_file.os, "replace", no_space)
     with pytest.raises(OSError, match="No space left"):
         write_record(tmp_path / "run.json", changed(["backend"], "mock"))
     assert os.listdir(tmp_path) == ["run.json"]
     assert json.loads((tmp_path / "run.json").read_text())["backend"] == "emulator"
-
-
-def test_check_writable_accepts_new_and_existing_files_and_leaves_them_alone(tmp_path):
-    check_writable(tmp_path / "new.json")
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "old.json").write_text("old")
-    check_writable(tmp_path / "old.json")
-    assert (tmp_path / "old.json").read_text() == "old"
-
-
-def test_unwritable_paths_are_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="is a directory"):
-        check_writable(tmp_path)
-    with pytest.raises(ValueError, match="missing/run.json: cannot write to .*missing: No such file"):
-        check_writable(tmp_path / "missing" / "run.json")
-    with pytest.raises(ValueError, match="Not a directory"):
-        check_writable(tmp_path / "file" / "run.json")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_write_access_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(ValueError, match="Permission denied"):
-        check_writable(tmp_path / "run.json")
