@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from models.common import whole_file
 from models.common.sampling import SamplingParams
-from models.tt_transformers.demo import prompts, record
+from models.tt_transformers.demo import prompts
 
 # With token_accuracy these follow from the reference.
 _SETTLED_BY_REFERENCE = ("input_prompts", "instruct", "repeat_batches", "sampling_params", "stop_at_eos")
@@ -55,12 +56,14 @@ class Case:
             raise ValueError("reference_file is given, but token_accuracy is false")
         merged = {name: getattr(self, name) | given[name] for name in ("page_params", "sampling_params") if name in given}
         changed = replace(self, **{**given, **merged})
-        return changed._without_idle_pages() if "max_seq_len" in given and "page_params" not in given else changed
+        return changed._with_pages_for_a_context() if "max_seq_len" in given and "page_params" not in given else changed
 
-    def _without_idle_pages(self) -> "Case":
-        """This case with no more pages than its users can fill: pages take memory whether they are used or not."""
-        pages = self.batch_size * -(-self.max_seq_len // self.page_params["block_size"])
-        return replace(self, page_params=self.page_params | {"max_num_blocks": min(pages, self.page_params["max_num_blocks"])})
+    def _with_pages_for_a_context(self) -> "Case":
+        """This case with pages for one user's whole context at least, and no more than all users can fill: pages take
+        memory whether they are used or not."""
+        context = -(-self.max_seq_len // self.page_params["block_size"])
+        pages = min(max(self.page_params["max_num_blocks"], context), self.batch_size * context)
+        return replace(self, page_params=self.page_params | {"max_num_blocks": pages})
 
     def _check_token_accuracy(self, given):
         for name in _SETTLED_BY_REFERENCE:
@@ -89,7 +92,7 @@ class Case:
         if self.reference_file is not None and not Path(self.reference_file).is_file():
             raise ValueError(f"reference_file {self.reference_file}: there is no such file")
         if self.output_json is not None:
-            record.check_writable(self.output_json)
+            whole_file.check_writable(self.output_json, "output_json")
 
     def as_json(self) -> dict:
         """The fields as JSON can hold them, sampling parameters in full."""

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.common.sampling import SamplingParams
-from models.tt_transformers.tt.page_table import BLOCK_SIZES
-
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+from models.tt_transformers.tt.page_table import BATCH_SIZES, BLOCK_SIZES
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
 from models.tt_transformers.demo import record, report
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
+from models.tt_transformers.tt import dram
 from models.tt_transformers.tt.architecture import Architecture, read_config
-from models.tt_transformers.tt.generator import Generator, check_lengths
+from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
 from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import locate
@@ -71,22 +72,23 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
-def test_simple_text_demo(case, mode, settings, capsys):
+def test_simple_text_demo(case, mode, settings, capsys, request):
     with capsys.disabled():
-        skip_beyond_the_model(case, settings)
+        if request.config.getoption("max_seq_len") is None:
+            skip_beyond_the_model(settings)
         run(settings, mode)
 
 
-def skip_beyond_the_model(case: Case, settings: Case):
+def skip_beyond_the_model(settings: Case):
     """Skips a case whose own max_seq_len is more than the model's context, so that `-k long` runs those that it can.
 
-    A max_seq_len that the user gave is checked with the other settings, and is an error.
+    One that the user gave is an error instead, found with the other settings.
     """
     with clear_errors():
         model = locate(os.environ.get("HF_MODEL"), dummy_weights=settings.dummy_weights)
         context = Architecture.from_hf_config(read_config(model.directory / "config.json")).max_context_len
-    if settings.max_seq_len == case.max_seq_len > context:
-        reason = f"{case.name} needs a context of {case.max_seq_len} tokens, the model has {context}; give --max_seq_len"
+    if settings.max_seq_len > context:
+        reason = f"{settings.name} needs a context of {settings.max_seq_len} tokens, the model has {context}; give --max_seq_len"
         print(f"\nskipped: {reason}")
         pytest.skip(reason)
 
@@ -128,6 +130,8 @@ def run(settings: Case, mode: str):
             batches = make_users(settings, args, reference)
             for users in batches:
                 check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
+                check_tokens(args, [user.prompt_ids for user in users])
+            dram.check_fits(args)
             state_dict = args.load_state_dict()
         report.print_header(args, settings)
         with profiler.timed("load_weights"):

@@ -179,6 +179,7 @@ def test_a_user_at_max_seq_len_stops_and_the_others_go_on(demo, tmp_path):
         ({"max_seq_len": 10**6}, "max_seq_len 1000000"),
         ({"page_params": {"max_num_blocks": 2}}, "max_num_blocks = 2"),
         ({"num_layers": 100}, "num_layers 100"),
+        ({"page_params": {"max_num_blocks": 10**6}}, r"Phi-3-tiny-kjv does not fit N150: .* GB of KV cache a device, which has 12.82 GB"),
         ({"instruct": True}, "chat template"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.common.mesh import open_mesh
-from models.tt_transformers.tests.generation import generator, random_tokens, tiny  # noqa: F401
+from models.tt_transformers.tests.generation import generator, greedy, random_tokens, tiny  # noqa: F401
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt.generator import check_lengths
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -36,7 +36,7 @@ def unpaged(**changes):
         (limits(), [5, 0], 1, "the prompt of user 1 has no tokens"),
         (limits(), [5, 128], 1, "user 1: a prompt of 128 tokens leaves no room .* max_seq_len 128"),
         (limits(), [100], 29, r"100 prompt tokens \+ 29 to generate = 129 is more than max_seq_len 128"),
-        (limits(), [70, 70], 30, "2 user.* need 8 pages of 32 tokens, the page table has max_num_blocks = 5"),
+        (limits(), [70, 70], 30, "2 user.* need 8 pages of 32 tokens, page_params has max_num_blocks = 5; give at least 8"),
         (unpaged(), [65], 1, "user 0: a prompt of 65 tokens runs in chunks of 64, which needs paged attention"),
         (
             unpaged(),
@@ -68,6 +68,53 @@ def test_what_does_not_fit_is_refused_with_its_numbers_before_any_work(args, pro
 )
 def test_generation_that_computes_no_more_than_a_chunk_again_is_taken(args, prompt, generated):
     check_lengths(args, [prompt], generated)
+
+
+@pytest.mark.parametrize("prompt, generated", [(32, 1), (30, 3)])
+def test_pages_are_counted_for_the_tokens_that_run_which_the_last_is_not(prompt, generated):
+    args = limits(paged_attention_config=PagedAttentionConfig(32, 1))
+    check_lengths(args, [prompt], generated)
+    with pytest.raises(ValueError, match="33 tokens in all need 2 pages of 32 tokens, .* max_num_blocks = 1; give at least 2"):
+        check_lengths(args, [prompt], generated + 1)
+
+
+@pytest.mark.parametrize("length, pages", [(90, 4), (90, 5), (140, 5)])
+def test_a_pool_smaller_than_a_users_whole_context_serves_as_far_as_it_goes(generator, tiny, length, pages):
+    """Fewer pages than max_seq_len takes, and than the padding of the prompt's last chunk reaches."""
+    prompt, steps = random_tokens(length), 8
+    small = generator("N150", tiny, users=2, max_seq_len=2048, pages=pages)
+    assert small.page_table.table.shape == (2, pages)
+    ample = generator("N150", tiny, users=2, max_seq_len=2048)
+    small.args.prefill_chunk_size = ample.args.prefill_chunk_size = 128
+    ((tokens, logits), (expected, expected_logits)) = (greedy(made, [prompt], steps) for made in (small, ample))
+    assert tokens == expected and torch.equal(logits, expected_logits)
+    # To the last place of the last page, and no further.
+    for _ in range(32 * pages - len(small.sequences[0])):
+        small.decode([5])
+    with pytest.raises(ValueError, match=rf"user 0 needs 1 more page\(s\) .* 0 of max_num_blocks = {pages} are free"):
+        small.decode([5])
+
+
+@pytest.mark.parametrize("active", [None, [True, True]])
+def test_a_user_without_a_prompt_cannot_go_on(generator, tiny, active):
+    made = generator("N150", tiny, users=2, max_seq_len=48)
+    made.prefill([[3, 4]])
+    with pytest.raises(ValueError, match="user 1 has no prompt"):
+        made.decode([5, 6], active)
+    assert made.sequences == [[3, 4], []]
+    assert made.decode([5, 6], [True, False]).shape == (2, 320)
+
+
+@pytest.mark.parametrize("token", [320, -1])
+def test_a_token_without_an_embedding_is_refused(generator, tiny, token):
+    made = generator("N150", tiny, users=2, max_seq_len=48)
+    message = f"user 1: token {token} is outside the model's vocabulary of 320"
+    with pytest.raises(ValueError, match=message):
+        made.prefill([[3], [4, token]])
+    made.prefill([[3], [4]])
+    with pytest.raises(ValueError, match=message):
+        made.decode([5, token])
+    assert made.decode([5, token], [True, False]).shape == (2, 320)
 
 
 def test_a_longer_prompt_may_stop_at_max_seq_len():

@@ -48,9 +48,13 @@ def test_a_context_that_leaves_no_room_for_large_chunks_has_a_smaller_default(mo
     assert prefill_chunk_size(PHI_3, mesh, paged=True, max_seq_len=max_seq_len) == 64 * 1024
 
 
-def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named():
+@pytest.mark.parametrize("thousands", [None, "4"])
+@pytest.mark.parametrize("paged", [True, False])
+def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named(monkeypatch, thousands, paged):
+    if thousands is not None:
+        monkeypatch.setenv(VARIABLE, thousands)
     with pytest.raises(ValueError, match="Llama-3.1-70B-Instruct is not supported on N150; .* T3K, TG"):
-        prefill_chunk_size("Llama-3.1-70B-Instruct", "N150", paged=True, max_seq_len=4096)
+        prefill_chunk_size("Llama-3.1-70B-Instruct", "N150", paged=paged, max_seq_len=4096)
 
 
 def test_the_table_holds_accepted_sizes_only():

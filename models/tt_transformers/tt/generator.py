@@ -46,8 +46,17 @@ def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) ->
     if args.paged_attention_config is not None:
         check_pages(
             args.paged_attention_config,
-            [min(length + max_generated_tokens, args.max_seq_len) for length in prompt_lengths],
+            # The last token, whether of the generated ones or at max_seq_len, is not run and takes no place.
+            [min(length + max_generated_tokens, args.max_seq_len) - 1 for length in prompt_lengths],
         )
+
+
+def check_tokens(args, sequences: list[list[int]]) -> None:
+    """Raises ValueError for a token that the model has no embedding of, such as one added to the tokenizer alone."""
+    for user, tokens in enumerate(sequences):
+        outside = next((token for token in tokens if not 0 <= token < args.arch.vocab_size), None)
+        if outside is not None:
+            raise ValueError(f"user {user}: token {outside} is outside the model's vocabulary of {args.arch.vocab_size}")
 
 
 def check_recomputation(args, user: int) -> None:
@@ -63,7 +72,7 @@ def check_chunks(args, user: int, length: int, what: str) -> None:
     if args.paged_attention_config is None and chunk is not None and length > chunk:
         raise ValueError(
             f"user {user}: {what} runs in chunks of {chunk}, which needs paged attention; turn that on, shorten the "
-            f"sequence, or set {VARIABLE} (thousands of tokens) so that a chunk holds {length}"
+            f"sequence, set {VARIABLE} (thousands of tokens) so that a chunk holds {length}, or unset it"
         )
 
 
@@ -89,6 +98,7 @@ class Generator:
         Returns the logits of each prompt's last token, float32 [len(prompts), vocab_size].
         """
         check_lengths(self.args, [len(prompt) for prompt in prompts], 1)
+        check_tokens(self.args, prompts)
         for user in range(self.users):
             self.sequences[user] = []
             if self.page_table is not None:
@@ -107,8 +117,8 @@ class Generator:
         """Appends `tokens[u]` to the sequence of each active user u and runs them.
 
         Returns the logits of the next token, float32 [len(tokens), vocab_size]; rows of inactive users mean nothing.
-        Raises ValueError, before anything has changed, if an active user's sequence is at max_seq_len, cannot be
-        computed again at the LongRoPE switch, or finds no free page.
+        Raises ValueError, before anything has changed, if an active user has no prompt, or its sequence is at
+        max_seq_len, cannot be computed again at the LongRoPE switch, or finds no free page.
         """
         active = [True] * len(tokens) if active is None else active
         self._check_decode(tokens, active)
@@ -136,8 +146,11 @@ class Generator:
     def _check_decode(self, tokens: list[int], active: list[bool]) -> None:
         if not len(tokens) == len(active) <= self.users:
             raise ValueError(f"{len(tokens)} tokens, {len(active)} active flags for up to {self.users} users")
+        check_tokens(self.args, [[token] if active[user] else [] for user, token in enumerate(tokens)])
         lengths = {user: len(self.sequences[user]) + 1 for user in range(len(tokens)) if active[user]}
         for user, length in lengths.items():
+            if length == 1:
+                raise ValueError(f"user {user} has no prompt; active ones are those of the last prefill")
             if length > self.args.max_seq_len:
                 raise ValueError(f"user {user} is at max_seq_len {self.args.max_seq_len}")
             if length == self.args.arch.rope.switch_len + 1:

@@ -14,15 +14,13 @@ from models.tt_transformers.tt.architecture import Architecture, read_config, to
 from models.tt_transformers.tt.ccl import check_mesh_shape
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
-from models.tt_transformers.tt.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.page_table import BATCH_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.precision_config import resolve_precision
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.program_configs import ChipLayout
 from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
 from models.tt_transformers.tt.weight_cache import WeightCache
-
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 
 class ModelArgs:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)  # users at a time
 BLOCK_SIZES = (32, 64, 128)  # tokens in a page
 
 
@@ -40,7 +41,7 @@ def check_pages(config: PagedAttentionConfig, tokens: list[int]) -> None:
     if needed > config.max_num_blocks:
         raise ValueError(
             f"{len(tokens)} user(s) with {sum(tokens)} tokens in all need {needed} pages of {config.block_size} tokens, "
-            f"the page table has max_num_blocks = {config.max_num_blocks}"
+            f"page_params has max_num_blocks = {config.max_num_blocks}; give at least {needed}"
         )
 
 
@@ -48,14 +49,16 @@ class PageTable:
     """Hands pages of a pool to users as their sequences grow, and takes them back.
 
     `table`: [users, pages_per_user] int32, page j of a user holds its tokens from j * block_size on. Entries that are
-    not handed out are 0, a page that exists: ops may look at them but never at their content.
+    not handed out are 0, a page that exists: ops may look at them but never at their content. It is as wide as one user
+    may grow: to max_seq_len, or to all pages of a pool that holds less (ops refuse a table wider than the pool).
 
     Raises ValueError if a user would need more than the pool has left.
     """
 
     def __init__(self, config: PagedAttentionConfig, users: int, max_seq_len: int):
         self.config = config
-        self.table = torch.zeros(users, config.blocks_for(max_seq_len), dtype=torch.int32)
+        pages_per_user = min(config.blocks_for(max_seq_len), config.max_num_blocks)
+        self.table = torch.zeros(users, pages_per_user, dtype=torch.int32)
         self._owned = [0] * users
         self._free = list(range(config.max_num_blocks - 1, -1, -1))
 

@@ -11,8 +11,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 VARIABLE = "MAX_PREFILL_CHUNK_SIZE"
 FALLBACK = 4
 
-# Thousands of tokens on (N150, N300, T3K, TG), None where the model does not run: the table of the TT-Transformers
-# description, at a context of 128k, and of the Phi-3-mini one for N150 and N300.
+# Thousands of tokens on (N150, N300, T3K, TG), None where the model does not run: the table that the vendor gives for
+# TT-Transformers at a context of 128k, and for Phi-3-mini on N150 and N300.
 _MESHES = ("N150", "N300", "T3K", "TG")
 DEFAULTS = MappingProxyType(
     {
@@ -43,6 +43,11 @@ def prefill_chunk_size(model_name: str, device_name: str, paged: bool, max_seq_l
     Raises ValueError for a MAX_PREFILL_CHUNK_SIZE that is not a power of 2 from 1 to 128, and for a model that the
     table says does not run on this mesh.
     """
+    row = next((sizes for name, sizes in DEFAULTS.items() if model_name.startswith(name)), None)
+    thousands = FALLBACK if row is None else row[_MESHES.index(device_name)]
+    if thousands is None:
+        works = [mesh for mesh, size in zip(_MESHES, row) if size is not None]
+        raise ValueError(f"{model_name} is not supported on {device_name}; meshes it runs on: {', '.join(works)}")
     given = os.environ.get(VARIABLE)
     if given is not None:
         if given not in map(str, SIZES):
@@ -52,12 +57,7 @@ def prefill_chunk_size(model_name: str, device_name: str, paged: bool, max_seq_l
         return int(given) * 1024
     if not paged:
         return None
-    for (name, mesh), (context, thousands) in LONG_CONTEXT_DEFAULTS.items():
+    for (name, mesh), (context, thousands_beyond) in LONG_CONTEXT_DEFAULTS.items():
         if model_name.startswith(name) and device_name == mesh and max_seq_len > context:
-            return thousands * 1024
-    row = next((sizes for name, sizes in DEFAULTS.items() if model_name.startswith(name)), None)
-    thousands = FALLBACK if row is None else row[_MESHES.index(device_name)]
-    if thousands is None:
-        works = [mesh for mesh, size in zip(_MESHES, row) if size is not None]
-        raise ValueError(f"{model_name} is not supported on {device_name}; meshes it runs on: {', '.join(works)}")
+            return thousands_beyond * 1024
     return thousands * 1024

@@ -98,10 +98,16 @@ class TeacherForcing:
 
 
 def measure(generator, reference: Reference, users: int, tokens: int | None = None) -> TokenAccuracy:
-    """Predicts the first `tokens` (default: all) tokens of `users` texts with a `Generator`."""
+    """Predicts the first `tokens` (default: all) tokens of `users` texts with a `Generator`.
+
+    Raises ValueError, before any work, for more tokens than the texts have, or none.
+    """
+    tokens = reference.generated if tokens is None else tokens
+    if not 1 <= tokens <= reference.generated:
+        raise ValueError(f"{tokens} tokens to predict: the reference has {reference.generated}")
     forcing = TeacherForcing(reference, users)
     logits = generator.prefill(forcing.prompts)
-    for _ in range((tokens or reference.generated) - 1):
+    for _ in range(tokens - 1):
         logits = generator.decode(forcing(logits))
     forcing(logits)
     return forcing.result()

@@ -1,0 +1,46 @@
+"""Whether a model fits the devices, found by arithmetic before any weight is read."""
+
+import ttnn
+
+from .attention import AttentionConfig
+from .lm_head import LMHeadConfig
+from .mlp import MLPConfig
+from .program_configs import TILE
+
+# A tile of 32 x 32; block-float ones hold an exponent byte for every 16 values.
+TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
+
+
+def needed(args) -> tuple[int, int]:
+    """(weights, KV caches): bytes of each device. Norms, RoPE tables, padding of banks and activations come on top."""
+    weights = args.arch.vocab_size * args.arch.dim * 2 // args.num_devices  # the embedding, in bf16
+    linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
+    paged = args.paged_attention_config
+    for layer in range(args.arch.n_layers):
+        attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)
+        linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
+        cache = attention.cache
+        if paged is None:
+            rows = args.max_batch_size * _tiles(args.max_seq_len)
+        else:
+            rows = paged.max_num_blocks * _tiles(paged.block_size)
+        kv_cache += 2 * cache.n_kv_heads * rows * _tiles(cache.head_dim) * TILE_BYTES[cache.dtype]
+    weights += sum(_tiles(linear.k) * _tiles(linear.n) * TILE_BYTES[linear.weight_dtype] for linear in linears)
+    return weights, kv_cache
+
+
+def check_fits(args) -> None:
+    """Raises ValueError, with the numbers, if weights and KV caches alone are more than a device's DRAM."""
+    weights, kv_cache = needed(args)
+    view = ttnn.get_memory_view(args.mesh_device, ttnn.BufferType.DRAM)
+    capacity = view.total_bytes_per_bank * view.num_banks
+    if weights + kv_cache > capacity:
+        raise ValueError(
+            f"{args.model_name} does not fit {args.device_name}: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB "
+            f"of KV cache a device, which has {capacity / 1e9:.2f} GB. Give a smaller max_seq_len, fewer pages "
+            "(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh"
+        )
+
+
+def _tiles(length: int) -> int:
+    return -(-length // TILE)
