@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
@@ -19,10 +20,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import models  # noqa: F401
 import ttnn
 from models.common import backend, mesh
+from models.common.mesh_names import requested_mesh_name
 from models.common.pcc import pcc
 
 # The `<system>` folder of models/<org>/<model_name>/<system>/functional/model.py, and the mesh that it stands for.
@@ -89,17 +92,22 @@ def evaluate(task: Task, model_file: Optional[Path] = None, system: Optional[str
         return compare(reference, reference, prompt, task.max_new_tokens)
     module = load_model_file(model_file)
     mesh_name, mesh_shape = mesh_of(model_file, system)
+    requested = requested_mesh_name()
+    if requested not in (None, mesh_name):
+        raise EvaluationError(f"MESH_DEVICE={requested}, but {model_file} is for {mesh_name}: unset it, or give --system")
     if not backend.values_meaningful():
         raise EvaluationError(f"backend {backend.name()} computes no values that could be compared")
     config, prompt = read_task(task)
     max_seq_len = prompt.shape[1] + task.max_new_tokens
-    with mesh.open_mesh(mesh_name, shape=mesh_shape) as device:
+    with ExitStack() as stack:
+        try:
+            device = stack.enter_context(mesh.open_mesh(mesh_name, shape=mesh_shape))
+        except ValueError as error:
+            raise EvaluationError(str(error)) from error
         check_fits(config, module, device, max_seq_len)
         reference = load_reference(task.model)
         model = module.build_model(reference, device, max_seq_len)
-        for kind in (torch.nn.Module, GenerationMixin):
-            if not isinstance(model, kind):
-                raise EvaluationError(f"{model_file}: build_model gives a {type(model).__name__}, no {kind.__name__}")
+        check_output(model, model_file, prompt[:, :1], config.vocab_size)
         return compare(model, reference, prompt, task.max_new_tokens)
 
 
@@ -127,10 +135,29 @@ def load_model_file(path: Path):
     arguments = list(inspect.signature(build_model).parameters)
     if arguments != BUILD_ARGUMENTS:
         raise EvaluationError(f"{path}: build_model takes ({', '.join(arguments)}), not ({', '.join(BUILD_ARGUMENTS)})")
-    classes = [value for value in vars(module).values() if isinstance(value, type)]
-    if not any(issubclass(kind, torch.nn.Module) and issubclass(kind, GenerationMixin) for kind in classes):
-        raise EvaluationError(f"{path}: has no class that subclasses both torch.nn.Module and GenerationMixin")
+    # Not those that it imports, such as Hugging Face's own.
+    classes = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
+    classes = [kind for kind in classes if issubclass(kind, torch.nn.Module) and issubclass(kind, GenerationMixin)]
+    if not classes:
+        raise EvaluationError(f"{path}: has no class of its own that subclasses both torch.nn.Module and GenerationMixin")
+    if all(kind.forward is torch.nn.Module.forward for kind in classes):
+        raise EvaluationError(f"{path}: its class {classes[0].__name__} has no method forward")
     return module
+
+
+def check_output(model, model_file: Path, token: torch.Tensor, vocab_size: int) -> None:
+    """Raises EvaluationError if what `build_model` gave, or what its `forward` gives for a token [1, 1], breaks the contract."""
+    for kind in (torch.nn.Module, GenerationMixin):
+        if not isinstance(model, kind):
+            raise EvaluationError(f"{model_file}: build_model gives a {type(model).__name__}, no {kind.__name__}")
+    output = model(input_ids=token)
+    if not isinstance(output, CausalLMOutputWithPast):
+        raise EvaluationError(f"{model_file}: forward gives a {type(output).__name__}, no CausalLMOutputWithPast")
+    if output.logits is None or output.logits.shape != (1, 1, vocab_size):
+        shape = None if output.logits is None else tuple(output.logits.shape)
+        raise EvaluationError(f"{model_file}: forward gives logits {shape} for one token, not {(1, 1, vocab_size)}")
+    if output.past_key_values is None:
+        raise EvaluationError(f"{model_file}: forward gives no past_key_values")
 
 
 def mesh_of(model_file: Path, system: Optional[str]) -> tuple:
@@ -182,14 +209,18 @@ def check_fits(config, module, device, max_seq_len: int) -> None:
 
 
 def load_reference(name: str):
-    """The Hugging Face model in bf16, on the CPU."""
-    return _from_pretrained(transformers.AutoModelForCausalLM, name, dtype=torch.bfloat16).eval()
+    """The Hugging Face model in bf16, on the CPU. Raises EvaluationError if the checkpoint lacks a tensor."""
+    options = dict(dtype=torch.bfloat16, output_loading_info=True)
+    reference, info = _from_pretrained(transformers.AutoModelForCausalLM, name, **options)
+    if info["missing_keys"]:  # transformers fills them with random values, and a bring-up would copy those
+        raise EvaluationError(f"model {name!r}: the checkpoint lacks {', '.join(sorted(info['missing_keys']))}")
+    return reference.eval()
 
 
 def _from_pretrained(kind, name: str, **options):
     try:
         return kind.from_pretrained(name, **options)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EvaluationError(f"model {name!r}: {kind.__name__} cannot read it: {error}") from error
 
 
@@ -197,6 +228,9 @@ def compare(model, reference, prompt: torch.Tensor, steps: int) -> Evaluation:
     """Runs the reference on prompt [1, prompt_tokens], and the model on the tokens that it chose."""
     expected, teacher, _ = generate(reference, prompt, steps)
     actual, _, times = generate(model, prompt, steps, teacher)
+    for step, logits in enumerate(actual):
+        if not logits.isfinite().all() or logits.min() == logits.max():
+            raise EvaluationError(f"the model's logits of step {step} are not finite or all the same: nothing correlates with them")
     best = expected.argmax(dim=1, keepdim=True)
     prompt_tokens, (start, first, *_, last) = prompt.shape[1], [*times, times[-1]]
     return Evaluation(
@@ -255,7 +289,7 @@ def main(arguments: Optional[list] = None) -> dict:
     task = Task(args.model, args.prompt_file, args.max_new_tokens, args.prompt_tokens)
     try:
         result = evaluate(task, args.model_file, args.system)
-    except (EvaluationError, backend.BackendError) as error:
+    except EvaluationError as error:
         parser.error(str(error))
     print(report(result, task, backend.describe()))
     return asdict(result)

@@ -41,7 +41,7 @@ def main(arguments: Optional[list] = None) -> None:
     model_file = None if args.mode == "hf" else args.model_file or MODEL_FILE
     try:
         result = evaluation.evaluate(task, model_file, args.system)
-    except (evaluation.EvaluationError, backend.BackendError) as error:
+    except evaluation.EvaluationError as error:
         parser.error(str(error))
     where = "cpu (transformers)" if args.mode == "hf" else backend.name()
     print("YT_METRICS", json.dumps({"mode": args.mode, "model": args.hf_model, "backend": where, **asdict(result)}))

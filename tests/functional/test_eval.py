@@ -9,6 +9,9 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import eval as evaluation
 from models.common.mesh import open_mesh
@@ -111,7 +114,8 @@ import torch
 from transformers import GenerationMixin
 
 class Model(torch.nn.Module, GenerationMixin):
-    pass
+    def forward(self, input_ids, past_key_values=None):
+        return None
 
 def build_model(hf_model, tt_device, max_seq_len):
     return Model()
@@ -125,7 +129,9 @@ def build_model(hf_model, tt_device, max_seq_len):
         ("import no_such_module", "cannot be imported: ModuleNotFoundError"),
         ("", r"has no function build_model\(hf_model, tt_device, max_seq_len\)"),
         (GOOD_MODEL.replace("tt_device", "device"), r"build_model takes \(hf_model, device, max_seq_len\), not"),
-        (GOOD_MODEL.replace("Module, GenerationMixin", "Module"), "has no class that subclasses both"),
+        (GOOD_MODEL.replace("Module, GenerationMixin", "Module"), "has no class of its own that subclasses both"),
+        (GOOD_MODEL[GOOD_MODEL.index("def build_model") :] + "from transformers import Phi3ForCausalLM", "has no class of its own"),
+        (GOOD_MODEL.replace("forward", "backward"), "its class Model has no method forward"),
     ],
 )
 def test_a_file_that_breaks_the_contract_is_refused(tmp_path, source, message):
@@ -140,6 +146,63 @@ def test_any_file_that_follows_the_contract_is_found_by_path(tmp_path):
     path = tmp_path / "model.py"
     path.write_text(GOOD_MODEL)
     assert isinstance(evaluation.load_model_file(path).build_model(None, None, 1), torch.nn.Module)
+
+
+class Fixed(torch.nn.Module, GenerationMixin):
+    """Answers with what it was made with."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, input_ids):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (torch.nn.Identity(), "build_model gives a Identity, no GenerationMixin"),
+        (Fixed(torch.zeros(1, 1, 5)), "forward gives a Tensor, no CausalLMOutputWithPast"),
+        (Fixed(CausalLMOutputWithPast(past_key_values=1)), r"forward gives logits None for one token, not \(1, 1, 5\)"),
+        (Fixed(CausalLMOutputWithPast(logits=torch.zeros(1, 5))), r"forward gives logits \(1, 5\) for one token"),
+        (Fixed(CausalLMOutputWithPast(logits=torch.zeros(1, 1, 5))), "forward gives no past_key_values"),
+    ],
+)
+def test_a_model_that_breaks_the_contract_is_refused_by_its_first_token(model, message):
+    with pytest.raises(evaluation.EvaluationError, match=f"a.py: {message}"):
+        evaluation.check_output(model, "a.py", torch.tensor([[3]]), vocab_size=5)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_logits_that_say_nothing_are_no_evaluation(value, monkeypatch):
+    reference = evaluation.load_reference(str(BUNDLED))
+    monkeypatch.setattr(evaluation, "generate", lambda model, prompt, steps, teacher=None: (
+        torch.full((steps, 4096), value) if teacher is not None else torch.randn(steps, 4096), torch.zeros(steps), [0, 1, 2]
+    ))
+    with pytest.raises(evaluation.EvaluationError, match="logits of step 0 are not finite or all the same"):
+        evaluation.compare(None, reference, torch.zeros(1, 4), steps=2)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(make_tiny, tmp_path):
+    model = make_tiny()
+    model.save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    weights = load_file(file)
+    del weights["model.layers.0.mlp.down_proj.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(evaluation.EvaluationError, match="the checkpoint lacks model.layers.0.mlp.down_proj.weight"):
+        evaluation.load_reference(str(tmp_path))
+    weights["model.layers.0.mlp.down_proj.weight"] = torch.zeros(2, 2)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(evaluation.EvaluationError, match="AutoModelForCausalLM cannot read it"):
+        evaluation.load_reference(str(tmp_path))
+
+
+def test_a_mesh_device_that_contradicts_the_path_is_refused(monkeypatch):
+    monkeypatch.setenv("MESH_DEVICE", "N300")
+    with pytest.raises(evaluation.EvaluationError, match="MESH_DEVICE=N300, but .* is for T3K: unset it, or give --system"):
+        evaluation.evaluate(evaluation.Task(str(BUNDLED), PROMPT_FILE, 1), MODEL_FILE)
 
 
 def test_mesh_comes_from_the_system_folder(tmp_path):
