@@ -20,6 +20,8 @@ SOURCES = ("measured", "vendor")
 _TARGET_FIELDS = {*KEYS, "source", "metrics"}
 _METRIC_FIELDS = {"expected", "tolerance", "unit", "better"}
 _BETTER = ("higher", "lower")
+# Settings of a demo run whose figures can be compared with a target's: the whole, real model, with nothing watching it.
+_COMPARABLE = {"num_layers": None, "dummy_weights": False, "profile": False}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def load(path: str | Path = TARGETS) -> dict:
         key = tuple(entry[name] for name in KEYS)
         if key in targets:
             raise ValueError(f"{where}: {' '.join(key)} is there twice")
+        if not isinstance(entry["metrics"], dict) or not entry["metrics"]:
+            raise ValueError(f"{where}: metrics is {entry['metrics']!r}; expected at least one")
         metrics = tuple(_metric(where, name, fields) for name, fields in entry["metrics"].items())
         targets[key] = Target(key, entry["source"], metrics)
     return targets
@@ -88,8 +92,8 @@ def _metric(where, name, fields):
     where = f"{where}: metric {name}"
     _check_fields(where, fields, _METRIC_FIELDS)
     for field in ("expected", "tolerance"):
-        if type(fields[field]) not in (int, float) or fields[field] < 0:
-            raise ValueError(f"{where}: {field} is {fields[field]!r}; accepted: a number >= 0")
+        if type(fields[field]) not in (int, float) or not 0 <= fields[field] < math.inf:
+            raise ValueError(f"{where}: {field} is {fields[field]!r}; accepted: a finite number >= 0")
     if fields["better"] not in _BETTER:
         raise ValueError(f"{where}: better is {fields['better']!r}; accepted: {', '.join(_BETTER)}")
     return Metric(name, **fields)
@@ -101,13 +105,19 @@ def _check_fields(where, entry, fields):
         raise ValueError(f"{where}: it has {given}; expected {', '.join(sorted(fields))}")
 
 
+def key_of(backend: str, model: str, mesh: str, mode: str, case: str, token_accuracy: bool) -> tuple:
+    """The key of a demo run's target."""
+    return backend, model, mesh, mode, case + (" token_accuracy" if token_accuracy else "")
+
+
 def of_demo_record(record: dict) -> tuple[tuple, dict]:
     """A demo record's key, and its measurements (the slowest of several batches) and accuracy by name.
 
     Runs with token_accuracy have a case of their own, "batch-1 token_accuracy": their prompts are longer.
     """
-    case = record["case"] + (" token_accuracy" if record["settings"]["token_accuracy"] else "")
-    key = (record["backend"], record["model"], record["mesh"], record["precision"], case)
+    key = key_of(
+        record["backend"], record["model"], record["mesh"], record["precision"], record["case"], record["settings"]["token_accuracy"]
+    )
     measured = {}
     for entry in record["measurements"]:
         worst = max if entry["unit"] in ("s", "ms") else min
@@ -116,7 +126,13 @@ def of_demo_record(record: dict) -> tuple[tuple, dict]:
 
 
 def check_demo_record(record: dict, targets: dict) -> tuple[Target, list[str]]:
-    """The target of a demo record, and a line for each metric that falls short. Raises ValueError if there is no target."""
+    """The target of a demo record, and a line for each metric that falls short.
+
+    Raises ValueError if there is no target, or if the run had settings that targets are not for.
+    """
+    for name, accepted in _COMPARABLE.items():
+        if record["settings"][name] != accepted:
+            raise ValueError(f"the run had {name} {record['settings'][name]!r}; targets are for runs with {accepted!r}")
     key, measured = of_demo_record(record)
     if key not in targets:
         known = "\n".join(" ".join(k) for k in targets)

@@ -201,7 +201,7 @@ def demo_record(mesh="N300", speed=60.0, ttft=120.0, token_accuracy=False, **acc
         "mesh": mesh,
         "precision": "performance",
         "case": "batch-1",
-        "settings": {"token_accuracy": token_accuracy},
+        "settings": {"token_accuracy": token_accuracy, "num_layers": None, "dummy_weights": False, "profile": False},
         "measurements": [
             {"name": "decode_t/s/u", "value": speed, "unit": "t/s/u", "batch": 0},
             {"name": "TTFT", "value": ttft, "unit": "ms", "batch": 0},
@@ -237,6 +237,11 @@ def test_a_demo_record_is_compared_by_the_command(tmp_path, monkeypatch, capsys,
         ({"source": "guess"}, "source is 'guess'; accepted: measured, vendor"),
         ({"metrics": {"top1": {"expected": 1}}}, "metric top1: it has expected; expected better, expected, tolerance, unit"),
         ({"extra": 1}, "entry 0: it has .*extra"),
+        ({"metrics": {}}, "metrics is {}; expected at least one"),
+        *(
+            ({"metrics": {"top1": {"expected": 1, "tolerance": value, "unit": "%", "better": "higher"}}}, "tolerance is .* finite")
+            for value in (float("nan"), float("inf"), -1, "5 %")
+        ),
     ],
 )
 def test_a_wrong_targets_file_is_named(tmp_path, change, message):
