@@ -18,6 +18,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 import models  # noqa: F401
+from models.common import whole_file
 from models.common.mesh import open_mesh
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
 from models.tt_transformers.demo.prompts import load_prompts
@@ -112,8 +113,7 @@ def main():
         try:
             args = ModelArgs(mesh_device, max_seq_len=options.prefill + options.generated)
             output = Path(options.output or reference.reference_path(args.model_name))
-            if not output.parent.is_dir():
-                raise ValueError(f"output {output}: there is no folder {output.parent}")
+            whole_file.check_writable(output, "--output")
             made = make_reference(
                 args,
                 users=options.users,

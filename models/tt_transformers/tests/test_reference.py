@@ -169,6 +169,36 @@ def test_too_short_a_text_is_an_error_that_says_how_long(mesh_device, checkpoint
         make_reference(make_args(mesh_device, checkpoint[0]), users=3, prefill=PREFILL, generated=GENERATED, text=text)
 
 
+@pytest.fixture
+def prompts(tmp_path):
+    """Three prompts of 40 words each."""
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps([{"prompt": " ".join(f"w{40 * user + i}" for i in range(3, 43))} for user in range(3)]))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_prompts_are_joined_and_continued_greedily(mesh_device, checkpoint, prompts, dtype):
+    args = make_args(mesh_device, checkpoint[0])
+    made = make_reference(args, users=USERS, prefill=PREFILL, generated=GENERATED, dtype=dtype, prompts=prompts)
+    assert (made.facts["text"], made.facts["dtype"]) == ("prompts.json, continued greedily", dtype)
+    assert made.tokens[0, :45].tolist() == list(range(3, 48))
+    assert made.tokens[1, :45].tolist() == list(range(43, 88))
+    model = args.reference_transformer({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
+    expected = reference.continue_greedily(model, made.tokens[:, :PREFILL].long(), GENERATED, SWITCH_LEN)
+    assert torch.equal(made.tokens.long(), expected)
+    assert torch.equal(made.top5[:, :, 0], made.tokens[:, PREFILL:])
+
+
+@pytest.mark.parametrize(
+    "users, prefill, message", [(4, PREFILL, "has 3 prompts, too few for 4 users"), (2, 121, "joined have 120 tokens, 121 are needed")]
+)
+def test_prompts_that_are_too_few_or_short_are_an_error(mesh_device, checkpoint, prompts, users, prefill, message):
+    args = make_args(mesh_device, checkpoint[0])
+    with pytest.raises(ValueError, match=message):
+        make_reference(args, users=users, prefill=prefill, generated=1, prompts=prompts)
+
+
 def test_the_model_scores_its_own_reference_high_across_the_switch(mesh_device, checkpoint, made):
     """The random model's logits lie close together, so that equal top-1 is not to be had; its perplexity is."""
     args = make_args(mesh_device, checkpoint[0])
