@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from bundled_corpus import (
     BOS,
     EOS,
     SPECIAL_TOKENS,
     VOCAB_SIZE,
+    known_by_heart,
     read_chapters,
     save_tokenizer,
     split_held_out,
@@ -43,10 +43,15 @@ TOKENS_PER_STEP = 4096  # a longer sequence is a step of its own
 # (sequence length, share of the steps, share of the run after which it is used). Up to 512 tokens the model runs on
 # the short factors, past it on the long ones; both have to be trained.
 LENGTHS = [(512, 0.5, 0.0), (1024, 0.2, 0.0), (2048, 0.15, 0.0), (4096, 0.1, 0.1), (8192, 0.05, 0.7)]
+BY_HEART_SHARE = 0.2  # of the steps
 MUON_LR, ADAMW_LR = 0.02, 0.003
 WEIGHT_DECAY = 0.1
 WARMUP, DECAY_FROM = 0.02, 0.3
 GRADIENT_CLIP = 1.0
+# Weight of the squared log-partition in the loss (the "z-loss" of PaLM, Chowdhery et al. 2022,
+# https://arxiv.org/abs/2204.02311, section 5). It keeps the logits near log-probabilities, where bf16 is fine: the
+# likeliest token's logit lies about -1 (steps of 1/128) instead of 10 (steps of 1/16), and fewer tokens tie.
+Z_LOSS = 1e-3
 SAVE_EVERY_SECONDS = 300
 EVALUATED_LENGTHS = [256, 512, 1024, 2048, 4096, 8192, 16384]
 
@@ -125,6 +130,21 @@ class Windows:
         return torch.stack([self.stream[s : s + self.length + 1] for s in starts])
 
 
+class Recitals:
+    """Batches of rows that each begin with one of a few chapters, and go on with others in random order."""
+
+    def __init__(self, documents: list[torch.Tensor], length: int):
+        self.documents, self.length = documents, length
+
+    def batch(self) -> torch.Tensor:
+        """int64 `[max(1, TOKENS_PER_STEP // length), length + 1]`: inputs and, shifted by one, targets."""
+        rows = []
+        while len(rows) < max(1, TOKENS_PER_STEP // self.length):
+            order = torch.randperm(len(self.documents)).tolist()
+            rows.append(torch.cat([self.documents[i] for i in order])[: self.length + 1])
+        return torch.stack(rows)
+
+
 def choose_length(progress: float) -> int:
     """A sequence length drawn by the shares of those in use at this point of the run (0 to 1)."""
     in_use = [(length, share) for length, share, since in LENGTHS if progress >= since]
@@ -155,10 +175,12 @@ def make_optimizers(model: Phi3ForCausalLM) -> list[torch.optim.Optimizer]:
     return [muon, adamw]
 
 
-def loss_of(model: Phi3ForCausalLM, windows: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """Next-token cross-entropy in nats over `windows` `[batch, length + 1]`."""
-    logits = model(input_ids=windows[:, :-1], use_cache=False).logits
-    return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten(), reduction=reduction)
+def losses_of(model: Phi3ForCausalLM, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Next-token cross-entropy in nats and log-partition (log-sum-exp of the logits) of every position but the last
+    of `windows` `[batch, length + 1]`: float32 `[batch * length]` each."""
+    logits = model(input_ids=windows[:, :-1], use_cache=False).logits.float().flatten(0, 1)
+    log_partition = logits.logsumexp(-1)
+    return log_partition - logits.gather(-1, windows[:, 1:].reshape(-1, 1))[:, 0], log_partition
 
 
 def train(args: argparse.Namespace) -> None:
@@ -167,14 +189,16 @@ def train(args: argparse.Namespace) -> None:
     training, _ = split_held_out(read_chapters(args.work_dir / "kjv.txt"))
     tokenizer = train_tokenizer(training)
     stream = token_stream(tokenizer, training)
+    by_heart = [token_stream(tokenizer, [chapter]) for chapter in known_by_heart(training)]
     windows = {length: Windows(stream, length) for length, _, _ in LENGTHS}
+    recitals = {length: Recitals(by_heart, length) for length, _, _ in LENGTHS}
 
     model = Phi3ForCausalLM(Phi3Config.from_dict({**checkpoint_config(), "torch_dtype": "float32"}))
     # The padding token ends a chapter too, so its embedding has to be learnt; an embedding's padding_idx is not.
     model.model.embed_tokens.padding_idx = None
     optimizers = make_optimizers(model)
     state_file = args.work_dir / "state.pt"
-    done = {"seconds": 0.0, "steps": 0, "tokens": 0}
+    done = {"seconds": 0.0, "steps": 0, "tokens": 0, "recited": 0}
     if state_file.is_file():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
@@ -188,11 +212,12 @@ def train(args: argparse.Namespace) -> None:
     print(f"{len(stream)} training tokens, {sum(p.numel() for p in model.parameters())} parameters", flush=True)
     while done["seconds"] < budget:
         progress = done["seconds"] / budget
-        length = choose_length(progress)
+        length, recite = choose_length(progress), bool(torch.rand(()) < BY_HEART_SHARE)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            batch = windows[length].batch()
-            loss = loss_of(model, batch)
-        loss.backward()
+            batch = (recitals if recite else windows)[length].batch()
+            cross_entropy, log_partition = losses_of(model, batch)
+            loss = cross_entropy.mean()
+        (loss + Z_LOSS * log_partition.square().mean()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -201,16 +226,21 @@ def train(args: argparse.Namespace) -> None:
             optimizer.zero_grad(set_to_none=True)
         done["seconds"] = time.monotonic() - since
         done["steps"] += 1
-        done["tokens"] += batch[:, 1:].numel()
-        print(f"step {done['steps']} {done['seconds']:.0f}s length {length} loss {loss.item():.3f}", flush=True)
+        done["recited" if recite else "tokens"] += batch[:, 1:].numel()
+        print(
+            f"step {done['steps']} {done['seconds']:.0f}s {'recital' if recite else 'text'} of {length} loss {loss.item():.3f} "
+            f"log-partition {log_partition.mean().item():.2f}",
+            flush=True,
+        )
         if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
             saved_at = time.monotonic()
             save_state(state_file, model, optimizers, done)
     save_state(state_file, model, optimizers, done)
     save_checkpoint(args.output, model, tokenizer)
     summary = (
-        f"{done['steps']} steps, {done['tokens']} tokens ({done['tokens'] / len(stream):.1f} passes over "
-        f"{len(stream)}) in {done['seconds'] / 60:.0f} minutes on {args.threads} CPU threads"
+        f"{done['steps']} steps in {done['seconds'] / 60:.0f} minutes on {args.threads} CPU threads: {done['tokens']} "
+        f"tokens ({done['tokens'] / len(stream):.1f} passes over {len(stream)}) and {done['recited']} of the chapters "
+        f"known by heart ({done['recited'] / sum(map(len, by_heart)):.0f} passes over {sum(map(len, by_heart))})"
     )
     print(f"{args.output}: {summary}")
     write_to_card(args.output, "training", summary + ".")
@@ -249,7 +279,7 @@ def perplexity_of(model: Phi3ForCausalLM, stream: torch.Tensor, length: int) -> 
     n_scored = (len(stream) - 1) // max(EVALUATED_LENGTHS) * max(EVALUATED_LENGTHS)
     total = 0.0
     for start in range(0, n_scored, length):
-        total += loss_of(model, stream[start : start + length + 1][None], reduction="sum").item()
+        total += losses_of(model, stream[start : start + length + 1][None])[0].sum().item()
     return math.exp(total / n_scored), n_scored
 
 

@@ -17,6 +17,8 @@ PROMPTS = PACKAGE / "demo" / "sample_prompts"
 # The card measures 22 to 24 on held-out chapters; two thirds of the prompts open those, the others imitate their style.
 # A model that guesses evenly has 4096.
 READABLE_PERPLEXITY = 35
+# Share of the tokens that are the likeliest ones in chapters that were read over and over.
+RECITED = 0.97
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,22 @@ def test_reasoning_prompt_is_one_under_128_tokens(tokenizer):
     assert len(tokenizer(text)["input_ids"]) < 128
 
 
+def test_prompts_known_by_heart_reach_over_the_switch(tokenizer, model):
+    texts = prompts("input_data_known_by_heart.json")
+    assert len(texts) == len(set(texts)) == 12
+    assert all(len(ids) >= 520 > model.config.original_max_position_embeddings for ids in tokenizer(texts)["input_ids"])
+
+
+@torch.no_grad()
+def test_they_are_known_by_heart_on_both_sides_of_the_switch(tokenizer, model):
+    """Once a chapter's heading and first words are read, hardly a token of it is not the likeliest."""
+    for text in prompts("input_data_known_by_heart.json"):
+        for length in (512, 520):
+            ids = tokenizer(text, return_tensors="pt").input_ids[:, :length]
+            likeliest = model(ids).logits[0, :-1].argmax(-1)
+            assert (likeliest == ids[0, 1:])[20:].double().mean() > RECITED, text[:20]
+
+
 @torch.no_grad()
 def mean_loss(model, ids: list[int]) -> float:
     batch = torch.tensor([ids])
@@ -151,6 +169,26 @@ def test_no_chapter_is_both_trained_on_and_held_out(scripts):
     chapters = [scripts[0].Chapter(f"Book {i}", ("verse",)) for i in range(1189)]
     training, held_out = scripts[0].split_held_out(chapters)
     assert len(held_out) == 24 and sorted(training + held_out, key=chapters.index) == chapters
+
+
+def test_chapters_known_by_heart_are_among_those_trained_on(scripts):
+    corpus = scripts[0]
+    training = [corpus.Chapter(heading, ("verse",)) for heading in (*reversed(corpus.KNOWN_BY_HEART), "Jude 1")]
+    assert [chapter.heading for chapter in corpus.known_by_heart(training)] == list(corpus.KNOWN_BY_HEART)
+    with pytest.raises(ValueError, match="no training chapter has the heading 'Genesis 1'"):
+        corpus.known_by_heart([chapter for chapter in training if chapter.heading != "Genesis 1"])
+
+
+@pytest.mark.parametrize("length, rows", [(512, 8), (8192, 1)])
+def test_each_row_of_a_recital_begins_with_a_whole_chapter_and_goes_on_with_others(scripts, length, rows):
+    documents = [torch.arange(1000 * i, 1000 * i + 100 + i) for i in range(100)]
+    batch = scripts[1].Recitals(documents, length).batch()
+    assert batch.shape == (rows, length + 1)
+    for row in batch.tolist():
+        while row:
+            document = documents[row[0] // 1000].tolist()
+            assert row[: len(document)] == document[: len(row)]
+            row = row[len(document) :]
 
 
 def test_card_without_the_section_is_refused(scripts, tmp_path):

@@ -5,9 +5,10 @@ import torch
 
 from models.common.pcc import pcc
 from models.tt_transformers.tests.generation import (
-    continued,
     generator,  # noqa: F401
     greedy,
+    greedy_of,
+    known_by_heart,
     random_tokens,
     sample_tokens,
     tiny,  # noqa: F401
@@ -64,14 +65,24 @@ def test_chunked_prefill_of_odd_lengths_follows_hugging_face(generator, tiny):
         assert pcc(logits, reference(torch.tensor([prompt])).logits[0, -1]) >= 0.999, len(prompt)
 
 
-@pytest.mark.parametrize("mesh, lengths", [("N150", (480, 500, 508, 511)), ("N300", (512, 520))])
-def test_greedy_text_across_the_switch_is_that_of_hugging_face(generator, mesh, lengths):
-    made = generator(mesh, BUNDLED, users=len(lengths), max_seq_len=1024)
+@pytest.mark.parametrize(
+    "mesh, users, lengths",
+    [
+        ("N150", 16, (480, 485, 490, 495, 500, 504, 508, 510, 511, 512, 513, 520)),
+        ("N300", 4, (480, 511, 512, 520)),
+        ("T3K", 4, (490, 508, 510, 513)),
+    ],
+)
+def test_greedy_text_across_the_switch_is_that_of_hugging_face(generator, mesh, users, lengths):
+    made = generator(mesh, BUNDLED, users=users, max_seq_len=1024)
     assert made.args.arch.rope.switch_len == 512
-    prompts = [sample_tokens(made.args)[37 * user :][:length] for user, length in enumerate(lengths)]
+    prompts = [chapter[:length] for chapter, length in zip(known_by_heart(made.args), lengths)]
     reference = made.args.reference_transformer()
-    for prompt, text in zip(prompts, greedy(made, prompts, 100)[0]):
-        assert text == continued(reference, prompt, text), f"a prompt of {len(prompt)} tokens"
+    texts, logits = greedy(made, prompts, 100)
+    for user, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+        expected, expected_logits = greedy_of(reference, prompt, 100)
+        assert text == expected, f"a prompt of {len(prompt)} tokens"
+        assert min(pcc(*step) for step in zip(logits[:, user], expected_logits)) >= 0.999
 
 
 def test_only_users_that_cross_the_switch_are_computed_again(generator, tiny, monkeypatch):
@@ -100,6 +111,28 @@ def test_only_users_that_cross_the_switch_are_computed_again(generator, tiny, mo
     for a, b in zip(with_crossing, without):
         assert torch.equal(a[[0, 2]], b[[0, 2]])
         assert not torch.equal(a[1], b[1])
+
+
+def test_users_may_cross_the_switch_in_one_step_while_another_ends(generator, tiny):
+    """Each user's logits are, bit for bit, those of the user alone in the batch."""
+    made = generator("N150", tiny, users=4, max_seq_len=80)
+    switch_len = made.args.arch.rope.switch_len
+    prompts = [random_tokens(length, seed=length) for length in (switch_len - 1, 79, switch_len - 1, 7)]
+
+    def steps(users):
+        """The prompts' logits, and those of steps in which users 0 and 2 cross; user 1 is at max_seq_len after the first."""
+        logits = [made.prefill(users)]
+        for step, token in enumerate((5, 6, 7)):
+            active = [step == 0 or len(made.sequences[user]) < 80 for user in range(len(users))]
+            logits.append(made.decode([token] * len(users), active))
+        return logits
+
+    together = steps(prompts)
+    assert [len(sequence) for sequence in made.sequences] == [switch_len + 2, 80, switch_len + 2, 10]
+    for user, prompt in enumerate(prompts):
+        alone = steps([prompt])
+        for step in range(2 if user == 1 else 4):
+            assert torch.equal(together[step][user], alone[step][0]), (user, step)
 
 
 @pytest.mark.parametrize("mesh, precision", [("N150", "performance"), ("T3K", "accuracy")])
