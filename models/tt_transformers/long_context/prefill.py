@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import models  # noqa: F401
-from models.common import benchmark_record
+from models.common import benchmark_record, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import plain_hugging_face
@@ -27,6 +27,7 @@ from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import ModelOptimizations
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
+from models.tt_transformers.tt.reference import model_identity
 
 SYSTEMS = ("emulator", "hugging_face")
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
@@ -123,20 +124,32 @@ def main():
     given = parser.parse_args()
     if given.serve:
         return serve(given.mode, given.threads)
+    output = given.output and given.output / "prefill-N150.json"
+    try:
+        if given.rounds < 1:
+            raise ValueError(f"--rounds {given.rounds} has to be at least 1")
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            whole_file.check_writable(output, "--output")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     measurements = list(run(given.rounds, given.mode))
+    with open_mesh("N150") as mesh_device:
+        identity = model_identity(make_args(mesh_device, given.mode))
     record = benchmark_record.make(
         mesh="N150",
         model=BUNDLED.name,
         precision=given.mode,
         case="prefill",
         measurements=measurements,
+        identity=identity,
         chunk=prefill_chunk_size(BUNDLED.name, "N150", paged=True, max_seq_len=LENGTHS[-1]),
         threads=torch.get_num_threads(),
         load_average=round(os.getloadavg()[1], 1),
     )
     print(f"wrote {os.path.relpath(benchmark_record.write(record))}")
-    if given.output is not None:
-        benchmark_record.write(record, given.output / "prefill-N150.json")
+    if output is not None:
+        benchmark_record.write(record, output)
 
 
 if __name__ == "__main__":

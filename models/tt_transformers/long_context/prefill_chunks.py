@@ -2,12 +2,12 @@
 
     TT_BACKEND=mock MESH_DEVICE=N300 python -m models.tt_transformers.long_context.prefill_chunks --output FILE
 
-Every size that MAX_PREFILL_CHUNK_SIZE takes is tried with a prompt of two chunks, up to the model's context, so that both the
-first chunk's attention and a later one's are checked. Weights take their place and have no values.
+Every size that MAX_PREFILL_CHUNK_SIZE takes is tried with a prompt of two chunks, up to the model's context, and a decode step,
+so that the first chunk's attention, a later one's and decode's are checked, in both modes and with the smallest KV cache.
+Weights take their place and have no values.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from unittest.mock import patch
@@ -15,23 +15,25 @@ from unittest.mock import patch
 import models  # noqa: F401
 import ttnn
 
-from models.common import backend
-from models.common.mesh import open_mesh
+from models.common import backend, benchmark_record, whole_file
+from models.common.mesh import device_name, open_mesh
 from models.tt_transformers.scripts.capacity import BLOCK_SIZE, MODEL, AllocatedWeights, allocate
 from models.tt_transformers.tt import model as model_module
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.prefill_chunks import SIZES, VARIABLE, prefill_chunk_size
 
 LAYERS = 2
-MODES = ("performance", "accuracy")
+# Name -> the settings that a demo takes as --optimizations.
+BFP4_CACHE = "performance, KV cache bfp4"
+PRECISIONS = {mode: mode for mode in MODES} | {BFP4_CACHE: "precision_cfg = {kv_cache: bfp4}"}
 CONTEXT = 131072
 
 
-def try_chunk(mesh_device, thousands: int, mode: str) -> str:
-    """Prefill in chunks of `thousands` * 1024 tokens -> "pass", or the first line of the vendor's refusal."""
+def try_chunk(mesh_device, thousands: int, optimizations: str) -> str:
+    """Prefill in chunks of `thousands` * 1024 tokens and a decode step -> "pass", or the first line of the vendor's refusal."""
     context = min(2 * thousands * 1024, CONTEXT)
     with patch.dict(os.environ, {VARIABLE: str(thousands)}):
         args = ModelArgs(
@@ -40,14 +42,15 @@ def try_chunk(mesh_device, thousands: int, mode: str) -> str:
             hf_model=MODEL,
             dummy_weights=True,
             num_layers=LAYERS,
-            optimizations=getattr(ModelOptimizations, mode)(),
+            optimizations=optimizations,
             page_params={"block_size": BLOCK_SIZE, "max_num_blocks": context // BLOCK_SIZE},
         )
     with patch.object(model_module, "Weights", AllocatedWeights), patch.object(ttnn, "zeros", allocate):
         transformer = model_module.Transformer(args, DummyStateDict(args.arch, device="meta"))
     try:
-        # All but one token, which a step of decode would take.
-        Generator(transformer).prefill([[1] * (context - 1)])
+        generator = Generator(transformer)
+        generator.prefill([[1] * (context - 1)])
+        generator.decode([1])
     except (RuntimeError, ValueError) as error:
         return str(error).strip().splitlines()[0]
     finally:
@@ -56,14 +59,16 @@ def try_chunk(mesh_device, thousands: int, mode: str) -> str:
 
 
 def search() -> dict:
-    """The record of the mesh of the environment: each size's answer by mode, and the largest that both modes pass."""
+    """The record of the mesh of the environment: each size's answer by precision, and the largest that passes in all."""
     with open_mesh() as mesh_device:
-        answers = {mode: {str(size): try_chunk(mesh_device, size, mode) for size in SIZES} for mode in MODES}
-        name = {1: "N150", 2: "N300", 8: "T3K"}[mesh_device.get_num_devices()]
-    accepted = [size for size in SIZES if all(answers[mode][str(size)] == "pass" for mode in MODES)]
+        answers = {
+            name: {str(size): try_chunk(mesh_device, size, optimizations) for size in SIZES}
+            for name, optimizations in PRECISIONS.items()
+        }
+        name = device_name(mesh_device)
+    accepted = [size for size in SIZES if all(given[str(size)] == "pass" for given in answers.values())]
     return {
-        "backend": backend.name(),
-        "ttnn": backend.versions()["ttnn"],
+        **benchmark_record.origin(),
         "model": MODEL.split("/")[1],
         "layers": LAYERS,
         "mesh": name,
@@ -77,10 +82,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
     output = parser.parse_args().output
+    if backend.name() != "mock":
+        parser.error(f"the vendor's mock device is what accepts or refuses: set TT_BACKEND=mock (it is {backend.name()})")
+    try:
+        whole_file.check_writable(output, "--output")
+    except ValueError as error:
+        parser.error(str(error))
     os.environ.pop(VARIABLE, None)
     record = search()
-    output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"{record['model']} on {record['mesh']}: default {record['default']}k, largest accepted {record['largest']}k")
+    whole_file.write_json(output, record, indent=2)
+    largest = "none is accepted" if record["largest"] is None else f"largest accepted {record['largest']}k"
+    print(f"{record['model']} on {record['mesh']}: default {record['default']}k, {largest}")
 
 
 if __name__ == "__main__":

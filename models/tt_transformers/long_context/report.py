@@ -12,8 +12,11 @@ from pathlib import Path
 
 import models  # noqa: F401
 from models.common.benchmark_record import medians
+from models.tt_transformers.long_context.prefill_chunks import BFP4_CACHE, PRECISIONS
 from models.tt_transformers.perf.report import agreed, provenance, read_records, table
+from models.tt_transformers.tt.prefill_chunks import LONG_CONTEXT_DEFAULTS
 
+((LONG_CONTEXT, _),) = LONG_CONTEXT_DEFAULTS.values()
 RECORDS = Path(__file__).parent / "records"
 FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
 
@@ -38,47 +41,70 @@ def markdown() -> str:
 
 
 def capacity() -> str:
-    rows = []
-    for record in read("capacity-*.json"):
+    rows, records = [], read("capacity-*.json")
+    size = agreed(dict(enumerate(records)), "capacity", lambda record: record["capacity"])
+    large_chunk, small_chunk = (one("N300", "performance", chunk) for chunk in (128, 4))
+    small_cache = one("N300", BFP4_CACHE, 4)
+    for record in records:
         best = record["largest"]
-        precision = record["optimizations_base"] + (", KV cache bfp4" if record["optimizations"] else "")
         parts = [f"{record[name] / 1e9:.2f}" for name in ("weights", "kv_cache", "activations")]
         total = sum(record[name] for name in ("weights", "kv_cache", "activations"))
         rows.append([
-            record["mesh"], precision, f"{record['chunk'] // 1024}k", *parts, f"{total / 1e9:.2f}",
+            record["mesh"], precision_of(record), f"{record['chunk'] // 1024}k", *parts, f"{total / 1e9:.2f}",
             f"{record['seconds']:.0f} s", "none" if best is None else f"{best['context']}",
         ])
     header = ["mesh", "precision", "prefill chunk", "weights", "KV cache", "activations", "together", "run took", "largest context"]
     return f"""## DRAM of a device, Phi-3-mini-128k-instruct, one user of 131072 tokens
 
-In GB, of the 12.82 GB that a device has beside the trace region; `largest context` is what fits, found in steps of 1024 tokens. \
+In GB, of the {size / 1e9:.2f} GB that a device has beside the trace region; `largest context` is what fits, found in steps of 1024 tokens. \
 Each row is the whole model, run shape-only: a prefill that fills the context but for one token, and one decode step. Weights and \
 caches agree with the vendor's allocator (tests/test_capacity.py).
 
 {table(header, rows, 3)}
 
-On N300 a chunk of 128k, the default for contexts of up to 32k, costs 3.7 GB of activations for a prompt of 128k; the default for longer \
-contexts is 4k, whose activations take 0.13 GB. A bfp4 cache (`--optimizations 'precision_cfg = {{kv_cache: bfp4}}'`) takes N300 to 128k. Other \
-settings: `python -m models.tt_transformers.scripts.capacity --help`.
+On N300 a chunk of 128k, the default for contexts of up to {LONG_CONTEXT // 1024}k, costs {large_chunk["activations"] / 1e9:.1f} GB of \
+activations for a prompt of 128k; the default for longer contexts is 4k, whose activations take {small_chunk["activations"] / 1e9:.2f} GB. A \
+bfp4 cache (`--optimizations '{PRECISIONS[BFP4_CACHE]}'`) takes N300 to {small_cache["largest"]["context"] // 1024}k. Other settings: \
+`python -m models.tt_transformers.scripts.capacity --help`.
+
+{provenance({label(record): record for record in records})}
 """
 
 
+def precision_of(record: dict) -> str:
+    """The name that `PRECISIONS` gives the record's settings, or the settings."""
+    settings = record["optimizations"] or record["optimizations_base"]
+    return next((name for name, known in PRECISIONS.items() if known == settings), settings)
+
+
+def one(mesh: str, precision: str, chunk: int) -> dict:
+    """The capacity record of these settings, the chunk in thousands of tokens."""
+    (found,) = [r for r in read("capacity-*.json") if label(r) == f"{mesh} {precision} {chunk}k"]
+    return found
+
+
+def label(record: dict) -> str:
+    return f"{record['mesh']} {precision_of(record)} {record['chunk'] // 1024}k"
+
+
 def chunks() -> str:
-    rows = []
-    for record in read("prefill_chunks-*.json"):
+    rows, records = [], read("prefill_chunks-*.json")
+    for record in records:
         refused = {answer for answers in record["answers"].values() for answer in answers.values()} - {"pass"}
         rows.append([
             record["mesh"], f"{record['default']}k", f"{record['largest']}k", "; ".join(sorted(refused)) or "none",
         ])
-    first = read("prefill_chunks-*.json")[0]
+    first = records[0]
     header = ["mesh", "default", "largest accepted", "refusals"]
     return f"""## Prefill chunk sizes, {first['model']} at full width
 
-Every size of `MAX_PREFILL_CHUNK_SIZE` (1k to 128k) was tried in both modes with {first['layers']} of the 32 layers on the mock device \
-of ttnn {first['ttnn']}. The defaults of N150 and N300 are those of the model's description (N300's for contexts of up to 32k, beyond which it is 4k); a larger chunk than the default \
+Every size of `MAX_PREFILL_CHUNK_SIZE` (1k to 128k) was tried in both modes, and with a bfp4 KV cache, with {first['layers']} of the 32 layers on the mock device \
+of ttnn {first['versions']['ttnn']}. The defaults of N150 and N300 are those that the vendor gives (N300's for contexts of up to {LONG_CONTEXT // 1024}k, beyond which it is 4k); a larger chunk than the default \
 is accepted wherever its activations fit beside all 32 layers' weights and caches.
 
 {table(header, rows)}
+
+{provenance({record["mesh"]: record for record in records})}
 """
 
 

@@ -8,7 +8,6 @@ the vendor's allocator instead, which knows no peaks, so that activations are le
 """
 
 import argparse
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from unittest.mock import patch
 import models  # noqa: F401
 import ttnn
 
-from models.common import backend
+from models.common import backend, benchmark_record, whole_file
 from models.common.mesh import open_mesh
 from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt import model as model_module
@@ -188,12 +187,18 @@ def main():
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     given = parser.parse_args()
     options = dict(model=given.model, optimizations=given.optimizations, optimizations_base=given.mode)
+    if given.largest and backend.name() != "emulator":
+        parser.error(f"--largest is found on the emulator, which counts activations; TT_BACKEND is {backend.name()}")
+    if given.largest and given.context < STEP:
+        parser.error(f"--largest is found in steps of {STEP} tokens, up to --context {given.context}, which is less than one")
     try:
+        if given.output is not None:
+            whole_file.check_writable(given.output, "--output")
         record = run(given.mesh, given.context, given.largest, options)
     except (ValueError, OSError, RuntimeError) as error:
         parser.exit(1, f"{error}\n")
     if given.output is not None:
-        given.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        whole_file.write_json(given.output, record, indent=2)
 
 
 def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict:
@@ -203,7 +208,7 @@ def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict
     usage = measure(mesh_name, context, **options)
     seconds = round(time.perf_counter() - start, 1)
     print(f"{describe(usage)} ({seconds} s)")
-    record = {"backend": backend.name(), "mesh": mesh_name, **options, "seconds": seconds, **asdict(usage)}
+    record = {**benchmark_record.origin(), "mesh": mesh_name, **options, "seconds": seconds, **asdict(usage)}
     if find_largest:
         best = largest(mesh_name, context, **options)
         record["largest"] = None if best is None else asdict(best)

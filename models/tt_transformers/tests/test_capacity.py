@@ -10,6 +10,7 @@ from models.common.mesh import open_mesh
 from models.common.ttnn_emulator.device import shape_only
 from models.tt_transformers.long_context import report
 from models.tt_transformers.scripts import capacity
+from models.tt_transformers.tt import dram
 from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.prefill_chunks import VARIABLE
@@ -98,6 +99,31 @@ def test_a_context_that_is_promised_fits(mesh, context, precision):
     assert usage.fits, capacity.describe(usage)
 
 
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("optimizations", ["performance", "accuracy", "precision_cfg = {kv_cache: bfp4}"])
+def test_what_is_needed_by_arithmetic_is_at_most_what_is_allocated_and_nearly_that(mesh, optimizations):
+    context = 8192
+    usage = capacity.measure(mesh, context, chunks=1, optimizations=optimizations)
+    with shape_only(), open_mesh(mesh) as mesh_device:
+        pages = {"block_size": capacity.BLOCK_SIZE, "max_num_blocks": context // capacity.BLOCK_SIZE}
+        args = ModelArgs(
+            mesh_device, max_seq_len=context, hf_model=capacity.MODEL, dummy_weights=True, page_params=pages, optimizations=optimizations
+        )
+        weights, kv_cache = dram.needed(args)
+        unpaged = ModelArgs(mesh_device, max_seq_len=context, hf_model=capacity.MODEL, dummy_weights=True, optimizations=optimizations)
+        assert dram.needed(unpaged) == (weights, kv_cache)
+        dram.check_fits(args)
+    assert kv_cache == usage.kv_cache
+    assert 0.93 * usage.weights <= weights <= usage.weights  # RoPE tables make the difference
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers():
+    with shape_only(), open_mesh("N150") as mesh_device:
+        args = ModelArgs(mesh_device, max_seq_len=65536, hf_model=capacity.MODEL, dummy_weights=True)
+        with pytest.raises(ValueError, match=r"does not fit N150: 2\.\d\d GB of weights and 13.69 GB of KV cache a device, which has 12.82 GB"):
+            dram.check_fits(args)
+
+
 def test_a_bfp8_cache_takes_208896_bytes_a_token():
     """Keys and values of 32 layers and 32 heads of 96, in tiles of 1088 bytes."""
     assert capacity.measure("N150", 8192, chunks=1).kv_cache == 8192 * 208896
@@ -139,11 +165,19 @@ def test_the_command_prints_and_records_the_figures(monkeypatch, capsys, tmp_pat
     assert f"weights {record['weights'] / 1e9:.3f}" in capsys.readouterr().out
 
 
-def test_an_impossible_context_is_refused_with_its_limit(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["capacity", "--context", "131073"])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--context", "131073"], "max_seq_len 131073 is outside 1 to 131072"),
+        (["--context", "512", "--largest"], "in steps of 1024 tokens, up to --context 512, which is less than one"),
+        (["--context", "1024", "--output", "missing/usage.json"], "--output missing/usage.json: cannot write to missing"),
+    ],
+)
+def test_what_cannot_be_laid_out_or_kept_is_refused_with_its_limit(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["capacity", *arguments])
     with pytest.raises(SystemExit):
         capacity.main()
-    assert "max_seq_len 131073 is outside 1 to 131072" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_decode_step_over_the_longrope_switch_runs_without_values():
