@@ -1,4 +1,4 @@
-"""The committed records of token accuracy: every mesh and mode is there, of this checkpoint, and meets the project's aims."""
+"""The committed records: each is there, of this checkpoint, and meets the project's aims."""
 
 import pytest
 
@@ -8,6 +8,9 @@ from models.tt_transformers.perf import accuracy, report
 from models.tt_transformers.tests.test_accuracy import TOP1, TOP5
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.reference import Reference, reference_path
+
+
+BUNDLED_BENCHMARKS = ("bench-bundled-performance", "bench-bundled-bf16")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,21 @@ def test_token_accuracy_meets_its_aims(records, reference, mesh, mode):
     assert measured["tokens"] == record["facts"]["users"] * reference.generated
     assert measured["top1"] >= TOP1[mode]
     assert measured["top5"] >= TOP5
+
+
+@pytest.mark.parametrize("name", ["pareto", "prefill-N150", *BUNDLED_BENCHMARKS])
+def test_what_was_measured_with_trained_weights_was_with_these(records, reference, name):
+    assert records[name]["facts"]["identity"] == reference.facts["identity"]
+
+
+@pytest.mark.parametrize("name", [*BUNDLED_BENCHMARKS, "bench-full-width-performance"])
+def test_speed_and_memory_against_hugging_face_meet_their_aims(records, name):
+    """Medians of the rounds' ratios, as PERF.md gives them: to two places."""
+    measured = values(records[name])
+    for batch in ("batch-1", "batch-32"):
+        assert round(measured[f"{batch}/decode/ratio"], 2) >= 1.0
+        assert round(measured[f"{batch}/prefill/ratio"], 2) >= 0.8
+    assert round(measured["batch-1/peak memory/ratio"], 2) <= 1.2
 
 
 @pytest.mark.parametrize("kv_cache", ["bfp8", "bfp4"])

@@ -1,6 +1,6 @@
 """Benchmark of the emulator against Hugging Face transformers (bf16): same checkpoint, prompts and torch threads.
 
-    python -m models.tt_transformers.perf.bench [--model bundled] [--mode bf16] [--users 1 32] [--rounds 5] [--output FOLDER]
+    python -m models.tt_transformers.perf.bench [--model bundled] [--mode bf16] [--users 1 32] [--rounds 9] [--output FOLDER]
 
 Both run in turn in every round, in one process, so that what else the machine does hits both; medians over the rounds and
 the median of the rounds' ratios are reported. Start-up and peak memory are of processes of their own, of which Hugging
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import models  # noqa: F401
-from models.common import benchmark_record
+from models.common import benchmark_record, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import plain_hugging_face
@@ -28,6 +28,7 @@ from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.reference import model_identity
 
 SYSTEMS = ("emulator", "hugging_face")
 BLOCK = 32
@@ -48,17 +49,19 @@ class Workload:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A model and its workloads. `settings` are of `ModelArgs`."""
+    """A model and its workloads. `settings` are of `ModelArgs`; `rounds`: so many that the median of their ratios holds still."""
 
     settings: dict
     workloads: tuple
+    rounds: int
 
 
 BENCHMARKS = {
-    "bundled": Benchmark({"hf_model": BUNDLED}, (Workload(1, 128, 64), Workload(32, 128, 16))),
+    "bundled": Benchmark({"hf_model": BUNDLED}, (Workload(1, 128, 64), Workload(32, 128, 16)), rounds=9),
     "full-width": Benchmark(
         {"hf_model": "microsoft/Phi-3-mini-128k-instruct", "dummy_weights": True, "num_layers": 8},
         (Workload(1, 128, 8), Workload(32, 128, 4)),
+        rounds=5,
     ),
 }
 
@@ -177,6 +180,7 @@ def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=p
         measurements=found,
         layers=args.arch.n_layers,
         random_weights=args.dummy_weights,
+        identity=None if args.dummy_weights else model_identity(args),
         threads=torch.get_num_threads(),
         rounds=rounds,
         load_average=round(os.getloadavg()[1], 1),
@@ -190,7 +194,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=BENCHMARKS, action="append", help="default: all")
     parser.add_argument("--mode", choices=("performance", "accuracy", "bf16"), default="performance")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="at least 1 (default: 9, or 5 of the full width)")
     parser.add_argument("--users", type=int, choices=(1, 32), nargs="+", default=(1, 32), help="default: 1 and 32")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write bench-<model>-<mode>.json there")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -198,11 +202,22 @@ def main():
     if options.alone:
         print(json.dumps(run_alone(BENCHMARKS[options.model[0]], options.mode)))
         return
+    if options.rounds is not None and options.rounds < 1:
+        parser.error(f"--rounds {options.rounds} has to be at least 1")
+    wait_policy = os.environ["OMP_WAIT_POLICY"].lower()
+    suffix = "" if wait_policy == "passive" else f"-{wait_policy}"
     for model in options.model or BENCHMARKS:
-        made = run_benchmark(model, options.mode, options.rounds, options.users)
+        output = options.output and options.output / f"bench-{model}-{options.mode}{suffix}.json"
+        if output is not None:
+            try:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                whole_file.check_writable(output, "--output")
+            except (OSError, ValueError) as error:
+                parser.error(str(error))
+        made = run_benchmark(model, options.mode, options.rounds or BENCHMARKS[model].rounds, options.users)
         print(f"wrote {os.path.relpath(benchmark_record.write(made))}")
-        if options.output is not None:
-            benchmark_record.write(made, options.output / f"bench-{model}-{options.mode}.json")
+        if output is not None:
+            benchmark_record.write(made, output)
 
 
 if __name__ == "__main__":

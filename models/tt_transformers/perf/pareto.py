@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common import benchmark_record
+from models.common import benchmark_record, op_costs
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import accuracy
@@ -59,15 +59,21 @@ def evaluate(folder: Path, users: int, mesh_device, reference: Reference, model=
     files = sorted(folder.glob("*.json"))
     if not files:
         raise ValueError(f"configurations {folder}: there are no .json files")
-    all_args = {
-        path.stem: accuracy.make_args(mesh_device, reference, users, model=model, **precision_settings(path)) for path in files
-    }
+    all_args = {path.stem: _make_args(path, mesh_device, reference, users, model) for path in files}
     points = {}
     for name, args in all_args.items():
         values = {entry["name"]: entry["value"] for entry in accuracy.measure(args, reference)}
         points[name] = values["top1"], values["top5"], values["weight bytes"]
         report(f"{name}: top-1 {values['top1']:.2f} %, top-5 {values['top5']:.2f} %, {values['weight bytes'] / 1e6:.2f} MB")
     return points
+
+
+def _make_args(path, mesh_device, reference, users, model):
+    settings = precision_settings(path)
+    try:
+        return accuracy.make_args(mesh_device, reference, users, model=model, **settings)
+    except ValueError as error:
+        raise ValueError(f"configuration {path}: {error}") from error
 
 
 def as_record(points: dict, mesh: str, reference: Reference, users: int) -> dict:
@@ -136,6 +142,10 @@ def main():
     accuracy.add_model_options(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write pareto.json and pareto.png there")
     options = parser.parse_args()
+    try:
+        op_costs.check_available()
+    except RuntimeError as error:
+        parser.error(str(error))
     try:
         if options.output is not None:
             options.output.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,10 @@ from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.reference import Reference
 
 MESHES = accuracy.MESHES
-MODES = ("performance", "accuracy")
 # Texts, and tokens of each that are predicted: so many that two more wrong predictions stay within the tolerance of top5.
 USERS, TOKENS = 4, 128
 ROUNDS, STEPS = 9, 16
@@ -116,9 +116,8 @@ def as_record(key: tuple, measured: dict) -> dict:
     """The benchmark record of what was measured."""
     _, model, mesh, mode, case = key
     entries = [measurement(name, value, METRICS[name][0]) for name, value in measured.items()]
-    return benchmark_record.make(
-        mesh=mesh, model=model, precision=mode, case=case, measurements=entries, tokens=TOKENS, rounds=ROUNDS, steps=STEPS
-    )
+    timed = {"rounds": ROUNDS, "steps": STEPS} if RATIOS[0] in measured else {}
+    return benchmark_record.make(mesh=mesh, model=model, precision=mode, case=case, measurements=entries, tokens=TOKENS, **timed)
 
 
 def as_target(key: tuple, measured: dict) -> dict:

@@ -20,12 +20,12 @@ from models.common import backend, mesh, validation
 from models.tt_transformers.demo import simple_text_demo
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.weight_cache import WeightCache
 from models.tt_transformers.validation.prompts import write_prompts
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 LAYERS = 2
-MODES = ("performance", "accuracy")
 PROMPT_TOKENS = (128, 2048)
 MAX_SEQ_LEN = 2560
 
