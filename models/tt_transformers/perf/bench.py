@@ -53,11 +53,11 @@ class Benchmark:
 
     settings: dict
     workloads: tuple
-    rounds: int
+    rounds: int = 9
 
 
 BENCHMARKS = {
-    "bundled": Benchmark({"hf_model": BUNDLED}, (Workload(1, 128, 64), Workload(32, 128, 16)), rounds=9),
+    "bundled": Benchmark({"hf_model": BUNDLED}, (Workload(1, 128, 64), Workload(32, 128, 16))),
     "full-width": Benchmark(
         {"hf_model": "microsoft/Phi-3-mini-128k-instruct", "dummy_weights": True, "num_layers": 8},
         (Workload(1, 128, 8), Workload(32, 128, 4)),

@@ -62,7 +62,7 @@ def test_the_bundled_model_runs_16k_whole(on_the_emulators_n150, tmp_path):
     output = tmp_path / "run.json"
     run(case_of(LONG[0]).with_options({"max_generated_tokens": 16, "output_json": str(output)}), "performance")
     (user,) = json.loads(output.read_text())["users"]
-    assert 16384 - 16 - 32 <= user["prompt_tokens"] <= 16384 - 16
+    assert 16000 <= user["prompt_tokens"] <= 16384 - 16
     assert len(user["token_ids"]) == 16 or user["stop_reason"] == "eos"
 
 
