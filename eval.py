@@ -92,7 +92,10 @@ def evaluate(task: Task, model_file: Optional[Path] = None, system: Optional[str
         return compare(reference, reference, prompt, task.max_new_tokens)
     module = load_model_file(model_file)
     mesh_name, mesh_shape = mesh_of(model_file, system)
-    requested = requested_mesh_name()
+    try:
+        requested = requested_mesh_name()
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
     if requested not in (None, mesh_name):
         raise EvaluationError(f"MESH_DEVICE={requested}, but {model_file} is for {mesh_name}: unset it, or give --system")
     if not backend.values_meaningful():

@@ -199,9 +199,13 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(make_tiny, tmp_path):
         evaluation.load_reference(str(tmp_path))
 
 
-def test_a_mesh_device_that_contradicts_the_path_is_refused(monkeypatch):
-    monkeypatch.setenv("MESH_DEVICE", "N300")
-    with pytest.raises(evaluation.EvaluationError, match="MESH_DEVICE=N300, but .* is for T3K: unset it, or give --system"):
+@pytest.mark.parametrize(
+    "name, message", [("N300", "MESH_DEVICE=N300, but .* is for T3K: unset it, or give --system"), ("N3000", "N3000")]
+)
+def test_a_mesh_device_that_contradicts_the_path_is_refused(monkeypatch, name, message):
+    monkeypatch.delenv("FAKE_DEVICE", raising=False)
+    monkeypatch.setenv("MESH_DEVICE", name)
+    with pytest.raises(evaluation.EvaluationError, match=message):
         evaluation.evaluate(evaluation.Task(str(BUNDLED), PROMPT_FILE, 1), MODEL_FILE)
 
 
