@@ -23,7 +23,6 @@ from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import models  # noqa: F401
-import ttnn
 from models.common import backend, mesh
 from models.common.mesh_names import requested_mesh_name
 from models.common.pcc import pcc
@@ -205,8 +204,7 @@ def check_fits(config, module, device, max_seq_len: int) -> None:
     with torch.device("meta"):
         weights = transformers.AutoModelForCausalLM.from_config(config).parameters()
     needed = sum(weight.numel() for weight in weights) * 2 // num_devices
-    dram = ttnn.get_memory_view(device, ttnn.BufferType.DRAM)
-    held = dram.num_banks * dram.total_bytes_per_bank
+    held = mesh.dram_capacity(device)
     if needed > held:
         raise EvaluationError(f"the checkpoint cannot be held: {needed} B of bf16 weights a device, which has {held} B")
 

@@ -101,6 +101,12 @@ def device_name(mesh_device) -> str:
     raise ValueError(f"A mesh of {device_count} devices has no name; known are {MESH_SHAPES}")
 
 
+def dram_capacity(mesh_device) -> int:
+    """Bytes of DRAM that each device of an opened mesh has for tensors: all banks, less the trace region."""
+    view = ttnn.get_memory_view(mesh_device, ttnn.BufferType.DRAM)
+    return view.total_bytes_per_bank * view.num_banks
+
+
 def available_devices() -> Optional[int]:
     """How many devices the machine has; None on the emulator, which has as many as are asked for."""
     return None if backend.name() == "emulator" else ttnn.get_num_devices()

@@ -43,8 +43,8 @@ def markdown() -> str:
 def capacity() -> str:
     rows, records = [], read("capacity-*.json")
     size = agreed(dict(enumerate(records)), "capacity", lambda record: record["capacity"])
-    large_chunk, small_chunk = (one("N300", "performance", chunk) for chunk in (128, 4))
-    small_cache = one("N300", BFP4_CACHE, 4)
+    large_chunk, small_chunk = (one(records, "N300", "performance", chunk) for chunk in (128, 4))
+    small_cache = one(records, "N300", BFP4_CACHE, 4)
     for record in records:
         best = record["largest"]
         parts = [f"{record[name] / 1e9:.2f}" for name in ("weights", "kv_cache", "activations")]
@@ -77,9 +77,9 @@ def precision_of(record: dict) -> str:
     return next((name for name, known in PRECISIONS.items() if known == settings), settings)
 
 
-def one(mesh: str, precision: str, chunk: int) -> dict:
+def one(records: list[dict], mesh: str, precision: str, chunk: int) -> dict:
     """The capacity record of these settings, the chunk in thousands of tokens."""
-    (found,) = [r for r in read("capacity-*.json") if label(r) == f"{mesh} {precision} {chunk}k"]
+    (found,) = [r for r in records if label(r) == f"{mesh} {precision} {chunk}k"]
     return found
 
 

@@ -18,7 +18,7 @@ import models  # noqa: F401
 import ttnn
 
 from models.common import backend, benchmark_record, whole_file
-from models.common.mesh import open_mesh
+from models.common.mesh import dram_capacity, open_mesh
 from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt import model as model_module
 from models.tt_transformers.tt.generator import Generator
@@ -90,11 +90,6 @@ def held(mesh_device) -> int:
     return view.total_bytes_allocated_per_bank * view.num_banks
 
 
-def capacity_of(mesh_device) -> int:
-    view = ttnn.get_memory_view(mesh_device, DRAM)
-    return view.total_bytes_per_bank * view.num_banks
-
-
 def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: str = MODEL, **precision) -> Usage:
     """Lays the model out for `context` tokens and runs a prompt of all but one, or of `chunks` chunks, then a step.
 
@@ -106,7 +101,7 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
         if on_emulator:
             stack.enter_context(_shape_only())
         mesh_device = stack.enter_context(open_mesh(mesh_name))
-        capacity, before = capacity_of(mesh_device), held(mesh_device)
+        capacity, before = dram_capacity(mesh_device), held(mesh_device)
         if on_emulator:
             mesh_device.allocator.capacity[DRAM] = 1 << 60
         args = ModelArgs(

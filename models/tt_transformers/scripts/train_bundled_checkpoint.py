@@ -112,6 +112,10 @@ def checkpoint_config() -> dict:
     }
 
 
+def rows_of_a_step(length: int) -> int:
+    return max(1, TOKENS_PER_STEP // length)
+
+
 class Windows:
     """Batches of windows of one length. Each pass cuts the stream at a new offset and shuffles the windows."""
 
@@ -119,9 +123,9 @@ class Windows:
         self.stream, self.length, self.starts = stream, length, []
 
     def batch(self) -> torch.Tensor:
-        """int64 `[max(1, TOKENS_PER_STEP // length), length + 1]`: inputs and, shifted by one, targets."""
+        """int64 `[rows_of_a_step(length), length + 1]`: inputs and, shifted by one, targets."""
         starts = []
-        while len(starts) < max(1, TOKENS_PER_STEP // self.length):
+        while len(starts) < rows_of_a_step(self.length):
             if not self.starts:
                 first = int(torch.randint(self.length, ()))
                 every = torch.arange(first, len(self.stream) - self.length, self.length)
@@ -137,9 +141,9 @@ class Recitals:
         self.documents, self.length = documents, length
 
     def batch(self) -> torch.Tensor:
-        """int64 `[max(1, TOKENS_PER_STEP // length), length + 1]`: inputs and, shifted by one, targets."""
+        """int64 `[rows_of_a_step(length), length + 1]`: inputs and, shifted by one, targets."""
         rows = []
-        while len(rows) < max(1, TOKENS_PER_STEP // self.length):
+        while len(rows) < rows_of_a_step(self.length):
             order = torch.randperm(len(self.documents)).tolist()
             rows.append(torch.cat([self.documents[i] for i in order])[: self.length + 1])
         return torch.stack(rows)

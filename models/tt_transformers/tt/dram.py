@@ -1,14 +1,11 @@
 """Whether a model fits the devices, found by arithmetic before any weight is read."""
 
-import ttnn
+from models.common.mesh import dram_capacity
 
 from .attention import AttentionConfig
 from .lm_head import LMHeadConfig
 from .mlp import MLPConfig
-from .program_configs import TILE
-
-# A tile of 32 x 32; block-float ones hold an exponent byte for every 16 values.
-TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576}
+from .program_configs import TILE, TILE_BYTES
 
 
 def needed(args) -> tuple[int, int]:
@@ -32,8 +29,7 @@ def needed(args) -> tuple[int, int]:
 def check_fits(args) -> None:
     """Raises ValueError, with the numbers, if weights and KV caches alone are more than a device's DRAM."""
     weights, kv_cache = needed(args)
-    view = ttnn.get_memory_view(args.mesh_device, ttnn.BufferType.DRAM)
-    capacity = view.total_bytes_per_bank * view.num_banks
+    capacity = dram_capacity(args.mesh_device)
     if weights + kv_cache > capacity:
         raise ValueError(
             f"{args.model_name} does not fit {args.device_name}: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB "
