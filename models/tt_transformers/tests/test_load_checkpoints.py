@@ -4,6 +4,7 @@ import struct
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Phi3ForCausalLM
 from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
 
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
@@ -101,6 +102,44 @@ def test_tied_embeddings_need_no_output_tensor(tmp_path):
     assert torch.equal(load(tmp_path)["output.weight"], model.lm_head.weight)
 
 
+def test_a_stored_output_is_used_although_the_config_ties_it_and_that_is_said(tmp_path):
+    save_tiny_phi3(tmp_path)
+    change_config(tmp_path, tie_word_embeddings=True)
+    reference = Phi3ForCausalLM.from_pretrained(tmp_path)  # warns, and does not tie
+    state_dict = load(tmp_path)
+    assert not torch.equal(state_dict["output.weight"], state_dict["tok_embeddings.weight"])
+    assert torch.equal(state_dict["output.weight"], reference.lm_head.weight)
+    assert torch.equal(state_dict["tok_embeddings.weight"], reference.model.embed_tokens.weight)
+    assert any("the stored lm_head.weight is used" in note for note in state_dict.notes)
+
+
+def test_a_tied_checkpoint_may_store_the_tensor_under_the_name_of_the_output(tmp_path):
+    save_tiny_phi3(tmp_path, tie_word_embeddings=True)
+    rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": tensors.pop("model.embed_tokens.weight")}))
+    reference = Phi3ForCausalLM.from_pretrained(tmp_path)
+    state_dict = load(tmp_path)
+    assert torch.equal(state_dict["tok_embeddings.weight"], reference.model.embed_tokens.weight)
+    assert torch.equal(state_dict["output.weight"], reference.lm_head.weight)
+    assert state_dict.notes == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, value):
+    save_tiny_phi3(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors["model.layers.1.mlp.gate_up_proj.weight"][200].fill_(value))
+    state_dict = load(tmp_path)
+    assert state_dict["layers.1.feed_forward.w1.weight"].isfinite().all()  # rows 0 to 191
+    message = r"model.layers.1.mlp.gate_up_proj.weight in .*model.safetensors holds NaN or infinity"
+    with pytest.raises(ValueError, match=message):
+        state_dict["layers.1.feed_forward.w3.weight"]
+
+
+def test_finite_weights_whose_sum_overflows_are_read(tmp_path):
+    save_tiny_phi3(tmp_path, dtype=torch.float32)
+    rewrite(tmp_path, lambda tensors: tensors["model.norm.weight"].fill_(3e38))
+    assert load(tmp_path)["norm.weight"].isfinite().all()
+
+
 def test_layers_left_out_are_neither_needed_nor_listed(tmp_path):
     save_tiny_phi3(tmp_path)
     state_dict = StateDict(tmp_path, architecture(tmp_path).with_layers(1))
@@ -164,6 +203,11 @@ def test_a_corrupt_index_is_named(tmp_path):
     index.write_text('{"weight_map": [')
     with pytest.raises(ValueError, match=f"{index} is corrupt"):
         load(tmp_path)
+
+
+def change_config(directory, **changes):
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def rewrite(directory, change):

@@ -7,15 +7,18 @@ Hugging Face tensors are split on read, and the rows of wq and wk are permuted f
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from models.tt_transformers.tt.architecture import Architecture
-from models.tt_transformers.tt.safetensors_files import SafetensorsFiles, TensorInfo
+from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
 
 FLOATS = ("BF16", "F16", "F32")
+
+# Hugging Face's names of the two tensors that `tie_word_embeddings` makes one.
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
 
 def _phi3_sources(arch: Architecture) -> dict[str, Source]:
     q, kv, hidden = arch.n_heads * arch.head_dim, arch.n_kv_heads * arch.head_dim, arch.hidden_dim
-    sources = {"tok_embeddings.weight": Source("model.embed_tokens.weight", 0, arch.vocab_size)}
+    sources = {"tok_embeddings.weight": Source(EMBEDDING, 0, arch.vocab_size)}
     for i in range(arch.n_layers):
         ours, theirs = f"layers.{i}", f"model.layers.{i}"
         qkv, gate_up = f"{theirs}.self_attn.qkv_proj.weight", f"{theirs}.mlp.gate_up_proj.weight"
@@ -58,7 +61,7 @@ def _phi3_sources(arch: Architecture) -> dict[str, Source]:
             f"{ours}.feed_forward.w2.weight": Source(f"{theirs}.mlp.down_proj.weight", 0, arch.dim),
         }
     sources["norm.weight"] = Source("model.norm.weight", 0, arch.dim)
-    output = "model.embed_tokens.weight" if arch.tie_word_embeddings else "lm_head.weight"
+    output = EMBEDDING if arch.tie_word_embeddings else OUTPUT
     sources["output.weight"] = Source(output, 0, arch.vocab_size)
     return sources
 
@@ -91,16 +94,33 @@ class StateDict(Mapping[str, torch.Tensor]):
 
     The constructor reads headers only. It raises ValueError if a file is missing, truncated or corrupt, or if a tensor
     is missing, has another shape, is not bf16, fp16 or fp32, or belongs to no part of the model; the message names it.
+    Reading a tensor raises ValueError if it holds NaN or infinity.
+
+    `notes`: what a user should know of how the files were read, where they leave a choice or contradict `config.json`;
+    each choice is Hugging Face's.
     """
 
     def __init__(self, directory: Path, arch: Architecture):
-        self._files = SafetensorsFiles(directory)
+        self.files = SafetensorsFiles(directory)
+        stored = self.files.tensors
+        self.notes = []
+        if others := self.files.not_read:
+            self.notes.append(f"weights are read from {_listed([f.name for f in self.files.files])}, not from {_listed(others)}")
+        if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
+            self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
+            arch = replace(arch, tie_word_embeddings=False)
         self._sources = SOURCES[arch.architecture](arch)
+        if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor under the other of its two names
+            for name in ("tok_embeddings.weight", "output.weight"):
+                self._sources[name] = replace(self._sources[name], name=OUTPUT)
         self._check(arch)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         source = self._sources[name]
-        weight = self._files.read(source.name, source.start, source.stop)
+        weight = self.files.read(source.name, source.start, source.stop)
+        # The sum is NaN or infinite if a value is, and read once; a rare finite tensor whose sum overflows is looked at.
+        if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
+            raise ValueError(f"{source.name} in {self.files.tensors[source.name].file} holds NaN or infinity")
         return weight if source.rotated_heads is None else reverse_permute(weight, source.rotated_heads)
 
     def __iter__(self) -> Iterator[str]:
@@ -109,11 +129,17 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         return len(self._sources)
 
+    @property
+    def n_layers(self) -> int:
+        """How many layers the files hold, whatever `config.json` says."""
+        indices = [name.split(".")[2] for name in self.files.tensors if name.startswith("model.layers.")]
+        return max((int(index) + 1 for index in indices if index.isdecimal()), default=0)
+
     def _check(self, arch: Architecture) -> None:
-        expected = hugging_face_shapes(arch)
-        found: Mapping[str, TensorInfo] = self._files.tensors
+        directory, found = self.files.directory, self.files.tensors
+        expected = hugging_face_shapes(self._sources, arch)
         if missing := [name for name in expected if name not in found]:
-            raise ValueError(f"{self._files.directory} lacks {len(missing)} tensors of the model: {_listed(missing)}")
+            raise ValueError(f"{directory} lacks {len(missing)} tensors of the model: {_listed(missing)}")
         for name, shape in expected.items():
             info = found[name]
             if info.shape != shape:
@@ -123,9 +149,7 @@ class StateDict(Mapping[str, torch.Tensor]):
             if info.dtype not in FLOATS:
                 raise ValueError(f"{name} in {info.file} has dtype {info.dtype}; supported are {', '.join(FLOATS)}")
         if unknown := [name for name in found if name not in expected and not _has_no_use(name, arch)]:
-            raise ValueError(
-                f"{self._files.directory} holds tensors that {arch.architecture} does not have: {_listed(unknown)}"
-            )
+            raise ValueError(f"{directory} holds tensors that {arch.architecture} does not have: {_listed(unknown)}")
 
 
 class DummyStateDict(Mapping[str, torch.Tensor]):
@@ -161,10 +185,10 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
         return len(self._shapes)
 
 
-def hugging_face_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
-    """The tensors, and their shapes, that a Hugging Face checkpoint of this model must have."""
+def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> dict[str, tuple[int, ...]]:
+    """The tensors, and their shapes, that the checkpoint must have which `sources` describes."""
     ours, result = shapes(arch), {}
-    for name, source in SOURCES[arch.architecture](arch).items():
+    for name, source in sources.items():
         rows = max(source.stop, result.get(source.name, (0,))[0])
         result[source.name] = (rows, *ours[name][1:])
     return result
@@ -191,12 +215,12 @@ def _suffix(name: str) -> str:
 
 
 def _has_no_use(name: str, arch: Architecture) -> bool:
-    """Layers left out by num_layers, the stored copy of a tied output, tables that are computed from config.json."""
+    """Layers left out by num_layers, and tables that are computed from config.json."""
     if name.startswith("model.layers."):
         index = name.split(".")[2]
         if index.isdecimal() and int(index) >= arch.n_layers:
             return True
-    return name.endswith("rotary_emb.inv_freq") or (arch.tie_word_embeddings and name == "lm_head.weight")
+    return name.endswith("rotary_emb.inv_freq")
 
 
 def _listed(names: list[str], limit: int = 8) -> str:

@@ -13,8 +13,14 @@ from typing import Mapping
 import torch
 from safetensors import safe_open
 
+from models.tt_transformers.tt.architecture import read_config
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+INDEX_ENDING = ".safetensors.index.json"
+# Names of files with weights, whether we read them or not.
+WEIGHTS = ("*.safetensors", f"*{INDEX_ENDING}", "pytorch_model*.bin", "consolidated*", "*.gguf")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
@@ -22,24 +28,42 @@ ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16"
 
 @dataclass(frozen=True)
 class TensorInfo:
+    """`start` and `size`: where the tensor's bytes lie in `file`."""
+
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    start: int
+    size: int
 
 
 class SafetensorsFiles:
-    """All tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
+    """The tensors of a checkpoint directory, from the files that Hugging Face would read.
+
+    These are, in this order: the file that `transformers_weights` of `config.json` names, `model.safetensors`, the
+    shards that `model.safetensors.index.json` names.
+
+    Attributes:
+        files: the files that are read.
+        tensors: name -> `TensorInfo`.
+        not_read: names of other files in the directory that hold weights.
 
     Raises FileNotFoundError if there is no such file or a shard is missing (all missing ones are named), ValueError if
-    a file is truncated or corrupt.
+    a file is truncated or corrupt, if two files hold one tensor, or if the directory holds an adapter.
     """
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self.files = _files_of(directory)
+        _refuse_adapter(directory)
+        first = _first_file(directory)
+        self.files = _shards(first) if first.name.endswith(INDEX_ENDING) else (first,)
+        self.not_read = _other_weights(directory, {first, *self.files})
         tensors: dict[str, TensorInfo] = {}
         for file in self.files:
-            tensors |= _read_header(file)
+            for name, info in _read_header(file).items():
+                if name in tensors:
+                    raise ValueError(f"{directory}: {tensors[name].file.name} and {file.name} both hold {name}")
+                tensors[name] = info
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
         self._open = {}
 
@@ -51,22 +75,54 @@ class SafetensorsFiles:
         return self._open[file].get_slice(name)[start:stop]
 
 
-def _files_of(directory: Path) -> tuple[Path, ...]:
-    index = directory / INDEX
-    if not index.is_file():
-        if (directory / SINGLE).is_file():
-            return (directory / SINGLE,)
-        others = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pth", ".pt", ".gguf"))
-        found = f"; found {', '.join(others)}, which is not read: convert it to safetensors" if others else ""
+def _refuse_adapter(directory: Path) -> None:
+    """Hugging Face adds an adapter to the weights where peft is installed, and passes over it elsewhere."""
+    if not (directory / ADAPTER).is_file():
+        return
+    base = read_config(directory / ADAPTER).get("base_model_name_or_path")
+    raise ValueError(
+        f"{directory} holds an adapter ({ADAPTER}) for {base}: adapters are not supported. Merge it into the weights "
+        "and save those without it, or move it away to run the weights beside it"
+    )
+
+
+def _first_file(directory: Path) -> Path:
+    """The file that Hugging Face would open first: one with tensors, or an index."""
+    name = _named_in_config(directory) or next((name for name in (SINGLE, INDEX) if (directory / name).is_file()), None)
+    if name is None:
+        others = _other_weights(directory, set())
+        found = f"; found {', '.join(others)}, which is not read: convert it to {SINGLE}" if others else ""
         raise FileNotFoundError(f"{directory} has neither {SINGLE} nor {INDEX}{found}")
+    return directory / name
+
+
+def _named_in_config(directory: Path) -> str | None:
+    config = directory / "config.json"
+    name = read_config(config).get("transformers_weights") if config.is_file() else None
+    if name is None:
+        return None
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", INDEX_ENDING)):
+        accepted = f"the name of a file in {directory} that ends in .safetensors or {INDEX_ENDING}"
+        raise ValueError(f"{config}: transformers_weights is {name!r}; accepted: {accepted}")
+    if not (directory / name).is_file():
+        raise FileNotFoundError(f"{config}: transformers_weights names {name}, which is not in {directory}")
+    return name
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = tuple(index.parent / name for name in names)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is corrupt: it must be a JSON object with a 'weight_map' ({error})") from error
-    if missing := [name for name in names if not (directory / name).is_file()]:
-        raise FileNotFoundError(f"{directory} lacks {len(missing)} of {len(names)} shards: {', '.join(missing)}")
-    return tuple(directory / name for name in names)
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"{index.parent} lacks {len(missing)} of {len(files)} shards: {', '.join(missing)}")
+    return files
+
+
+def _other_weights(directory: Path, read: set[Path]) -> tuple[str, ...]:
+    found = {path for pattern in WEIGHTS for path in directory.glob(pattern)}
+    return tuple(sorted(path.name for path in found - read))
 
 
 def _read_header(file: Path) -> dict[str, TensorInfo]:
@@ -84,10 +140,11 @@ def _read_header(file: Path) -> dict[str, TensorInfo]:
         entries.pop("__metadata__", None)
         tensors, end = {}, 0
         for name, entry in entries.items():
-            info = TensorInfo(file, entry["dtype"], tuple(entry["shape"]))
             begin, tensor_end = entry["data_offsets"]
-            if tensor_end - begin != prod(info.shape) * ITEM_BYTES.get(info.dtype, 1):
-                raise ValueError(f"{name} takes {tensor_end - begin} bytes; {info.shape} of {info.dtype} differs")
+            size_of_tensor = tensor_end - begin
+            info = TensorInfo(file, entry["dtype"], tuple(entry["shape"]), 8 + length + begin, size_of_tensor)
+            if size_of_tensor != prod(info.shape) * ITEM_BYTES.get(info.dtype, 1):
+                raise ValueError(f"{name} takes {size_of_tensor} bytes; {info.shape} of {info.dtype} differs")
             tensors[name] = info
             end = max(end, tensor_end)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
