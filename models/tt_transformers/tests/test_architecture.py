@@ -34,10 +34,14 @@ def test_keys_left_out_have_hugging_faces_defaults():
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "'GPT2LMHeadModel' is not supported; supported are Phi3ForCausalLM"),
         ({"architectures": []}, "must name one architecture"),
-        ({"architectures": None}, "must name one architecture"),
+        ({"architectures": None, "model_type": "llama"}, "names no architecture, and model_type 'llama' implies none"),
+        ({"model_type": "llama"}, "'Phi3ForCausalLM' has model_type 'phi3', and model_type is 'llama'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported is 'silu'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE type 'dynamic' is not supported; supported are"),
-        ({"sliding_window": 2047}, "sliding_window 2047 is smaller than max_position_embeddings 131072"),
+        ({"sliding_window": 0}, "sliding_window must be a positive integer or null, got 0"),
+        ({"sliding_window": "2047"}, "sliding_window must be a positive integer or null, got '2047'"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false, got 'false'"),
+        ({"tie_word_embeddings": None}, "tie_word_embeddings must be true or false, got None"),
         ({"quantization_config": {"bits": 4}}, "quantised checkpoints are not supported"),
         ({"hidden_size": 3000}, "hidden_size 3000 is not a multiple of num_attention_heads 32"),
         ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
@@ -53,6 +57,11 @@ def test_what_is_not_supported_is_refused_by_name(changes, message):
         Architecture.from_hf_config(mini_128k(**changes))
 
 
+@pytest.mark.parametrize("changes", [{"architectures": None}, {"model_type": None}, {"dtype": "float32", "torch_dtype": "float16"}])
+def test_what_leaves_no_doubt_changes_nothing(changes):
+    assert Architecture.from_hf_config(mini_128k(**changes)) == Architecture.from_hf_config(mini_128k())
+
+
 def test_a_missing_key_is_named():
     config = mini_128k()
     del config["vocab_size"]
@@ -60,7 +69,7 @@ def test_a_missing_key_is_named():
         Architecture.from_hf_config(config)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\udcff"])
+@pytest.mark.parametrize("text", ["{", "[]", "\udcff", "[" * 100_000], ids=["open", "list", "not-utf-8", "nested"])
 def test_a_config_that_is_not_a_json_object_is_named(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))

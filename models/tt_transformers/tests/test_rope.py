@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from transformers import Phi3Config
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 from models.tt_transformers.tests.tiny_phi3 import HEAD_DIM, SWITCH_LEN, tiny_config
+from models.tt_transformers.tt.architecture import Architecture
 from models.tt_transformers.tt.model_location import MODEL_PARAMS
 from models.tt_transformers.tt.rope import DefaultRope, LongRope, make_rope
 
@@ -46,7 +48,7 @@ def test_rope_without_scaling_is_hugging_faces():
     assert_equal(rope.table(256), hugging_face_cos_sin(config, torch.arange(256)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention_factor": 1.5}, {"factor": 8.0}, {"factor": 0.5}])
+@pytest.mark.parametrize("changes", [{}, {"attention_factor": 1.5}, {"attention_factor": 0.0}, {"factor": 8.0}, {"factor": 0.5}, {"factor": 0}])
 def test_attention_factor_is_hugging_faces(changes):
     scaling = {**MINI_128K["rope_scaling"], **changes}
     reference = Phi3RotaryEmbedding(Phi3Config(**{**MINI_128K, "rope_scaling": dict(scaling)})).attention_scaling
@@ -95,6 +97,38 @@ def test_old_and_new_form_of_config_give_the_same_rope():
     assert isinstance(mini_128k_rope(), LongRope)
 
 
+LONG = {"type": "longrope", "short_factor": [1.0] * 16, "long_factor": [1.0 + i / 4 for i in range(16)]}
+OTHER = {**LONG, "type": "longrope", "long_factor": [2.0 + i for i in range(16)], "rope_theta": 500.0}
+
+
+@pytest.mark.parametrize(
+    "written_twice, note",
+    [
+        ({"rope_scaling": LONG, "rope_parameters": OTHER}, "rope_scaling and rope_parameters that differ; rope_scaling"),
+        ({"rope_scaling": LONG, "rope_parameters": {"rope_type": "default"}}, "differ; rope_scaling is used"),
+        ({"rope_scaling": {"type": "default"}, "rope_parameters": OTHER}, "differ; rope_scaling is used"),
+        ({"rope_scaling": None, "rope_parameters": OTHER}, None),
+        ({"rope_scaling": {}, "rope_parameters": OTHER}, None),
+        ({"rope_scaling": LONG, "rope_parameters": {**LONG, "rope_type": "longrope"}}, None),
+        ({"rope_scaling": {**LONG, "type": "default", "rope_type": "longrope"}}, "'longrope' and type 'default'; rope_type"),
+        ({"rope_parameters": OTHER, "rope_theta": 10000.0}, "rope_theta 10000.0 outside .* 500.0 inside, which is used"),
+        ({"rope_scaling": LONG, "rope_theta": 500.0}, None),
+        ({"rope_scaling": LONG, "rope_theta": 500.0, "rope_parameters": OTHER}, "differ; rope_scaling is used"),
+    ],
+)
+def test_of_what_is_written_twice_hugging_faces_choice_is_taken_and_said(tmp_path, written_twice, note):
+    config = {key: value for key, value in tiny_config().to_dict().items() if not key.startswith("rope")}
+    config |= {"architectures": ["Phi3ForCausalLM"], **written_twice}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    reference = Phi3Config.from_pretrained(tmp_path)
+    arch = Architecture.from_hf_config(config)
+    for seq_len in (SWITCH_LEN, SWITCH_LEN + 1):
+        ours = arch.rope.cos_sin(torch.arange(seq_len), long=seq_len > SWITCH_LEN)
+        assert_equal(ours, hugging_face_cos_sin(reference, torch.arange(seq_len)))
+    assert len(arch.notes) == (note is not None)
+    assert note is None or re.search(note, arch.notes[0])
+
+
 @pytest.mark.parametrize(
     "scaling, message",
     [
@@ -105,7 +139,11 @@ def test_old_and_new_form_of_config_give_the_same_rope():
         ({**MINI_128K["rope_scaling"], "short_factor": "1"}, "needs a list of numbers short_factor"),
         ({**MINI_128K["rope_scaling"], "short_factor": ["a"] * 48}, "short_factor must be a number, got 'a'"),
         ({**MINI_128K["rope_scaling"], "partial_rotary_factor": 0.75}, "partial_rotary_factor 0.75 is not supported"),
+        ({**MINI_128K["rope_scaling"], "partial_rotary_factor": None}, "partial_rotary_factor None is not supported"),
+        ({**MINI_128K["rope_scaling"], "rope_theta": None}, "rope_theta must be a number, got None"),
+        ({**MINI_128K["rope_scaling"], "rope_type": 3}, "rope_type must be a text, got 3"),
         ({**MINI_128K["rope_scaling"], "mscale": 1.0}, "keys that are not supported: mscale"),
+        ({**MINI_128K["rope_scaling"], "short_mscale": 1.0, "long_mscale": 1.1}, "not supported: long_mscale, short_mscale"),
         ({**MINI_128K["rope_scaling"], "original_max_position_embeddings": 512}, "is 512 in rope_parameters but 4096"),
         ([1], "must be an object"),
     ],

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Mapping
 
 from models.common.mesh_names import MESH_SHAPES
-from models.tt_transformers.tt.rope import DefaultRope, make_rope
+from models.tt_transformers.tt.rope import DefaultRope, make_rope, rope_parameters
 
 TILE = 32
 
@@ -16,9 +16,11 @@ TILE = 32
 class Family:
     """What one architecture name implies beyond its `config.json`: how another family is added as data.
 
-    `defaults` are the values Hugging Face takes for keys that a `config.json` leaves out.
+    `model_type` is Hugging Face's name of the family's config class. `defaults` are the values Hugging Face takes for
+    keys that a `config.json` leaves out.
     """
 
+    model_type: str
     defaults: Mapping[str, Any]
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
 
@@ -26,6 +28,7 @@ class Family:
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "Phi3ForCausalLM": Family(
+            model_type="phi3",
             defaults={
                 "hidden_act": "silu",
                 "rms_norm_eps": 1e-5,
@@ -36,7 +39,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "sliding_window": None,
                 "original_max_position_embeddings": 4096,
             },
-            # First releases of Phi-3 call LongRoPE so; Hugging Face reads both names as longrope.
+            # First releases of Phi-3 call LongRoPE so. Hugging Face's Phi3Config means both names as longrope.
             rope_aliases={"su": "longrope", "yarn": "longrope"},
         ),
     }
@@ -63,6 +66,8 @@ class Architecture:
     bos_token_id: int | None
     pad_token_id: int | None
     sliding_window: int | None
+    # Choices that were made where `config.json` says one thing twice.
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         sizes = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_context_len")
@@ -82,11 +87,10 @@ class Architecture:
         for token_id in self.eos_token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise ValueError(f"eos_token_id {token_id} is outside the vocabulary of {self.vocab_size}")
-        if self.sliding_window is not None and self.sliding_window < self.max_context_len:
-            raise ValueError(
-                f"sliding_window {self.sliding_window} is smaller than max_position_embeddings {self.max_context_len}: "
-                "attention over a sliding window is not supported; supported are null or a window of the whole context"
-            )
+        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window <= 0):
+            raise ValueError(f"sliding_window must be a positive integer or null, got {self.sliding_window!r}")
+        if type(self.tie_word_embeddings) is not bool:
+            raise ValueError(f"tie_word_embeddings must be true or false, got {self.tie_word_embeddings!r}")
 
     @classmethod
     def from_hf_config(cls, config: Mapping[str, Any]) -> "Architecture":
@@ -94,12 +98,7 @@ class Architecture:
 
         Raises ValueError that names the key, its value and what is supported.
         """
-        names = config.get("architectures")
-        if not isinstance(names, list) or len(names) != 1:
-            raise ValueError(f"config.json must name one architecture, got architectures {names!r}; {_supported()}")
-        name = names[0]
-        if name not in FAMILIES:
-            raise ValueError(f"architecture {name!r} is not supported; {_supported()}")
+        name = architecture_name(config)
         family = FAMILIES[name]
         value = _Reader(config, family.defaults)
 
@@ -134,11 +133,12 @@ class Architecture:
                 default_original_len=family.defaults.get("original_max_position_embeddings"),
                 aliases=family.rope_aliases,
             ),
-            tie_word_embeddings=bool(value("tie_word_embeddings")),
+            tie_word_embeddings=value("tie_word_embeddings"),
             eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
             bos_token_id=value("bos_token_id"),
             pad_token_id=value("pad_token_id"),
             sliding_window=value("sliding_window"),
+            notes=tuple(rope_parameters(config, family.rope_aliases)[1]),
         )
 
     def with_layers(self, n_layers: int | None) -> "Architecture":
@@ -171,11 +171,34 @@ class Architecture:
         return None
 
 
+def architecture_name(config: Mapping[str, Any]) -> str:
+    """The supported architecture of a `config.json`: what `architectures` names, or what `model_type` implies.
+
+    Raises ValueError if it is not supported, or if the two name different ones.
+    """
+    names, model_type = config.get("architectures"), config.get("model_type")
+    if names is None:
+        names = [name for name, family in FAMILIES.items() if family.model_type == model_type]
+        if not names:
+            raise ValueError(f"config.json names no architecture, and model_type {model_type!r} implies none; {_supported()}")
+    if not isinstance(names, list) or len(names) != 1:
+        raise ValueError(f"config.json must name one architecture, got architectures {names!r}; {_supported()}")
+    (name,) = names
+    if name not in FAMILIES:
+        raise ValueError(f"architecture {name!r} is not supported; {_supported()}")
+    if model_type not in (None, FAMILIES[name].model_type):
+        raise ValueError(
+            f"config.json contradicts itself: architecture {name!r} has model_type {FAMILIES[name].model_type!r}, "
+            f"and model_type is {model_type!r}"
+        )
+    return name
+
+
 def read_config(path: Path) -> dict:
     """The parsed `config.json` at `path`. Raises ValueError that names the file if it is not a JSON object."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold a JSON object, got a {type(config).__name__}")

@@ -102,7 +102,7 @@ class LongRope(DefaultRope):
     def attention_factor(self) -> float:
         if self.explicit_attention_factor is not None:
             return self.explicit_attention_factor
-        scale = self.factor or self.max_context_len / self.original_max_context_len
+        scale = self.max_context_len / self.original_max_context_len if self.factor is None else self.factor
         if scale <= 1.0:
             return 1.0
         return math.sqrt(1 + math.log(scale) / math.log(self.original_max_context_len))
@@ -137,6 +137,46 @@ class LongRope(DefaultRope):
 KINDS = (DefaultRope.kind, LongRope.kind)
 
 
+def rope_parameters(config: Mapping, aliases: Mapping[str, str]) -> tuple[dict, list[str]]:
+    """The one set of RoPE parameters that a `config.json` means, and a note on each choice between two.
+
+    The old form (`rope_theta`, `rope_scaling`) and that of transformers 5 (`rope_parameters`) may both be there, and a
+    value may stand inside and outside of them. Of two the one that Hugging Face takes is taken: `rope_scaling` before
+    `rope_parameters`, `rope_type` before `type`, a value inside before one outside. `aliases` gives a family's other
+    names of a kind.
+
+    Raises ValueError if they are no object or `rope_type` is no text.
+    """
+    notes = []
+    scaling, parameters = config.get("rope_scaling"), config.get("rope_parameters")
+    for given in (scaling, parameters):
+        if given and not isinstance(given, Mapping):
+            raise ValueError(f"rope_parameters/rope_scaling must be an object, got {given!r}")
+    chosen = {"rope_type": None, **(scaling or parameters or {})}
+    if scaling and parameters and _named_once(scaling) != _named_once(parameters):
+        notes.append("config.json has rope_scaling and rope_parameters that differ; rope_scaling is used")
+
+    other_name = chosen.pop("type", None)
+    if chosen["rope_type"] is None:
+        chosen["rope_type"] = DefaultRope.kind if other_name is None else other_name
+    elif other_name not in (None, chosen["rope_type"]):
+        notes.append(f"RoPE has rope_type {chosen['rope_type']!r} and type {other_name!r}; rope_type is used")
+    if not isinstance(chosen["rope_type"], str):
+        raise ValueError(f"rope_type must be a text, got {chosen['rope_type']!r}")
+    chosen["rope_type"] = aliases.get(chosen["rope_type"], chosen["rope_type"])
+
+    for key in ("rope_theta", "partial_rotary_factor"):
+        outside = config.get(key)
+        if outside is not None and chosen.setdefault(key, outside) != outside:
+            notes.append(f"config.json has {key} {outside} outside of the RoPE parameters and {chosen[key]} inside, which is used")
+    return chosen, notes
+
+
+def _named_once(parameters: Mapping) -> dict:
+    kind = parameters.get("rope_type") or parameters.get("type")
+    return {**parameters, "type": kind, "rope_type": kind}
+
+
 def make_rope(
     config: Mapping,
     *,
@@ -145,45 +185,40 @@ def make_rope(
     default_original_len: int | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> DefaultRope:
-    """The RoPE that a Hugging Face `config.json` describes.
+    """The RoPE that a Hugging Face `config.json` describes; see `rope_parameters` for its forms.
 
-    `config` may be in the old form (`rope_theta` and `rope_scaling`) or the form of transformers 5
-    (`rope_parameters`). `aliases` gives a model family's other names of a kind. `default_original_len` is what the
-    family takes for a missing `original_max_position_embeddings`.
+    `aliases` gives a model family's other names of a kind. `default_original_len` is what the family takes for a
+    missing `original_max_position_embeddings`.
 
     Raises ValueError for a kind or a key that is not supported, and for values that do not fit the model.
     """
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(scaling, Mapping):
-        raise ValueError(f"rope_parameters/rope_scaling must be an object, got {scaling!r}")
-    given = scaling.get("rope_type", scaling.get("type", DefaultRope.kind))
-    kind = (aliases or {}).get(given, given)
+    aliases = aliases or {}
+    parameters, _ = rope_parameters(config, aliases)
+    kind = parameters["rope_type"]
     if kind not in KINDS:
-        names = sorted({*KINDS, *(aliases or {})})
-        raise ValueError(f"RoPE type {given!r} is not supported; supported are {', '.join(names)}")
-
-    partial = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if partial not in (None, 1, 1.0):
+        names = sorted({*KINDS, *aliases})
+        raise ValueError(f"RoPE type {kind!r} is not supported; supported are {', '.join(names)}")
+    if (partial := parameters.get("partial_rotary_factor", 1.0)) != 1.0:
         raise ValueError(f"partial_rotary_factor {partial} is not supported; only 1.0 (all of head_dim) is")
 
-    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
+    known = {"rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
     if kind == LongRope.kind:
         known |= {"short_factor", "long_factor", "factor", "attention_factor"}
-    unknown = sorted(set(scaling) - known)
+    unknown = sorted(set(parameters) - known)
     if unknown:
-        raise ValueError(f"RoPE type {given!r} has keys that are not supported: {', '.join(unknown)}")
+        raise ValueError(f"RoPE type {kind!r} has keys that are not supported: {', '.join(unknown)}")
 
-    theta = _number("rope_theta", scaling.get("rope_theta", config.get("rope_theta", 10000.0)))
+    theta = _number("rope_theta", parameters.get("rope_theta", 10000.0))
     common = dict(head_dim=head_dim, theta=theta, max_context_len=max_context_len)
     if kind == DefaultRope.kind:
         return DefaultRope(**common)
     return LongRope(
         **common,
-        original_max_context_len=_original_max_context_len(config, scaling, default_original_len),
-        short_factor=_factors(scaling, "short_factor"),
-        long_factor=_factors(scaling, "long_factor"),
-        factor=_optional_number(scaling, "factor"),
-        explicit_attention_factor=_optional_number(scaling, "attention_factor"),
+        original_max_context_len=_original_max_context_len(config, parameters, default_original_len),
+        short_factor=_factors(parameters, "short_factor"),
+        long_factor=_factors(parameters, "long_factor"),
+        factor=_optional_number(parameters, "factor"),
+        explicit_attention_factor=_optional_number(parameters, "attention_factor"),
     )
 
 
