@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
@@ -123,6 +123,90 @@ def test_the_reference_is_kept_only_with_cache_hf(checkpoint):
     assert kept.reference_transformer() is kept.reference_transformer()
     assert kept.reference_transformer(torch.float32).dtype == torch.float32
     assert loaded.reference_transformer() is not loaded.reference_transformer()
+
+
+def change(file, **changes):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("old_name", ["su", "yarn"])
+def test_older_names_of_longrope_run_with_a_reference_though_hugging_face_refuses_one(checkpoint, old_name):
+    reference = args_of(checkpoint).reference_transformer(torch.float32)
+    scaling = json.loads((checkpoint / "config.json").read_text())["rope_parameters"]
+    old = {"type": old_name, **{key: scaling[key] for key in ("short_factor", "long_factor")}}
+    change(checkpoint / "config.json", rope_parameters=None, rope_scaling=old)
+    if old_name == "su":
+        with pytest.raises(Exception, match="original_max_position_embeddings"):
+            AutoConfig.from_pretrained(checkpoint)
+    args = args_of(checkpoint)
+    assert args.arch.rope == args_of(checkpoint).arch.rope and args.arch.rope.kind == "longrope"
+    assert args.encode_prompt("So", instruct=False) == [ord("S") - 33, ord("o") - 33]
+    tokens = torch.arange(3, 103)[None]
+    logits = args.reference_transformer(torch.float32)(tokens).logits
+    assert torch.equal(logits, reference(tokens).logits)
+
+
+def test_a_checkpoint_without_architectures_runs_by_its_model_type(checkpoint):
+    change(checkpoint / "config.json", architectures=None)
+    assert type(args_of(checkpoint).reference_transformer()).__name__ == "Phi3ForCausalLM"
+
+
+def test_what_hugging_face_refuses_of_a_config_is_said_of_the_config(checkpoint):
+    change(checkpoint / "config.json", initializer_range="wide")
+    with pytest.raises(ValueError, match="config.json: Hugging Face refuses it: .*initializer_range"):
+        args_of(checkpoint).tokenizer
+
+
+def test_the_reference_has_torchs_attention_whatever_the_checkpoint_asks_for(checkpoint):
+    change(checkpoint / "config.json", _attn_implementation="flash_attention_2")
+    assert args_of(checkpoint).reference_transformer().config._attn_implementation == "sdpa"
+
+
+def test_a_sliding_window_is_accepted_while_nothing_slides(checkpoint):
+    change(checkpoint / "config.json", sliding_window=128)
+    assert args_of(checkpoint, max_seq_len=128).arch.sliding_window == 128
+    with pytest.raises(ValueError, match="max_seq_len 129 is more than tiny-phi3's sliding_window 128"):
+        args_of(checkpoint, max_seq_len=129)
+
+
+def test_layers_that_the_config_leaves_out_are_noted(checkpoint):
+    assert args_of(checkpoint, num_layers=1).notes == []
+    change(checkpoint / "config.json", num_hidden_layers=1)
+    assert args_of(checkpoint).notes == ["the files have 2 layers; config.json says 1, which are used"]
+
+
+def test_more_layers_than_the_files_have_are_refused(checkpoint):
+    change(checkpoint / "config.json", num_hidden_layers=3)
+    with pytest.raises(ValueError, match="lacks 6 tensors of the model: model.layers.2"):
+        args_of(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "template, reason",
+    [
+        ("{{ raise_exception('System role not supported') }}", "TemplateError: System role not supported"),
+        ("{% for m in messages %}{{ m['content'] }", "TemplateSyntaxError: "),
+        ("{{ messages[7].content.strip() }}", "UndefinedError: "),
+        ("{{ 1 / 0 }}", "ZeroDivisionError: "),
+        ("{{ messages + 1 }}", "TypeError: "),
+    ],
+)
+@pytest.mark.parametrize("own_file", [False, True], ids=["tokenizer_config", "jinja"])
+def test_a_chat_template_that_fails_is_named_with_its_file_in_one_line(checkpoint, template, reason, own_file):
+    (checkpoint / "chat_template.jinja").unlink(missing_ok=True)
+    if own_file:
+        (checkpoint / "chat_template.jinja").write_text(template)
+    else:
+        change(checkpoint / "tokenizer_config.json", chat_template=template)
+    name = "chat_template.jinja" if own_file else "tokenizer_config.json"
+    with pytest.raises(ValueError, match=f"the chat template in {checkpoint}/{name} cannot be applied .{reason}") as error:
+        args_of(checkpoint, instruct=True).encode_prompt("Hello")
+    assert "\n" not in str(error.value)
+
+
+def test_a_text_that_the_tokenizer_cannot_encode_is_said_with_its_directory(checkpoint):
+    with pytest.raises(ValueError, match=f"the tokenizer in {checkpoint} cannot encode a text"):
+        args_of(checkpoint).encode_prompt("\ud83d", instruct=False)
 
 
 def test_full_size_facts_come_with_dummy_weights_and_no_download():

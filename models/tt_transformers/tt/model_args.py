@@ -3,15 +3,17 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from loguru import logger
 
 from models.common import backend, mesh
 from models.tt_transformers.tt.architecture import Architecture, read_config, token_ids
 from models.tt_transformers.tt.ccl import check_mesh_shape
+from models.tt_transformers.tt.checkpoint_identity import check_variable, checkpoint_identity
+from models.tt_transformers.tt.hugging_face import load_config, quiet
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
 from models.tt_transformers.tt.page_table import BATCH_SIZES, PagedAttentionConfig
@@ -19,7 +21,6 @@ from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimiza
 from models.tt_transformers.tt.precision_config import resolve_precision
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.program_configs import ChipLayout
-from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
 from models.tt_transformers.tt.weight_cache import WeightCache
 
 
@@ -66,7 +67,8 @@ class ModelArgs:
         self.model_name = location.name
         self.model_dir = location.directory
         self.hf_config = read_config(location.directory / "config.json")
-        self.arch = Architecture.from_hf_config(self.hf_config).with_layers(num_layers)
+        arch = Architecture.from_hf_config(self.hf_config)
+        self.arch = arch.with_layers(num_layers)
 
         self.mesh_device = mesh_device
         self.num_devices = mesh_device.get_num_devices()
@@ -79,6 +81,11 @@ class ModelArgs:
         if not 1 <= max_seq_len <= self.arch.max_context_len:
             limit = self.arch.max_context_len
             raise ValueError(f"max_seq_len {max_seq_len} is outside 1 to {limit}, the context of {self.model_name}")
+        if self.arch.sliding_window is not None and max_seq_len > self.arch.sliding_window:
+            raise ValueError(
+                f"max_seq_len {max_seq_len} is more than {self.model_name}'s sliding_window {self.arch.sliding_window}: "
+                "attention over a window that slides is not supported; give a max_seq_len within it"
+            )
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
@@ -91,8 +98,11 @@ class ModelArgs:
         self.cache_hf = cache_hf
         self._hf_model = None
         location.cache_directory(self.device_name)  # refuses a TT_CACHE_PATH that is empty
+        check_variable()
+        self.notes: list[str] = []
+        self._add_notes(arch.notes)
         if not dummy_weights and location.hub_name is None:
-            StateDict(location.directory, self.arch)  # of files on disk, the headers can be checked at once
+            self.load_state_dict()  # of files on disk, the headers can be checked at once
         self._generation_eos_token_ids = _generation_eos_token_ids(location.directory / "generation_config.json")
         self.instruct = instruct
         if instruct:
@@ -114,7 +124,22 @@ class ModelArgs:
             # A mesh of the emulator without values, which only lays tensors out, has no use for the weights' values.
             shape_only = getattr(self.mesh_device, "shape_only", False)
             return DummyStateDict(self.arch, device="meta" if shape_only else "cpu")
-        return StateDict(self._location.weights_directory, self.arch)
+        return self._checkpoint
+
+    @cached_property
+    def _checkpoint(self) -> StateDict:
+        checkpoint = StateDict(self._location.weights_directory, self.arch)
+        self._add_notes(checkpoint.notes)
+        in_config = self.hf_config["num_hidden_layers"]
+        if checkpoint.n_layers > in_config:
+            self._add_notes([f"the files have {checkpoint.n_layers} layers; config.json says {in_config}, which are used"])
+        return checkpoint
+
+    def _add_notes(self, notes) -> None:
+        """Keeps what a user should know of the checkpoint (`notes`), and warns of it."""
+        self.notes += notes
+        for note in notes:
+            logger.warning(f"{self.model_name}: {note}")
 
     @property
     def weights_directory(self) -> Path:
@@ -126,12 +151,11 @@ class ModelArgs:
         """The on-disk cache of converted weights. Random weights are not cached: to make them costs no more."""
         if self.dummy_weights or backend.name() == "lockstep":
             return WeightCache(None, {})
-        directory = self._location.weights_directory
-        files = [directory / "config.json", *SafetensorsFiles(directory).files]
+        config = self._location.weights_directory / "config.json"
         identity = {
             "model": self.model_name,
-            "config": hashlib.blake2b(files[0].read_bytes(), digest_size=16).hexdigest(),
-            "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+            "config": hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest(),
+            "files": checkpoint_identity(self._checkpoint.files),
             "code": _digest_of_sources(Path(__file__).parent),
             "format": _file_format(),
         }
@@ -144,15 +168,16 @@ class ModelArgs:
         import transformers
 
         model_class = getattr(transformers, self.arch.architecture)
-        with _quiet_transformers():
-            config = transformers.AutoConfig.from_pretrained(self.model_dir, local_files_only=True)
+        config = load_config(self.model_dir)
         config.num_hidden_layers = self.arch.n_layers
+        # Attention as torch has it everywhere, whatever the checkpoint asks for.
+        options = dict(dtype=dtype, attn_implementation="sdpa")
         if self.dummy_weights:
             weights = to_hugging_face(DummyStateDict(self.arch), self.arch)
-            model = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+            model = model_class.from_pretrained(None, config=config, state_dict=weights, **options)
         else:
             directory = self._location.weights_directory
-            model = model_class.from_pretrained(directory, config=config, dtype=dtype, local_files_only=True)
+            model = model_class.from_pretrained(directory, config=config, local_files_only=True, **options)
         model.eval()
         if self.cache_hf:
             self._hf_model = model
@@ -179,9 +204,11 @@ class ModelArgs:
     def tokenizer(self):
         from transformers import AutoTokenizer
 
-        with _quiet_transformers():
+        # Given the config, the library does not read it by itself, and then blame the tokenizer for what it refuses.
+        config = load_config(self.tokenizer_dir)
+        with quiet():
             try:
-                return AutoTokenizer.from_pretrained(self.tokenizer_dir, local_files_only=True)
+                return AutoTokenizer.from_pretrained(self.tokenizer_dir, config=config, local_files_only=True)
             except Exception as error:  # the library raises whatever a broken file leads its parsers to
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot be read ({reason})") from error
@@ -202,12 +229,28 @@ class ModelArgs:
     def encode_prompt(self, text: str, instruct: bool | None = None) -> list[int]:
         """Token ids of a prompt; `instruct` (default: as constructed) puts it through the chat template first."""
         if not (self.instruct if instruct is None else instruct):
-            return self.tokenizer.encode(text)
+            return self._encode(text)
         self._check_chat_template()
         messages = [{"role": "user", "content": text}]
-        templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        try:
+            templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # a template is a program of its author's, and raises what it pleases
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"the chat template in {self._chat_template_file} cannot be applied ({reason})") from error
         # The template writes the special tokens itself.
-        return self.tokenizer.encode(templated, add_special_tokens=False)
+        return self._encode(templated, add_special_tokens=False)
+
+    def _encode(self, text: str, **options) -> list[int]:
+        try:
+            return self.tokenizer.encode(text, **options)
+        except Exception as error:  # the library raises whatever a broken file or text leads its parsers to
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot encode a text ({reason})") from error
+
+    @property
+    def _chat_template_file(self) -> Path:
+        in_its_own_file = self.tokenizer_dir / "chat_template.jinja"
+        return in_its_own_file if in_its_own_file.is_file() else self.tokenizer_dir / "tokenizer_config.json"
 
     def decode(self, token_ids: list[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
@@ -237,19 +280,6 @@ class ModelArgs:
 
 def _generation_eos_token_ids(path: Path) -> tuple[int, ...]:
     return token_ids(read_config(path).get("eos_token_id"), path) if path.is_file() else ()
-
-
-@contextmanager
-def _quiet_transformers():
-    """No advice on how the checkpoint's config.json should be written, which its user cannot act on."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _file_format() -> str:

@@ -24,6 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .safetensors_files import SafetensorsFiles
+
 FORMAT = "token accuracy reference 1"
 REFERENCES = Path(__file__).resolve().parents[1] / "tests" / "reference_outputs"
 TOP = 5
@@ -154,7 +156,7 @@ def model_identity(args) -> dict:
     directory = args.weights_directory
     config = hashlib.blake2b((directory / "config.json").read_bytes(), digest_size=16).hexdigest()
     weights = hashlib.blake2b(digest_size=16)
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in SafetensorsFiles(directory).files:
         size = path.stat().st_size
         weights.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
