@@ -1,7 +1,8 @@
 """Prompt files: a JSON list of objects with `prompt`, and optionally `context` and `max_length`.
 
 `context` names a text that is put before the prompt: a file, relative to the prompt file, or a URL, whose text is kept on
-disk once it is downloaded; `max_length` cuts the context to that many characters.
+disk once it is downloaded; `max_length` cuts the context to that many characters. Files are UTF-8; a byte order mark at
+their beginning is no part of the text.
 """
 
 import hashlib
@@ -24,10 +25,11 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the context that comes before it, "" if there is none."""
+    """A prompt and the context that comes before it, "" if there is none. `source` says which entry of which file it is."""
 
     prompt: str
     context: str = ""
+    source: str = ""
 
     @property
     def text(self) -> str:
@@ -55,10 +57,10 @@ def load_entries(path: str | Path) -> list[Prompt]:
     """
     path = Path(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"prompts file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"prompts file {path} is not JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'prompts file {path}: expected a list [{{"prompt": "..."}}, ...] with at least one entry')
@@ -81,14 +83,23 @@ def _prompt(entry, where, folder) -> Prompt:
     for field in ("prompt", "context"):
         if field in entry and (not isinstance(entry[field], str) or not entry[field]):
             raise ValueError(f"{where}: field {field!r} is {entry[field]!r}; expected a text that is not empty")
+        _check_surrogates(entry.get(field, ""), f"{where}: field {field!r}")
     if "max_length" in entry:
         if "context" not in entry:
             raise ValueError(f"{where}: field 'max_length' cuts the context, but there is no field 'context'")
         if type(entry["max_length"]) is not int or entry["max_length"] < 1:
             raise ValueError(f"{where}: field 'max_length' is {entry['max_length']!r}; expected an integer >= 1")
     if "context" not in entry:
-        return Prompt(entry["prompt"])
-    return Prompt(entry["prompt"], _context(entry, where, folder)[: entry.get("max_length")])
+        return Prompt(entry["prompt"], source=where)
+    return Prompt(entry["prompt"], _context(entry, where, folder)[: entry.get("max_length")], where)
+
+
+def _check_surrogates(text: str, where) -> None:
+    """Raises ValueError for half of a surrogate pair, which a JSON file can hold, and which is no character."""
+    half = next((index for index, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+    if half is not None:
+        code = f"\\u{ord(text[half]):04x}"
+        raise ValueError(f"{where} has {code} at character {half}, half of a surrogate pair; write both halves or the character")
 
 
 def _context(entry, where, folder) -> str:
@@ -101,8 +112,8 @@ def _context(entry, where, folder) -> str:
         file = folder / source
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{where}: context {file}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        raise ValueError(f"{where}: context {file}: {getattr(error, 'strerror', error)}") from error
     return _check_text(content, where, source)
 
 
@@ -110,7 +121,7 @@ def _check_text(content: bytes, where, source) -> str:
     if not content:
         raise ValueError(f"{where}: context {source} is empty")
     try:
-        return content.decode("utf-8").replace("\r\n", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: context {source} is not UTF-8: {error}") from error
 

@@ -215,8 +215,11 @@ def make_users(settings, args, reference=None) -> list[list[User]]:
 def make_user(settings, args, batch, index, prompt, instruct) -> User:
     """The user of a prompt, whose context is cut so that it leaves room to generate within max_seq_len."""
     limit = settings.max_seq_len - settings.max_generated_tokens
-    fitted = prompt.fitted(lambda text: len(args.encode_prompt(text, instruct)), limit)
-    user = User(batch, index, fitted.text, args.encode_prompt(fitted.text, instruct))
+    try:
+        fitted = prompt.fitted(lambda text: len(args.encode_prompt(text, instruct)), limit)
+        user = User(batch, index, fitted.text, args.encode_prompt(fitted.text, instruct))
+    except ValueError as error:
+        raise ValueError(f"{prompt.source}: {error}") from error
     if fitted != prompt:
         user.note = (
             f"batch {batch}, user {index}: context cut from {len(prompt.context)} to {len(fitted.context)} characters, "

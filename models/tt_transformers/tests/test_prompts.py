@@ -31,6 +31,17 @@ def test_context_precedes_the_prompt_and_is_cut_to_max_length_characters(tmp_pat
     assert load_prompts(write(tmp_path, entries)) == ["äbcdef\n\np", "äb\n\np"]
 
 
+def test_a_pair_of_surrogates_is_the_character_that_it_means(tmp_path):
+    assert load_prompts(write(tmp_path, '[{"prompt": "\\ud83d\\ude4f"}]')) == ["\N{PERSON WITH FOLDED HANDS}"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt_file_or_a_context(tmp_path):
+    (tmp_path / "story.txt").write_text("story", encoding="utf-8-sig")
+    path = tmp_path / "prompts.json"
+    path.write_text('[{"prompt": "p", "context": "story.txt", "max_length": 5}]', encoding="utf-8-sig")
+    assert load_prompts(path) == ["story\n\np"]
+
+
 @pytest.mark.parametrize("path", sorted(SAMPLE_PROMPTS.glob("*.json")), ids=lambda path: path.name)
 def test_sample_prompts_load(path):
     assert all(load_prompts(path))
@@ -45,6 +56,10 @@ def test_users_take_prompts_in_turn_and_start_over():
     "content, message",
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('[{"prompt": "x"}, {"prompt": "And \\ud83d it"}]', r"entry 1: field 'prompt' has \ud83d at character 4, half of a"),
+        ('[{"prompt": "x", "context": "\\udc00.txt"}]', r"entry 0: field 'context' has \udc00 at character 0"),
+        ([{"prompt": "x", "context": "a\0b"}], "embedded null byte"),
         ([], "at least one entry"),
         ({"prompt": "x"}, "expected a list"),
         (["x"], "entry 0 is 'x'"),
