@@ -27,8 +27,7 @@ def load_config(directory: Path):
         with quiet():
             return CONFIG_MAPPING[family.model_type].from_dict(fields)
     except Exception as error:  # its checks raise what they please: KeyError, its own StrictDataclass errors
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: Hugging Face refuses it: {type(error).__name__}: {reason}") from error
+        raise ValueError(f"{path}: Hugging Face refuses it: {reason(error)}") from error
 
 
 def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict:
@@ -40,6 +39,11 @@ def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict
                 if parameters.get(key) in aliases:
                     parameters[key] = aliases[parameters[key]]
     return config
+
+
+def reason(error: Exception) -> str:
+    """What a library raised, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from models.common import backend, mesh
 from models.tt_transformers.tt.architecture import Architecture, read_config, token_ids
 from models.tt_transformers.tt.ccl import check_mesh_shape
 from models.tt_transformers.tt.checkpoint_identity import check_variable, checkpoint_identity
-from models.tt_transformers.tt.hugging_face import load_config, quiet
+from models.tt_transformers.tt.hugging_face import load_config, quiet, reason
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
 from models.tt_transformers.tt.page_table import BATCH_SIZES, PagedAttentionConfig
@@ -210,8 +210,7 @@ class ModelArgs:
             try:
                 return AutoTokenizer.from_pretrained(self.tokenizer_dir, config=config, local_files_only=True)
             except Exception as error:  # the library raises whatever a broken file leads its parsers to
-                reason = f"{type(error).__name__}: {error}"
-                raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot be read ({reason})") from error
+                raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot be read ({reason(error)})") from error
 
     @property
     def tokenizer_is_stand_in(self) -> bool:
@@ -235,8 +234,7 @@ class ModelArgs:
         try:
             templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # a template is a program of its author's, and raises what it pleases
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ValueError(f"the chat template in {self._chat_template_file} cannot be applied ({reason})") from error
+            raise ValueError(f"the chat template in {self._chat_template_file} cannot be applied ({reason(error)})") from error
         # The template writes the special tokens itself.
         return self._encode(templated, add_special_tokens=False)
 
@@ -244,8 +242,7 @@ class ModelArgs:
         try:
             return self.tokenizer.encode(text, **options)
         except Exception as error:  # the library raises whatever a broken file or text leads its parsers to
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot encode a text ({reason})") from error
+            raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot encode a text ({reason(error)})") from error
 
     @property
     def _chat_template_file(self) -> Path:
