@@ -48,12 +48,12 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
         )
     switch_len = args.arch.rope.switch_len
     if text is None:
-        starts = _joined_prompts(args.tokenizer, prompts, users, prefill)
+        starts = _joined_prompts(args, prompts, users, prefill)
         model = args.reference_transformer(DTYPES[dtype])
         tokens = reference.continue_greedily(model, starts, generated, switch_len)
         source = f"{Path(prompts).name}, continued greedily"
     else:
-        tokens = _pieces(args.tokenizer, text, users, prefill + generated)
+        tokens = _pieces(args, text, users, prefill + generated)
         model = args.reference_transformer(DTYPES[dtype])
         source = Path(text).name
     top5, log_probs = reference.predictions(model, tokens, prefill, switch_len)
@@ -67,22 +67,24 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
     return reference.Reference(tokens.int(), top5, log_probs, prefill, facts)
 
 
-def _joined_prompts(tokenizer, path, users, prefill):
+def _joined_prompts(args, path, users, prefill):
     """[users, prefill] tokens: all prompts joined, beginning with another one for each user."""
     texts = load_prompts(path)
     if users > len(texts):
         raise ValueError(f"{path} has {len(texts)} prompts, too few for {users} users")
-    rows = [tokenizer.encode("\n".join(texts[user:] + texts[:user]))[:prefill] for user in range(users)]
+    joined = ["\n".join(texts[user:] + texts[:user]) for user in range(users)]
+    rows = [args.encode_prompt(text, instruct=False)[:prefill] for text in joined]
     if min(map(len, rows)) < prefill:
         raise ValueError(f"{path}: its prompts joined have {min(map(len, rows))} tokens, {prefill} are needed")
     return torch.tensor(rows)
 
 
-def _pieces(tokenizer, path, users, length):
+def _pieces(args, path, users, length):
     try:
-        ids = tokenizer.encode(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"text {path} cannot be read: {error}") from error
+    ids = args.encode_prompt(content, instruct=False)
     if len(ids) < users * length:
         raise ValueError(f"text {path} has {len(ids)} tokens, too few for {users} users of {length}")
     return torch.tensor(ids[: users * length]).view(users, length)
@@ -122,7 +124,7 @@ def main():
                 dtype=options.dtype,
                 text=options.text,
             )
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             parser.error(str(error))
         made.save(output)
     print(f"{output}: {made.users} texts of {made.prefill} + {made.generated} tokens, perplexity {made.perplexity:.3f}")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
@@ -160,6 +160,14 @@ def test_what_hugging_face_refuses_of_a_config_is_said_of_the_config(checkpoint)
 def test_the_reference_has_torchs_attention_whatever_the_checkpoint_asks_for(checkpoint):
     change(checkpoint / "config.json", _attn_implementation="flash_attention_2")
     assert args_of(checkpoint).reference_transformer().config._attn_implementation == "sdpa"
+
+
+def test_a_reference_is_not_made_of_weights_that_are_not_finite(checkpoint):
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][3, 4] = float("nan")
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="model.layers.1.mlp.down_proj.weight in .* holds NaN or infinity"):
+        args_of(checkpoint).reference_transformer()
 
 
 def test_a_sliding_window_is_accepted_while_nothing_slides(checkpoint):

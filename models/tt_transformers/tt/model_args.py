@@ -162,7 +162,10 @@ class ModelArgs:
         return WeightCache(self._location.cache_directory(self.device_name), identity)
 
     def reference_transformer(self, dtype: torch.dtype = torch.bfloat16):
-        """The Hugging Face model with the same weights and as many layers, in eval mode; kept if `cache_hf`."""
+        """The Hugging Face model with the same weights and as many layers, in eval mode; kept if `cache_hf`.
+
+        Raises ValueError, as `load_state_dict`, for files that do not hold the model, and for weights that are not finite.
+        """
         if self._hf_model is not None and self._hf_model.dtype == dtype:
             return self._hf_model
         import transformers
@@ -176,8 +179,11 @@ class ModelArgs:
             weights = to_hugging_face(DummyStateDict(self.arch), self.arch)
             model = model_class.from_pretrained(None, config=config, state_dict=weights, **options)
         else:
-            directory = self._location.weights_directory
+            directory = self.load_state_dict().files.directory
             model = model_class.from_pretrained(directory, config=config, local_files_only=True, **options)
+            for name, weight in model.state_dict().items():
+                if not weight.isfinite().all():
+                    raise ValueError(f"{name} in {directory} holds NaN or infinity")
         model.eval()
         if self.cache_hf:
             self._hf_model = model
