@@ -3,47 +3,13 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Mapping
 
 from models.common.mesh_names import MESH_SHAPES
+from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.rope import DefaultRope, make_rope, rope_parameters
 
 TILE = 32
-
-
-@dataclass(frozen=True)
-class Family:
-    """What one architecture name implies beyond its `config.json`: how another family is added as data.
-
-    `model_type` is Hugging Face's name of the family's config class. `defaults` are the values Hugging Face takes for
-    keys that a `config.json` leaves out.
-    """
-
-    model_type: str
-    defaults: Mapping[str, Any]
-    rope_aliases: Mapping[str, str] = field(default_factory=dict)
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "Phi3ForCausalLM": Family(
-            model_type="phi3",
-            defaults={
-                "hidden_act": "silu",
-                "rms_norm_eps": 1e-5,
-                "tie_word_embeddings": False,
-                "bos_token_id": 1,
-                "eos_token_id": 32000,
-                "pad_token_id": 32000,
-                "sliding_window": None,
-                "original_max_position_embeddings": 4096,
-            },
-            # First releases of Phi-3 call LongRoPE so. Hugging Face's Phi3Config means both names as longrope.
-            rope_aliases={"su": "longrope", "yarn": "longrope"},
-        ),
-    }
-)
 
 
 @dataclass(frozen=True)

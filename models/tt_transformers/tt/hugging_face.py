@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .architecture import FAMILIES, architecture_name, read_config
+from .architecture import architecture_name, read_config
+from .families import FAMILIES
 
 
 def load_config(directory: Path):

@@ -6,19 +6,18 @@ Hugging Face tensors are split on read, and the rows of wq and wk are permuted f
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from models.tt_transformers.tt.architecture import Architecture
+from models.tt_transformers.tt.families import FAMILIES
+from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
 from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
 
 FLOATS = ("BF16", "F16", "F32")
-
-# Hugging Face's names of the two tensors that `tie_word_embeddings` makes one.
-EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -43,30 +42,19 @@ def permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
     return weight.view(n_heads, rows // n_heads // 2, 2, *rest).transpose(1, 2).reshape(rows, *rest)
 
 
-def _phi3_sources(arch: Architecture) -> dict[str, Source]:
-    q, kv, hidden = arch.n_heads * arch.head_dim, arch.n_kv_heads * arch.head_dim, arch.hidden_dim
-    sources = {"tok_embeddings.weight": Source(EMBEDDING, 0, arch.vocab_size)}
-    for i in range(arch.n_layers):
-        ours, theirs = f"layers.{i}", f"model.layers.{i}"
-        qkv, gate_up = f"{theirs}.self_attn.qkv_proj.weight", f"{theirs}.mlp.gate_up_proj.weight"
-        sources |= {
-            f"{ours}.attention_norm.weight": Source(f"{theirs}.input_layernorm.weight", 0, arch.dim),
-            f"{ours}.attention.wq.weight": Source(qkv, 0, q, rotated_heads=arch.n_heads),
-            f"{ours}.attention.wk.weight": Source(qkv, q, q + kv, rotated_heads=arch.n_kv_heads),
-            f"{ours}.attention.wv.weight": Source(qkv, q + kv, q + 2 * kv),
-            f"{ours}.attention.wo.weight": Source(f"{theirs}.self_attn.o_proj.weight", 0, arch.dim),
-            f"{ours}.ffn_norm.weight": Source(f"{theirs}.post_attention_layernorm.weight", 0, arch.dim),
-            f"{ours}.feed_forward.w1.weight": Source(gate_up, 0, hidden),
-            f"{ours}.feed_forward.w3.weight": Source(gate_up, hidden, 2 * hidden),
-            f"{ours}.feed_forward.w2.weight": Source(f"{theirs}.mlp.down_proj.weight", 0, arch.dim),
-        }
-    sources["norm.weight"] = Source("model.norm.weight", 0, arch.dim)
-    output = EMBEDDING if arch.tie_word_embeddings else OUTPUT
-    sources["output.weight"] = Source(output, 0, arch.vocab_size)
-    return sources
-
-
-SOURCES: Mapping[str, Callable[[Architecture], dict[str, Source]]] = {"Phi3ForCausalLM": _phi3_sources}
+def sources(arch: Architecture) -> dict[str, Source]:
+    """Where each of our tensors lies in a checkpoint, in the order in which the model is built."""
+    rows = {name: shape[0] for name, shape in shapes(arch).items()}
+    heads = {"wq": arch.n_heads, "wk": arch.n_kv_heads}
+    found = {}
+    for theirs, parts in FAMILIES[arch.architecture].tensors(arch.n_layers).items():
+        stop = 0
+        for ours in parts:
+            start, stop = stop, stop + rows[ours]
+            found[ours] = Source(theirs, start, stop, rotated_heads=heads.get(ours.split(".")[-2]))
+    if arch.tie_word_embeddings:
+        found["output.weight"] = found["tok_embeddings.weight"]
+    return found
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
@@ -86,7 +74,8 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         "tok_embeddings.weight": (arch.vocab_size, arch.dim),
         "output.weight": (arch.vocab_size, arch.dim),
     }
-    return {name: by_suffix[_suffix(name)] for name in SOURCES[arch.architecture](arch)}
+    parts = FAMILIES[arch.architecture].tensors(arch.n_layers).values()
+    return {name: by_suffix[_suffix(name)] for names in parts for name in names}
 
 
 class StateDict(Mapping[str, torch.Tensor]):
@@ -109,7 +98,7 @@ class StateDict(Mapping[str, torch.Tensor]):
         if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
             self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
             arch = replace(arch, tie_word_embeddings=False)
-        self._sources = SOURCES[arch.architecture](arch)
+        self._sources = sources(arch)
         if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor under the other of its two names
             for name in ("tok_embeddings.weight", "output.weight"):
                 self._sources[name] = replace(self._sources[name], name=OUTPUT)
@@ -197,7 +186,7 @@ def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> di
 def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) -> dict[str, torch.Tensor]:
     """The same weights under Hugging Face's names and in its order, fused as there."""
     parts: dict[str, dict[int, torch.Tensor]] = {}
-    for name, source in SOURCES[arch.architecture](arch).items():
+    for name, source in sources(arch).items():
         weight = state_dict[name]
         if source.rotated_heads is not None:
             weight = permute(weight, source.rotated_heads)

@@ -19,6 +19,8 @@ class DefaultRope:
     """RoPE without scaling: frequency i is theta ** (-2i / head_dim)."""
 
     kind: ClassVar[str] = "default"
+    # Keys of the RoPE parameters that this kind has besides those of every kind.
+    keys: ClassVar[frozenset] = frozenset()
 
     head_dim: int
     theta: float
@@ -29,6 +31,11 @@ class DefaultRope:
             raise ValueError(f"RoPE needs an even head_dim, got {self.head_dim}")
         if self.theta <= 0:
             raise ValueError(f"rope_theta must be positive, got {self.theta}")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping, config: Mapping, default_original_len: int | None, **common):
+        """The RoPE of `parameters` (see `rope_parameters`); `common` are the fields of `DefaultRope`."""
+        return cls(**common)
 
     @property
     def attention_factor(self) -> float:
@@ -75,6 +82,7 @@ class LongRope(DefaultRope):
     """
 
     kind: ClassVar[str] = "longrope"
+    keys: ClassVar[frozenset] = frozenset({"short_factor", "long_factor", "factor", "attention_factor"})
 
     original_max_context_len: int
     short_factor: tuple[float, ...]
@@ -97,6 +105,17 @@ class LongRope(DefaultRope):
                 f"original_max_position_embeddings {self.original_max_context_len} must be over 1 and at most "
                 f"max_position_embeddings {self.max_context_len}"
             )
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping, config: Mapping, default_original_len: int | None, **common):
+        return cls(
+            **common,
+            original_max_context_len=_original_max_context_len(config, parameters, default_original_len),
+            short_factor=_factors(parameters, "short_factor"),
+            long_factor=_factors(parameters, "long_factor"),
+            factor=_optional_number(parameters, "factor"),
+            explicit_attention_factor=_optional_number(parameters, "attention_factor"),
+        )
 
     @property
     def attention_factor(self) -> float:
@@ -134,7 +153,9 @@ class LongRope(DefaultRope):
         return row if seq_len <= self.switch_len else self.switch_len + row
 
 
-KINDS = (DefaultRope.kind, LongRope.kind)
+KINDS = {rope.kind: rope for rope in (DefaultRope, LongRope)}
+# Keys that parameters of every kind may have.
+COMMON_KEYS = frozenset({"rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"})
 
 
 def rope_parameters(config: Mapping, aliases: Mapping[str, str]) -> tuple[dict, list[str]]:
@@ -201,24 +222,13 @@ def make_rope(
     if (partial := parameters.get("partial_rotary_factor", 1.0)) != 1.0:
         raise ValueError(f"partial_rotary_factor {partial} is not supported; only 1.0 (all of head_dim) is")
 
-    known = {"rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"}
-    if kind == LongRope.kind:
-        known |= {"short_factor", "long_factor", "factor", "attention_factor"}
-    unknown = sorted(set(parameters) - known)
+    rope = KINDS[kind]
+    unknown = sorted(set(parameters) - COMMON_KEYS - rope.keys)
     if unknown:
         raise ValueError(f"RoPE type {kind!r} has keys that are not supported: {', '.join(unknown)}")
-
     theta = _number("rope_theta", parameters.get("rope_theta", 10000.0))
-    common = dict(head_dim=head_dim, theta=theta, max_context_len=max_context_len)
-    if kind == DefaultRope.kind:
-        return DefaultRope(**common)
-    return LongRope(
-        **common,
-        original_max_context_len=_original_max_context_len(config, parameters, default_original_len),
-        short_factor=_factors(parameters, "short_factor"),
-        long_factor=_factors(parameters, "long_factor"),
-        factor=_optional_number(parameters, "factor"),
-        explicit_attention_factor=_optional_number(parameters, "attention_factor"),
+    return rope.from_parameters(
+        parameters, config, default_original_len, head_dim=head_dim, theta=theta, max_context_len=max_context_len
     )
 
 

@@ -1,0 +1,28 @@
+"""Phi-3 (Microsoft, 2024): fused query, key and value weights, a fused gate and up projection, LongRoPE."""
+
+from .family import Family
+
+PHI3 = Family(
+    architecture="Phi3ForCausalLM",
+    model_type="phi3",
+    defaults={
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 32000,
+        "pad_token_id": 32000,
+        "sliding_window": None,
+        "original_max_position_embeddings": 4096,
+    },
+    layer_tensors={
+        "input_layernorm.weight": ("attention_norm.weight",),
+        "self_attn.qkv_proj.weight": ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight"),
+        "self_attn.o_proj.weight": ("attention.wo.weight",),
+        "post_attention_layernorm.weight": ("ffn_norm.weight",),
+        "mlp.gate_up_proj.weight": ("feed_forward.w1.weight", "feed_forward.w3.weight"),
+        "mlp.down_proj.weight": ("feed_forward.w2.weight",),
+    },
+    # First releases of Phi-3 call LongRoPE so. Hugging Face's Phi3Config means both names as longrope.
+    rope_aliases={"su": "longrope", "yarn": "longrope"},
+)
