@@ -154,7 +154,7 @@ OPTIONS = (
         "optimizations",
         parse_optimizations_option,
         "TEXT",
-        "performance, accuracy, or precision_cfg = {...}, fidelity_cfg = {...} laid over the case's mode",
+        "performance, accuracy, bf16, or precision_cfg = {...}, fidelity_cfg = {...} laid over the case's mode",
         "the mode in the test id",
     ),
     Option("decoder_config_file", parse_path, "FILE", "JSON file of precision settings for single decoders", "none"),

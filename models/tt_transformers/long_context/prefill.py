@@ -25,7 +25,7 @@ from models.tt_transformers.perf import plain_hugging_face
 from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.reference import model_identity
 
@@ -53,7 +53,7 @@ def make_args(mesh_device, mode: str) -> ModelArgs:
         mesh_device,
         hf_model=BUNDLED,
         max_seq_len=LENGTHS[-1],
-        optimizations=getattr(ModelOptimizations, mode)(),
+        optimizations=mode,
         page_params={"block_size": BLOCK_SIZE, "max_num_blocks": LENGTHS[-1] // BLOCK_SIZE},
     )
 
@@ -117,7 +117,7 @@ def describe(length: int, measurements: list[dict]) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mode", choices=("performance", "accuracy", "bf16"), default="performance")
+    parser.add_argument("--mode", choices=MODES, default="performance")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the benchmark record there")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)

@@ -22,13 +22,13 @@ from models.tt_transformers.tt import model as model_module
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.precision import MODES
+from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.prefill_chunks import SIZES, VARIABLE, prefill_chunk_size
 
 LAYERS = 2
 # Name -> the settings that a demo takes as --optimizations.
 BFP4_CACHE = "performance, KV cache bfp4"
-PRECISIONS = {mode: mode for mode in MODES} | {BFP4_CACHE: "precision_cfg = {kv_cache: bfp4}"}
+PRECISIONS = {mode: mode for mode in DEMO_MODES} | {BFP4_CACHE: "precision_cfg = {kv_cache: bfp4}"}
 CONTEXT = 131072
 
 

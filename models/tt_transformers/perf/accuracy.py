@@ -18,11 +18,10 @@ from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED, locate
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.reference import Reference, model_identity, reference_path
 
 MESHES = ("N150", "N300", "T3K")
-MODES = ("bf16", "accuracy", "performance")
 KV_CACHES = ("bf16", "bfp8", "bfp4")
 
 
@@ -87,7 +86,7 @@ def measure_record(args: ModelArgs, reference: Reference, precision: str, case: 
 
 
 def measure_mode(mesh_device, mode: str, reference: Reference, users: int, model=BUNDLED) -> dict:
-    args = make_args(mesh_device, reference, users, getattr(ModelOptimizations, mode)(), model)
+    args = make_args(mesh_device, reference, users, mode, model)
     return measure_record(args, reference, mode)
 
 

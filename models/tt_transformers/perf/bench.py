@@ -27,7 +27,7 @@ from models.tt_transformers.perf import plain_hugging_face
 from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.reference import model_identity
 
 SYSTEMS = ("emulator", "hugging_face")
@@ -73,7 +73,7 @@ def make_args(mesh_device, benchmark: Benchmark, workload: Workload, mode: str) 
         mesh_device,
         max_batch_size=workload.users,
         max_seq_len=-(-longest // BLOCK) * BLOCK,
-        optimizations=getattr(ModelOptimizations, mode)(),
+        optimizations=mode,
         page_params={"block_size": BLOCK, "max_num_blocks": pages},
         **benchmark.settings,
     )
@@ -193,7 +193,7 @@ def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=p
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=BENCHMARKS, action="append", help="default: all")
-    parser.add_argument("--mode", choices=("performance", "accuracy", "bf16"), default="performance")
+    parser.add_argument("--mode", choices=MODES, default="performance")
     parser.add_argument("--rounds", type=int, help="at least 1 (default: 9, or 5 of the full width)")
     parser.add_argument("--users", type=int, choices=(1, 32), nargs="+", default=(1, 32), help="default: 1 and 32")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write bench-<model>-<mode>.json there")

@@ -21,7 +21,7 @@ from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.precision import MODES
+from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.reference import Reference
 
 MESHES = accuracy.MESHES
@@ -134,7 +134,7 @@ def as_target(key: tuple, measured: dict) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mesh", choices=MESHES, nargs="+", default=MESHES)
-    parser.add_argument("--mode", choices=MODES, nargs="+", default=MODES)
+    parser.add_argument("--mode", choices=DEMO_MODES, nargs="+", default=DEMO_MODES)
     accuracy.add_model_options(parser)
     options = parser.parse_args()
     entries = []

@@ -8,6 +8,7 @@ import pytest
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.tt_transformers.tt.precision import (
+    MODES,
     DecodersPrecision,
     MathFidelitySetting,
     ModelOptimizations,
@@ -69,10 +70,32 @@ def test_fidelity_setting_becomes_a_compute_kernel_config(setting, fidelity, fp3
 def test_the_documented_optimizations_text_is_read_in_full():
     mode, (tensors, ops) = parse_optimizations(README_EXAMPLE, base="accuracy")
     assert mode == "accuracy"
-    assert set(tensors) == set(TensorGroup) and set(ops) == set(OpGroup)
+    assert set(tensors) == set(TensorGroup) - {TensorGroup.LM_HEAD} and set(ops) == set(OpGroup)
     assert tensors[TensorGroup.ACTIVATION] is PrecisionSetting.MIXED
     assert ops[OpGroup.LI_O_PREFILL] is MathFidelitySetting.HIFI2_FP16
     assert ops[OpGroup.SDPA_DECODE] is MathFidelitySetting.HIFI2_NA
+
+
+def test_the_bf16_mode_is_bf16_and_full_fidelity_everywhere():
+    layer = resolve_precision(1, "bf16").layer(0)
+    assert all(layer.dtype(group) == ttnn.bfloat16 for group in TensorGroup)
+    assert all(layer.kernel(group).math_fidelity == ttnn.MathFidelity.HiFi4 for group in OpGroup)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_lm_head_has_the_format_of_wqkv_until_it_is_given_its_own(mode):
+    layer = resolve_precision(2, mode).layer(0)
+    assert layer.dtype(TensorGroup.LM_HEAD) == layer.dtype(TensorGroup.WQKV)
+    changed = resolve_precision(2, "precision_cfg = {wqkv: bfp4}", base=mode).layer(0)
+    assert changed.dtype(TensorGroup.LM_HEAD) == ttnn.bfloat4_b
+    own = resolve_precision(2, "precision_cfg = {lm_head: bfp4}", base=mode).layer(0)
+    assert (own.dtype(TensorGroup.LM_HEAD), own.dtype(TensorGroup.WQKV)) == (ttnn.bfloat4_b, layer.dtype(TensorGroup.WQKV))
+
+
+def test_the_lm_head_is_no_setting_of_a_decoder(tmp_path):
+    path = write_json(tmp_path / "decoders.json", decoders(_0={"precision_cfg": {"lm_head": "bfp8"}}))
+    with pytest.raises(ValueError, match="decoder '0': lm_head is part of no decoder; set it with optimizations"):
+        load_decoder_config(path, 2)
 
 
 def test_describe_gives_a_text_that_reads_back_as_the_same_settings():
@@ -80,7 +103,7 @@ def test_describe_gives_a_text_that_reads_back_as_the_same_settings():
     assert parse_optimizations(layer.describe()) == ("performance", (dict(layer.tensors), dict(layer.ops)))
 
 
-@pytest.mark.parametrize("base", ["performance", "accuracy"])
+@pytest.mark.parametrize("base", MODES)
 def test_keys_left_out_keep_the_setting_of_the_base_mode(base):
     layer = resolve_precision(3, "precision_cfg = {wo: bfp4}", base=base).layer(2)
     expected = ModelOptimizations.of_mode(base).layer

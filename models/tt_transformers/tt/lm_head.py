@@ -15,8 +15,8 @@ MAX_TILES_A_CORE = 16
 
 @dataclass(frozen=True)
 class LMHeadConfig:
-    """`splits`: matmuls that together make one device's columns. It has no precision group of its own and takes the
-    weight format and decode fidelity of the first layer's wqkv."""
+    """`splits`: matmuls that together make one device's columns. The weight's format is the precision group `lm_head`,
+    the fidelity that of the first layer's wqkv in decode."""
 
     splits: tuple[LinearConfig, ...]
 
@@ -35,7 +35,7 @@ class LMHeadConfig:
             tuple(
                 LinearConfig(
                     chip=args.chip, k=args.arch.dim, n=tiles * cores * TILE, cores=cores,
-                    weight_dtype=precision.dtype(TensorGroup.WQKV), output_dtype=ttnn.bfloat16,
+                    weight_dtype=precision.dtype(TensorGroup.LM_HEAD), output_dtype=ttnn.bfloat16,
                     decode_kernel=kernel, prefill_kernel=kernel,
                 )
                 for tiles in _even_parts(tiles_a_core, parts)

@@ -1,7 +1,7 @@
 """Number formats and math fidelity of each decoder layer.
 
-Six groups of tensors have a number format, eight groups of ops a math fidelity. A mode (`performance`, `accuracy`)
-names one choice for all of them; `precision_config.py` reads what users change in it.
+Seven groups of tensors have a number format, eight groups of ops a math fidelity. A mode (`performance`, `accuracy`,
+`bf16`) names one choice for all of them; `precision_config.py` reads what users change in it.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,8 @@ class TensorGroup(Enum):
     WO = "wo"
     KV_CACHE = "kv_cache"
     ACTIVATION = "activation"
+    # The output projection. It belongs to no decoder; the first decoder's settings are read. Left open, it has WQKV's format.
+    LM_HEAD = "lm_head"
 
 
 class OpGroup(Enum):
@@ -50,8 +52,6 @@ class MathFidelitySetting(Enum):
     HIFI2_FP16 = "hifi2fp16"
     HIFI4 = "hifi4"
 
-
-MODES = ("performance", "accuracy")
 
 # `mixed` leaves the choice to each op (residual stream bf16, MLP intermediate bfp8), so only activations can have it.
 # Activations in bfp4 are not offered: 3 bits of mantissa do not carry a residual stream.
@@ -102,6 +102,8 @@ class LayerPrecision:
 
     def dtype(self, group: TensorGroup):
         """`ttnn.DataType` of a tensor group; None for activations set to `mixed` (each op has its own)."""
+        if group is TensorGroup.LM_HEAD and group not in self.tensors:
+            group = TensorGroup.WQKV
         return _DTYPES[self.tensors[group]]
 
     def kernel(self, group: OpGroup):
@@ -112,7 +114,7 @@ class LayerPrecision:
         return LayerPrecision({**self.tensors, **tensors}, {**self.ops, **ops})
 
     def describe(self) -> str:
-        precision = ", ".join(f"{group.value}: {self.tensors[group].value}" for group in TensorGroup)
+        precision = ", ".join(f"{group.value}: {self.tensors[group].value}" for group in TensorGroup if group in self.tensors)
         fidelity = ", ".join(f"{group.value}: {self.ops[group].value}" for group in OpGroup)
         return f"precision_cfg = {{{precision}}}, fidelity_cfg = {{{fidelity}}}"
 
@@ -127,33 +129,61 @@ class ModelOptimizations:
     @classmethod
     def performance(cls) -> "ModelOptimizations":
         """bfp4 MLP, bfp8 attention and KV cache."""
-        tensors = _settings(TensorGroup, PrecisionSetting, "bfp4 bfp4 bfp8 bfp8 bfp8 mixed")
-        ops = _settings(OpGroup, MathFidelitySetting, "lofi lofi hifi2 hifi2 hifi2 hifi2 hifi2 hifi4")
-        return cls("performance", LayerPrecision(tensors, ops))
+        return cls.of_mode("performance")
 
     @classmethod
     def accuracy(cls) -> "ModelOptimizations":
         """bfp8 MLP, bf16 attention and KV cache."""
-        tensors = _settings(TensorGroup, PrecisionSetting, "bfp8 bfp8 bf16 bf16 bf16 mixed")
-        ops = _settings(OpGroup, MathFidelitySetting, "hifi2 hifi2 hifi4 hifi4 hifi4 hifi4 hifi4 hifi4")
-        return cls("accuracy", LayerPrecision(tensors, ops))
+        return cls.of_mode("accuracy")
 
     @classmethod
     def bf16(cls) -> "ModelOptimizations":
-        """Everything bf16 at full fidelity, for comparison with a reference; not a mode of the demo."""
-        tensors = _settings(TensorGroup, PrecisionSetting, "bf16 bf16 bf16 bf16 bf16 bf16")
-        ops = _settings(OpGroup, MathFidelitySetting, " ".join(["hifi4"] * len(OpGroup)))
-        return cls("bf16", LayerPrecision(tensors, ops))
+        """Everything bf16 at full fidelity, for comparison with a reference."""
+        return cls.of_mode("bf16")
 
     @classmethod
     def of_mode(cls, name: str) -> "ModelOptimizations":
+        """The precision of a mode. Raises ValueError for a name that is no mode's."""
         if name not in MODES:
             raise ValueError(f"precision mode {name!r} is not known; accepted: {', '.join(MODES)}")
-        return getattr(cls, name)()
+        tensors, ops = ({group: column[name] for group, column in table.items()} for table in (_FORMATS, _FIDELITIES))
+        return cls(name, LayerPrecision(tensors, ops))
 
 
-def _settings(groups, setting, values):
-    return dict(zip(groups, map(setting, values.split()), strict=True))
+MODES = ("performance", "accuracy", "bf16")
+# Those that have cases of their own in the demo, and are validated and measured on every mesh.
+DEMO_MODES = ("performance", "accuracy")
+
+
+def _table(setting, rows: Mapping) -> dict:
+    """group -> mode -> setting; a row has the settings' values in the order of MODES."""
+    return {group: dict(zip(MODES, map(setting, values.split()), strict=True)) for group, values in rows.items()}
+
+
+_FORMATS = _table(
+    PrecisionSetting,
+    {  #                         performance accuracy bf16
+        TensorGroup.FF1_FF3:    "bfp4        bfp8     bf16",
+        TensorGroup.FF2:        "bfp4        bfp8     bf16",
+        TensorGroup.WQKV:       "bfp8        bf16     bf16",
+        TensorGroup.WO:         "bfp8        bf16     bf16",
+        TensorGroup.KV_CACHE:   "bfp8        bf16     bf16",
+        TensorGroup.ACTIVATION: "mixed       mixed    bf16",
+    },
+)  # fmt: skip
+_FIDELITIES = _table(
+    MathFidelitySetting,
+    {  #                        performance accuracy bf16
+        OpGroup.LI_FF1_FF3:    "lofi        hifi2    hifi4",
+        OpGroup.LI_FF2:        "lofi        hifi2    hifi4",
+        OpGroup.LI_QKV_DECODE: "hifi2       hifi4    hifi4",
+        OpGroup.LI_O_DECODE:   "hifi2       hifi4    hifi4",
+        OpGroup.SDPA_DECODE:   "hifi2       hifi4    hifi4",
+        OpGroup.LI_QKV_PREFILL: "hifi2      hifi4    hifi4",
+        OpGroup.LI_O_PREFILL:  "hifi2       hifi4    hifi4",
+        OpGroup.SDPA_PREFILL:  "hifi4       hifi4    hifi4",
+    },
+)  # fmt: skip
 
 
 class DecodersPrecision:

@@ -2,7 +2,7 @@
 
 Each source is laid over the ones before it:
 
-1. the mode's own settings, `ModelOptimizations.performance()` or `.accuracy()`;
+1. the mode's own settings, `ModelOptimizations.of_mode`;
 2. the model's override of that mode, `model_params/<model>/<mode>_decoder_config.json`, if there is one;
 3. `--optimizations 'precision_cfg = {...}, fidelity_cfg = {...}'`, for all layers alike;
 4. `--decoder_config_file`, layer by layer.
@@ -37,10 +37,10 @@ def resolve_precision(
 
     Args:
         num_decoders: layers of the model that runs.
-        optimizations: `performance`, `accuracy`, or a `precision_cfg`/`fidelity_cfg` text.
+        optimizations: `performance`, `accuracy`, `bf16`, or a `precision_cfg`/`fidelity_cfg` text.
         base: the mode that a `precision_cfg`/`fidelity_cfg` text changes.
         decoder_config_file: JSON with settings per decoder.
-        model_params_dir: folder that may hold `performance_decoder_config.json`, `accuracy_decoder_config.json`.
+        model_params_dir: folder that may hold `<mode>_decoder_config.json` files.
 
     Raises:
         ValueError: naming the key or value that is not accepted, or the file that cannot be read.
@@ -61,7 +61,8 @@ def resolve_precision(
 
 _SECTION = re.compile(r"\s*(\w+)\s*=\s*\{([^{}]*)\}\s*")
 _SYNTAX = (
-    "expected performance, accuracy, or 'precision_cfg = {key: value, ...}, fidelity_cfg = {key: value, ...}' "
+    f"expected {', '.join(MODES)}, or "
+    "'precision_cfg = {key: value, ...}, fidelity_cfg = {key: value, ...}' "
     "(one of the two may be left out)"
 )
 
@@ -130,6 +131,8 @@ def load_decoder_config(path: str | Path, num_decoders: int) -> dict:
         if not isinstance(sections, dict):
             raise ValueError(f"{where}: expected an object with precision_cfg and fidelity_cfg, got {sections!r}")
         settings[int(name)] = _read_sections(where, sections)
+        if TensorGroup.LM_HEAD in settings[int(name)][0]:
+            raise ValueError(f"{where}: lm_head is part of no decoder; set it with optimizations 'precision_cfg = {{lm_head: ...}}'")
     return settings
 
 

@@ -20,7 +20,7 @@ from models.common import backend, mesh, validation
 from models.tt_transformers.demo import simple_text_demo
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.precision import MODES
+from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.weight_cache import WeightCache
 from models.tt_transformers.validation.prompts import write_prompts
 
@@ -59,7 +59,7 @@ def make_record() -> dict:
     cases = []
     with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
         prompts = prompt_files(Path(folder))
-        for mode in MODES:
+        for mode in DEMO_MODES:
             with patch.object(ModelArgs, "weight_cache", SharedWeights()):
                 for users, paged in product((1, 32), (True, False)):
                     case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
