@@ -8,6 +8,7 @@ import pytest
 
 from models.common import benchmark_record
 from models.common.benchmark_record import measurement
+from models.common.whole_file import NotWritten
 
 
 def record(*values, **facts):
@@ -35,6 +36,21 @@ def test_records_of_one_kind_and_second_do_not_overwrite_each_other(benchmarks):
     made = record(1.0)
     paths = {benchmark_record.write(made) for _ in range(3)}
     assert len(paths) == 3 == len(list(benchmarks.iterdir()))
+
+
+def test_a_kept_record_is_in_generated_and_where_it_was_asked_for(tmp_path, benchmarks):
+    made = record(1.0)
+    path = benchmark_record.keep(made, tmp_path / "r.json")
+    assert path.parent == benchmarks and benchmark_record.read(path) == benchmark_record.read(tmp_path / "r.json") == made
+
+
+def test_a_record_that_cannot_be_kept_is_printed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(benchmark_record, "FOLDER", tmp_path / "file" / "benchmarks")
+    made = record(1.0)
+    with pytest.raises(NotWritten, match="^benchmark record .*file/benchmarks: Not a directory"):
+        benchmark_record.keep(made, tmp_path / "r.json")
+    assert json.loads(capsys.readouterr().out) == made == benchmark_record.read(tmp_path / "r.json")
 
 
 def test_the_revision_is_gits():

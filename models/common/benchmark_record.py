@@ -18,7 +18,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from models.common import backend, whole_file
+from models.common import backend, console, whole_file
 
 SCHEMA = "benchmark 1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +83,17 @@ def write(record: dict, path: str | Path | None = None) -> Path:
     check(record, str(path))
     whole_file.write_json(path, record)
     return path
+
+
+def keep(record: dict, output: Path | None = None) -> Path:
+    """Writes a record to `output`, if that is given, and to a new file in generated/benchmarks, whose path it returns.
+
+    Raises NotWritten if one of them cannot be written; the record is printed then.
+    """
+    with whole_file.printed_if_not_written(record, "benchmark record"):
+        if output is not None:
+            write(record, output)
+        return write(record)
 
 
 def read(path: str | Path) -> dict:
@@ -191,4 +202,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -141,9 +141,9 @@ def vendor_message(error: BaseException) -> str:
 
 
 def write_json(path: Path, record: dict) -> None:
-    """Writes `record` to `path`, whole or not at all; makes its folder if it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole_file.write_json(path, record)
+    """Writes `record` to `path`, whole or not at all. Raises NotWritten, and prints it, if it cannot be written."""
+    with whole_file.printed_if_not_written(record, "--output"):
+        whole_file.write_json(path, record)
 
 
 def changes(before: dict, after: dict) -> list[str]:

@@ -162,6 +162,7 @@ def test_validating_names_what_changed_and_fails_for_what_is_refused(tmp_path, m
     monkeypatch.setattr(validate, "PROGRAMS", {"program": "mock"})
     monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
+    table.RECORDS.mkdir()
     table.README.write_text(f"{table.BEGIN}\n{table.END}\n")
 
     def validating(made):

@@ -6,7 +6,10 @@ import sys
 import pytest
 from loguru import logger
 
+from models.common import console
 from models.tt_transformers.demo.options import OPTIONS
+
+_OUTPUT = pytest.StashKey[console.Output]()
 
 
 def pytest_addoption(parser):
@@ -20,7 +23,9 @@ def pytest_addoption(parser):
         )
 
 
-def pytest_configure():
+def pytest_configure(config):
+    # The terminal's, to which pytest writes too.
+    config.stash[_OUTPUT] = console.Output(sys.stdout)
     # loguru's own handler keeps the stderr of when it was imported, which is pytest's capture: what the demo warns of
     # would be seen only if it fails. This one writes to the stderr of the moment, the terminal's during the demo.
     logger.configure(handlers=[{"sink": _to_stderr, "level": "WARNING", "format": "{level}: {message}"}])
@@ -44,6 +49,15 @@ def _argument_type(option):
 def _given_options(config):
     values = {option.name: config.getoption(option.name) for option in OPTIONS}
     return {name: value for name, value in values.items() if value is not None}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    """Ends with exit status 1, as of a failed test, when what was printed could not all be written."""
+    result = yield
+    if not session.config.stash[_OUTPUT].is_whole() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return result
 
 
 @pytest.hookimpl(trylast=True)

@@ -88,6 +88,10 @@ def _check(where, value, schema):
 
 
 def write_record(path: str | Path, record: dict):
-    """Validates the record and writes it to `path`, whole or not at all."""
+    """Validates the record and writes it to `path`, whole or not at all.
+
+    Raises NotWritten if it cannot be written; the record is printed then, as one line of JSON.
+    """
     validate(record)
-    whole_file.write_json(path, record, indent=2)
+    with whole_file.printed_if_not_written(record, "output_json"):
+        whole_file.write_json(path, record, indent=2)

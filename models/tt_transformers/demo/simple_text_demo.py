@@ -165,7 +165,9 @@ def run(settings: Case, mode: str):
         notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
         report.print_summary(args, settings, measurements, notes, accuracy)
         if settings.output_json is not None:
-            record.write_record(settings.output_json, make_record(args, settings, batches, measurements, notes, accuracy))
+            made = make_record(args, settings, batches, measurements, notes, accuracy)
+            with clear_errors():
+                record.write_record(settings.output_json, made)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import models  # noqa: F401
-from models.common import benchmark_record, whole_file
+from models.common import benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import plain_hugging_face
@@ -129,9 +129,9 @@ def main():
         if given.rounds < 1:
             raise ValueError(f"--rounds {given.rounds} has to be at least 1")
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
+            whole_file.make_folder(given.output, "--output")
             whole_file.check_writable(output, "--output")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         parser.error(str(error))
     measurements = list(run(given.rounds, given.mode))
     with open_mesh("N150") as mesh_device:
@@ -147,10 +147,8 @@ def main():
         threads=torch.get_num_threads(),
         load_average=round(os.getloadavg()[1], 1),
     )
-    print(f"wrote {os.path.relpath(benchmark_record.write(record))}")
-    if output is not None:
-        benchmark_record.write(record, output)
+    print(f"wrote {os.path.relpath(benchmark_record.keep(record, output))}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import models  # noqa: F401
 import ttnn
 
-from models.common import backend, benchmark_record, whole_file
+from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import device_name, open_mesh
 from models.tt_transformers.scripts.capacity import BLOCK_SIZE, MODEL, AllocatedWeights, allocate
 from models.tt_transformers.tt import model as model_module
@@ -90,10 +90,11 @@ def main():
         parser.error(str(error))
     os.environ.pop(VARIABLE, None)
     record = search()
-    whole_file.write_json(output, record, indent=2)
     largest = "none is accepted" if record["largest"] is None else f"largest accepted {record['largest']}k"
     print(f"{record['model']} on {record['mesh']}: default {record['default']}k, {largest}")
+    with whole_file.printed_if_not_written(record, "--output"):
+        whole_file.write_json(output, record, indent=2)
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import models  # noqa: F401
+from models.common import whole_file
 from models.common.benchmark_record import medians
 from models.tt_transformers.long_context.prefill_chunks import BFP4_CACHE, PRECISIONS
 from models.tt_transformers.perf.report import agreed, provenance, read_records, table
@@ -135,7 +136,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not current")
     if parser.parse_args().check:
         return int(FILE.read_text(encoding="utf-8") != markdown())
-    FILE.write_text(markdown(), encoding="utf-8")
+    whole_file.write(FILE, markdown())
     return 0
 
 

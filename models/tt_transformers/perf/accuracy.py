@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common import backend, benchmark_record
+from models.common import backend, benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf.step import decode_step_costs
@@ -113,7 +113,7 @@ def main():
         measure_one, variants, prefix = measure_kv_cache, options.kv_cache, "kv-cache"
     try:
         if options.output is not None:
-            options.output.mkdir(parents=True, exist_ok=True)
+            whole_file.make_folder(options.output, "--output")
         reference = load_reference(options)
         for mesh in options.mesh:
             with open_mesh(mesh) as mesh_device:
@@ -136,14 +136,12 @@ def load_reference(options) -> Reference:
 
 
 def keep(made: dict, output: Path | None) -> None:
-    """Writes a record to generated/benchmarks, and to `output` if that is given, and prints its accuracy."""
-    path = benchmark_record.write(made)
-    if output is not None:
-        benchmark_record.write(made, output)
+    """Keeps a record, as `benchmark_record.keep`, and prints its accuracy."""
+    path = benchmark_record.keep(made, output)
     top = {name: value for name, (value, _) in benchmark_record.medians(made).items()}
     line = f"{made['mesh']} {made['precision']}: top-1 {top['top1']:.2f} %, top-5 {top['top5']:.2f} %"
     print(f"{line} ({os.path.relpath(path)})", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import models  # noqa: F401
-from models.common import benchmark_record, whole_file
+from models.common import benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import plain_hugging_face
@@ -210,15 +210,13 @@ def main():
         output = options.output and options.output / f"bench-{model}-{options.mode}{suffix}.json"
         if output is not None:
             try:
-                output.parent.mkdir(parents=True, exist_ok=True)
+                whole_file.make_folder(options.output, "--output")
                 whole_file.check_writable(output, "--output")
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 parser.error(str(error))
         made = run_benchmark(model, options.mode, options.rounds or BENCHMARKS[model].rounds, options.users)
-        print(f"wrote {os.path.relpath(benchmark_record.write(made))}")
-        if output is not None:
-            benchmark_record.write(made, output)
+        print(f"wrote {os.path.relpath(benchmark_record.keep(made, output))}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -10,11 +10,12 @@ mode), or `{"decoders": {...}}` as for `--decoder_config_file`.
 """
 
 import argparse
+import io
 import json
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common import benchmark_record, op_costs
+from models.common import benchmark_record, console, op_costs, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import accuracy
@@ -131,8 +132,10 @@ def plot(points: dict, model_name: str, path: Path) -> None:
     axes.set_title(f"{model_name}, emulated N150: precision settings (blue: Pareto front)")
     axes.margins(x=0.15)
     figure.tight_layout()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120, metadata={"Software": None})
     pyplot.close(figure)
+    whole_file.write(path, image.getvalue())
 
 
 def main():
@@ -148,20 +151,19 @@ def main():
         parser.error(str(error))
     try:
         if options.output is not None:
-            options.output.mkdir(parents=True, exist_ok=True)
+            whole_file.make_folder(options.output, "--output")
         reference = accuracy.load_reference(options)
         with open_mesh("N150") as mesh_device:
             points = evaluate(options.configurations, options.users, mesh_device, reference, options.model)
+        print(f"\n{table(points)}")
+        made = as_record(points, "N150", reference, options.users)
+        path = benchmark_record.keep(made, options.output and options.output / "pareto.json")
+        plot(points, made["model"], path.with_suffix(".png"))
+        if options.output is not None:
+            plot(points, made["model"], options.output / "pareto.png")
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    made = as_record(points, "N150", reference, options.users)
-    path = benchmark_record.write(made)
-    plot(points, made["model"], path.with_suffix(".png"))
-    if options.output is not None:
-        benchmark_record.write(made, options.output / "pareto.json")
-        plot(points, made["model"], options.output / "pareto.png")
-    print(f"\n{table(points)}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import yaml
 
 import models  # noqa: F401
-from models.common import benchmark_record
+from models.common import benchmark_record, console
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import accuracy, step
@@ -143,7 +143,7 @@ def main():
         for mesh in options.mesh:
             for mode in options.mode:
                 key, measured = measure_on(mesh, mode, reference, options.model)
-                benchmark_record.write(as_record(key, measured))
+                benchmark_record.keep(as_record(key, measured))
                 entries.append(as_target(key, measured))
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -151,4 +151,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

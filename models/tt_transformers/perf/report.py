@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common import benchmark_record, model_targets
+from models.common import benchmark_record, model_targets, whole_file
 from models.tt_transformers.long_context.prefill import LENGTHS, SYSTEMS
 from models.tt_transformers.perf import pareto
 
@@ -232,7 +232,7 @@ def main():
     options = parser.parse_args()
     text = markdown(read_records(), model_targets.load())
     if not options.check:
-        PERF.write_text(text, encoding="utf-8")
+        whole_file.write(PERF, text)
     elif not PERF.is_file() or PERF.read_text(encoding="utf-8") != text:
         sys.exit("PERF.md is not current: run python -m models.tt_transformers.perf.report")
 

@@ -5,7 +5,6 @@ The text is the King James Version of the Bible (public domain), read through th
 a line without its number.
 """
 
-import json
 import re
 import shutil
 import subprocess
@@ -15,6 +14,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from models.common import whole_file
 
 WHOLE_TEXT = "Genesis1:1-Revelation22:21"
 N_CHAPTERS, N_VERSES = 1189, 31102
@@ -67,7 +68,7 @@ def read_chapters(cache_file: Path) -> list[Chapter]:
     else:
         raw = run_bible()
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        cache_file.write_text(raw, encoding="utf-8")
+        whole_file.write(cache_file, raw)
     chapters = parse(raw)
     n_verses = sum(len(chapter.verses) for chapter in chapters)
     if (len(chapters), n_verses) != (N_CHAPTERS, N_VERSES):
@@ -137,9 +138,9 @@ def train_tokenizer(chapters: list[Chapter]) -> PreTrainedTokenizerFast:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     """Write tokenizer.json, and a tokenizer_config.json that names the class every transformers release has."""
-    tokenizer.backend_tokenizer.save(str(output / "tokenizer.json"))
+    whole_file.write(output / "tokenizer.json", tokenizer.backend_tokenizer.to_str(pretty=True))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", **TOKENIZER_SETTINGS}
-    (output / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    whole_file.write_json(output / "tokenizer_config.json", settings, indent=2)
 
 
 def token_stream(tokenizer: PreTrainedTokenizerFast, chapters: list[Chapter]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import models  # noqa: F401
 import ttnn
 
-from models.common import backend, benchmark_record, whole_file
+from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import dram_capacity, open_mesh
 from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt import model as model_module
@@ -193,7 +193,8 @@ def main():
     except (ValueError, OSError, RuntimeError) as error:
         parser.exit(1, f"{error}\n")
     if given.output is not None:
-        whole_file.write_json(given.output, record, indent=2)
+        with whole_file.printed_if_not_written(record, "--output"):
+            whole_file.write_json(given.output, record, indent=2)
 
 
 def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict:
@@ -212,4 +213,4 @@ def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

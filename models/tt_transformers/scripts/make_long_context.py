@@ -8,6 +8,8 @@ Free of any corpus, in the style that the bundled checkpoint knows, and long eno
 import random
 from pathlib import Path
 
+from models.common import whole_file
+
 FILE = Path(__file__).resolve().parents[1] / "demo" / "sample_prompts" / "contexts" / "chronicle.txt"
 CHARACTERS = 600_000
 SEED = 7
@@ -61,5 +63,5 @@ def chronicle(characters: int = CHARACTERS, seed: int = SEED) -> str:
 
 if __name__ == "__main__":
     FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(chronicle(), encoding="utf-8")
+    whole_file.write(FILE, chronicle())
     print(f"{FILE}: {CHARACTERS} characters")

@@ -9,13 +9,21 @@ the run ends on time whatever the machine's speed. An interrupted run goes on fr
 """
 
 import argparse
-import json
+import io
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save as serialized
+from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
+
+if not __package__:
+    # Run by its path: Python then looks for modules in this folder, and not in the project's.
+    sys.path.append(str(Path(__file__).resolve().parents[3]))
+
 from bundled_corpus import (
     BOS,
     EOS,
@@ -28,8 +36,8 @@ from bundled_corpus import (
     token_stream,
     train_tokenizer,
 )
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
+
+from models.common import console, whole_file
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DEFAULT_OUTPUT = REPOSITORY / "models" / "checkpoints" / "Phi-3-tiny-kjv"
@@ -257,20 +265,20 @@ def save_state(path: Path, model: Phi3ForCausalLM, optimizers: list, done: dict)
         "rng": torch.get_rng_state(),
         "done": done,
     }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    content = io.BytesIO()
+    torch.save(state, content)
+    whole_file.write(path, content.getvalue())
 
 
 def save_checkpoint(output: Path, model: Phi3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Hugging Face format: one bf16 safetensors file, config, generation config and tokenizer."""
     output.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, output / "model.safetensors", metadata={"format": "pt"})
+    whole_file.write(output / "model.safetensors", serialized(weights, metadata={"format": "pt"}))
     config = checkpoint_config()
-    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    whole_file.write_json(output / "config.json", config, indent=2)
     generation = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    (output / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    whole_file.write_json(output / "generation_config.json", generation, indent=2)
     save_tokenizer(tokenizer, output)
 
 
@@ -302,7 +310,7 @@ def write_to_card(output: Path, section: str, text: str) -> None:
     new, n_found = marked.subn(lambda mark: f"{mark[1]}{text}\n{mark[2]}", card.read_text())
     if n_found != 1:
         raise ValueError(f"{card}: found {n_found} sections marked '<!-- {section} -->', expected 1")
-    card.write_text(new)
+    whole_file.write(card, new)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -337,4 +345,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

@@ -18,7 +18,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 import models  # noqa: F401
-from models.common import whole_file
+from models.common import console, whole_file
 from models.common.mesh import open_mesh
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
 from models.tt_transformers.demo.prompts import load_prompts
@@ -114,7 +114,7 @@ def main():
     with open_mesh("N150") as mesh_device:
         try:
             args = ModelArgs(mesh_device, max_seq_len=options.prefill + options.generated)
-            output = Path(options.output or reference.reference_path(args.model_name))
+            output = reference.reference_path(args.model_name) if options.output is None else options.output
             whole_file.check_writable(output, "--output")
             made = make_reference(
                 args,
@@ -126,9 +126,13 @@ def main():
             )
         except (ValueError, OSError, RuntimeError) as error:
             parser.error(str(error))
+    figures = f"{made.users} texts of {made.prefill} + {made.generated} tokens, perplexity {made.perplexity:.3f}"
+    try:
         made.save(output)
-    print(f"{output}: {made.users} texts of {made.prefill} + {made.generated} tokens, perplexity {made.perplexity:.3f}")
+    except OSError as error:
+        raise whole_file.NotWritten(f"--output {output}: {error.strerror}; lost: {figures}") from error
+    print(f"{output}: {figures}")
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

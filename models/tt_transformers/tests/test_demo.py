@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from models.tt_transformers.tt.model_location import BUNDLED
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = ("HF_MODEL", "MESH_DEVICE", "FAKE_DEVICE")
 README = ROOT / "models/tt_transformers/demo/README.md"
+SHORT = ("--max_generated_tokens", "2", "--num_layers", "1")
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +50,18 @@ def write_prompts(path, *prompts):
     return str(path)
 
 
-def command(*arguments, backend_name="emulator"):
-    """The README's first command, with this Python's pytest and further arguments, from the project's root."""
+def command(*arguments, backend_name="emulator", **process):
+    """The README's first command, with this Python's pytest and further arguments, from the project's root.
+
+    `process`: options of `subprocess.run` other than those for a run whose output is read.
+    """
     words = shlex.split(next(line for line in README.read_text().splitlines() if line.startswith("pytest ")))
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
     return subprocess.run(
         [sys.executable, "-m", *words, *arguments],
         cwd=ROOT,
         env={**environment, "TT_BACKEND": backend_name},
-        capture_output=True,
-        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **process},
     )
 
 
@@ -85,9 +89,42 @@ def test_the_reasoning_case_runs_in_its_whole_context(demo):
 def test_a_cache_that_cannot_be_written_is_warned_of_and_the_demo_runs_on(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "file"))
-    result = command("--max_generated_tokens", "2", "--num_layers", "1")
+    result = command(*SHORT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"WARNING: weight cache: cannot write to {tmp_path / 'file'}" in result.stderr
+
+
+def test_a_character_that_stdout_cannot_hold_is_escaped_and_the_record_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    prompts = write_prompts(tmp_path / "prompts.json", "The 🙏 said")
+    result = command(*SHORT, "--input_prompts", prompts, "--output_json", str(tmp_path / "run.json"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "\nThe \\U0001f64f said\n" in result.stdout
+    (user,) = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["users"]
+    assert user["prompt"] == "The 🙏 said"
+
+
+def test_a_stdout_whose_reader_is_gone_ends_no_run_and_fails_it_with_one_line(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = command(*SHORT, "--output_json", str(tmp_path / "run.json"), stdout=writer)
+    os.close(writer)
+    assert result.stderr == "WARNING: stdout: Broken pipe; what is printed from here on is lost, the run goes on\n"
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    (user,) = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["users"]
+    assert len(user["token_ids"]) == 2
+
+
+def test_a_record_that_finds_the_disk_full_is_printed():
+    with open("/dev/full", "wb") as full:
+        path = f"/dev/fd/{full.fileno()}"
+        result = command(*SHORT, "--output_json", path, pass_fds=(full.fileno(),))
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert f"\noutput_json {path}: No space left on device; it is printed above" in result.stdout
+    assert re.search(r"\.py:\d+", result.stdout) is None, "a traceback"
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("{"))
+    (user,) = json.loads(line)["users"]
+    assert len(user["token_ids"]) == 2
 
 
 def test_a_backend_that_is_not_known_is_one_line_and_no_traceback():

@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from models.common.mesh import open_mesh
+from models.common.whole_file import NotWritten
+from models.tt_transformers.tests import generate_reference_hf
 from models.tt_transformers.tests.generate_reference_hf import make_reference
 from models.tt_transformers.tests.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 from models.tt_transformers.tt import reference, token_accuracy
@@ -92,6 +94,13 @@ def test_a_saved_reference_reads_back_the_same(made, tmp_path):
     for name in ("tokens", "top5", "log_probs"):
         assert torch.equal(getattr(read, name), getattr(made, name))
     assert [path.name for path in tmp_path.iterdir()] == ["r.safetensors"]
+
+
+def test_a_reference_is_saved_where_a_link_leads(made, tmp_path):
+    (tmp_path / "link").symlink_to("r.safetensors")
+    made.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert torch.equal(reference.Reference.load(tmp_path / "r.safetensors").tokens, made.tokens)
 
 
 def test_a_missing_or_damaged_reference_is_an_error_that_names_it(made, tmp_path):
@@ -259,6 +268,17 @@ def test_the_command_makes_the_reference_that_python_makes(program, checkpoint, 
     assert (read.prefill, read.facts) == (made.prefill, made.facts)
     assert torch.equal(read.tokens, made.tokens)
     torch.testing.assert_close(read.log_probs, made.log_probs, atol=0.02, rtol=0)
+
+
+def test_a_reference_that_finds_the_disk_full_is_named_with_its_figures(checkpoint, made, monkeypatch):
+    monkeypatch.setenv("HF_MODEL", str(checkpoint[0]))
+    monkeypatch.setattr(generate_reference_hf, "make_reference", lambda *args, **kwargs: made)
+    with open("/dev/full", "wb") as full:
+        os.set_inheritable(full.fileno(), True)
+        output = f"/dev/fd/{full.fileno()}"
+        monkeypatch.setattr(sys, "argv", ["generate_reference_hf", "--prefill", "8", "--generated", "8", "--output", output])
+        with pytest.raises(NotWritten, match=f"^--output {output}: No space left on device; lost: 2 texts of .* perplexity "):
+            generate_reference_hf.main()
 
 
 def test_the_command_refuses_a_text_that_is_too_short(checkpoint, text, tmp_path):

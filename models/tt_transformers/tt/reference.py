@@ -15,14 +15,14 @@ and as metadata the identity of the model, so that a reference of another model 
 import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
+
+from models.common import whole_file
 
 from .safetensors_files import SafetensorsFiles
 
@@ -72,15 +72,11 @@ class Reference:
         return math.exp(-self.log_probs.double().mean().item())
 
     def save(self, path: str | Path) -> None:
-        """Writes the file, whole or not at all."""
-        path = Path(path)
+        """Writes the file, whole or not at all. Raises OSError."""
         tensors = {"tokens": self.tokens, "top5": self.top5, "log_probs": self.log_probs}
         metadata = {"format": FORMAT, "facts": json.dumps({"prefill": self.prefill, **self.facts}, sort_keys=True)}
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            temporary = Path(folder) / path.name
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-            os.chmod(temporary, 0o644)  # safetensors makes files private
-            os.replace(temporary, path)
+        content = serialized({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+        whole_file.write(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":

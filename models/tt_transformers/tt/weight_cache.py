@@ -21,6 +21,8 @@ from loguru import logger
 
 import ttnn
 
+from models.common import whole_file
+
 CHUNK_BYTES = 1 << 22
 STALE_SECONDS = 24 * 3600  # when a temporary folder of another host counts as left behind
 
@@ -113,7 +115,7 @@ class WeightCache:
             # The cache may lie in a folder under version control, such as the bundled checkpoint's.
             ignore = self.directory / ".gitignore"
             if not ignore.exists():
-                ignore.write_text("*\n", encoding="utf-8")
+                whole_file.write(ignore, "*\n")
         except OSError as error:
             self._go_on_without_writing(error)
 

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import models  # noqa: F401
 import ttnn
 
-from models.common import backend, mesh, validation
+from models.common import backend, console, mesh, validation, whole_file
 from models.tt_transformers.demo import simple_text_demo
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -50,6 +50,11 @@ def main():
     output = parser.parse_args().output
     if backend.name() != "mock":
         parser.error(f"the vendor's mock device is what validates: set TT_BACKEND=mock (it is {backend.name()})")
+    try:
+        whole_file.make_folder(output.parent, "--output")
+        whole_file.check_writable(output, "--output")
+    except ValueError as error:
+        parser.error(str(error))
     os.environ["HF_MODEL"] = MODEL
     validation.write_json(output, make_record())
 
@@ -97,4 +102,4 @@ def prompt_files(folder: Path) -> dict[int, Path]:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)

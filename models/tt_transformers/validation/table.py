@@ -6,6 +6,8 @@
 import json
 from pathlib import Path
 
+from models.common import whole_file
+
 RECORDS = Path(__file__).parent / "records"
 README = Path(__file__).resolve().parents[3] / "README.md"
 BEGIN = "<!-- validation table: written by `make validate`, do not edit -->"
@@ -50,7 +52,7 @@ def with_table(text: str, table: str) -> str:
 
 
 def main():
-    README.write_text(with_table(README.read_text(encoding="utf-8"), markdown(read_records())), encoding="utf-8")
+    whole_file.write(README, with_table(README.read_text(encoding="utf-8"), markdown(read_records())))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models.common import validation
+from models.common import console, validation
 from models.tt_transformers.validation import table
 
 MESHES = ("N150", "N300", "T3K")
@@ -51,4 +51,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

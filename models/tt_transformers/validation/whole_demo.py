@@ -15,7 +15,7 @@ import models  # noqa: F401
 import pytest
 import ttnn
 
-from models.common import backend, mesh, validation
+from models.common import backend, console, mesh, validation, whole_file
 from models.tt_transformers.demo import simple_text_demo
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.validation.prompts import write_prompts
@@ -46,6 +46,11 @@ def main():
     output = parser.parse_args().output
     if backend.name() != "lockstep":
         parser.error(f"set TT_BACKEND=lockstep (it is {backend.name()})")
+    try:
+        whole_file.make_folder(output.parent, "--output")
+        whole_file.check_writable(output, "--output")
+    except ValueError as error:
+        parser.error(str(error))
     os.environ["MAX_PREFILL_CHUNK_SIZE"] = CHUNK_THOUSANDS
     cases = []
     with validation.watching(ttnn.vendor) as watch, tempfile.TemporaryDirectory() as folder:
@@ -70,4 +75,4 @@ def run_demo(mode: str, name: str, options) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    console.run(main)
