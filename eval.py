@@ -4,11 +4,14 @@
 
 The reference continues the prompt greedily; then the bring-up is given the same tokens, whatever it would have chosen,
 and its logits are compared step by step. `<model.py>` is any file that follows the contract of `load_model_file`.
+
+The checkpoint's defaults for text generation and its attention implementation have no influence: both models generate
+with `GREEDY` alone, and transformers chooses the attention of the reference (see `models.evaluation.checkpoint`).
 """
 
 import argparse
-import importlib.util
-import inspect
+import errno
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -16,24 +19,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
-import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
-from transformers.modeling_outputs import CausalLMOutputWithPast
+try:
+    import models  # noqa: F401  (before torch and ttnn)
+except (RuntimeError, ValueError) as unusable:  # a TT_BACKEND or a mesh that cannot be had
+    print(f"error: {unusable}", file=sys.stderr)
+    sys.exit(2)
 
-import models  # noqa: F401
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
 from models.common import backend, mesh
 from models.common.mesh_names import requested_mesh_name
 from models.common.pcc import pcc
+from models.evaluation.checkpoint import load_reference, load_tokenizer, read_config
+from models.evaluation.contract import SYSTEMS, check_fits, check_output, load_model_file, mesh_of
+from models.evaluation.errors import EvaluationError, one_line, reported
 
-# The `<system>` folder of models/<org>/<model_name>/<system>/functional/model.py, and the mesh that it stands for.
-SYSTEMS = {"n150": ("N150", (1, 1)), "n300": ("N300", (1, 2)), "t3000": ("T3K", (2, 4))}
-BUILD_ARGUMENTS = ["hf_model", "tt_device", "max_seq_len"]
-
-
-class EvaluationError(ValueError):
-    """What was asked for cannot be evaluated; the message says why."""
+GREEDY = dict(do_sample=False, output_logits=True, return_dict_in_generate=True)
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,12 @@ class TeacherForcing(LogitsProcessor):
 def evaluate(task: Task, model_file: Optional[Path] = None, system: Optional[str] = None) -> Evaluation:
     """Evaluates the model of `model_file` on the mesh of its `system`; without a file, Hugging Face's own.
 
-    Raises EvaluationError, before any weights are read, for what cannot be evaluated.
+    Raises EvaluationError for what cannot be evaluated: before any weights are read, unless they are what is wrong.
+    What the bring-up's own code raises passes through, because its traceback is what its author needs.
     """
     if model_file is None:
         config, prompt = read_task(task)
-        reference = load_reference(task.model)
+        reference = load_reference(task.model, config)
         return compare(reference, reference, prompt, task.max_new_tokens)
     module = load_model_file(model_file)
     mesh_name, mesh_shape = mesh_of(model_file, system)
@@ -107,83 +110,35 @@ def evaluate(task: Task, model_file: Optional[Path] = None, system: Optional[str
         except ValueError as error:
             raise EvaluationError(str(error)) from error
         check_fits(config, module, device, max_seq_len)
-        reference = load_reference(task.model)
-        model = module.build_model(reference, device, max_seq_len)
-        check_output(model, model_file, prompt[:, :1], config.vocab_size)
-        return compare(model, reference, prompt, task.max_new_tokens)
-
-
-def load_model_file(path: Path):
-    """Imports a bring-up by its path.
-
-    The contract: `build_model(hf_model, tt_device, max_seq_len)` gives an object of a class that is a torch.nn.Module
-    and a transformers GenerationMixin, whose `forward` gives CausalLMOutputWithPast(logits, past_key_values). A
-    function `check_supported(config, num_devices, max_seq_len)`, if there is one, raises ValueError for a checkpoint
-    that the file cannot run.
-    """
-    if not path.is_file():
-        raise EvaluationError(f"{path}: there is no such model file")
-    spec = importlib.util.spec_from_file_location("functional_bring_up", path)
-    if spec is None:
-        raise EvaluationError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise EvaluationError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
-    build_model = getattr(module, "build_model", None)
-    if not callable(build_model):
-        raise EvaluationError(f"{path}: has no function build_model({', '.join(BUILD_ARGUMENTS)})")
-    arguments = list(inspect.signature(build_model).parameters)
-    if arguments != BUILD_ARGUMENTS:
-        raise EvaluationError(f"{path}: build_model takes ({', '.join(arguments)}), not ({', '.join(BUILD_ARGUMENTS)})")
-    # Not those that it imports, such as Hugging Face's own.
-    classes = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
-    classes = [kind for kind in classes if issubclass(kind, torch.nn.Module) and issubclass(kind, GenerationMixin)]
-    if not classes:
-        raise EvaluationError(f"{path}: has no class of its own that subclasses both torch.nn.Module and GenerationMixin")
-    if all(kind.forward is torch.nn.Module.forward for kind in classes):
-        raise EvaluationError(f"{path}: its class {classes[0].__name__} has no method forward")
-    return module
-
-
-def check_output(model, model_file: Path, token: torch.Tensor, vocab_size: int) -> None:
-    """Raises EvaluationError if what `build_model` gave, or what its `forward` gives for a token [1, 1], breaks the contract."""
-    for kind in (torch.nn.Module, GenerationMixin):
-        if not isinstance(model, kind):
-            raise EvaluationError(f"{model_file}: build_model gives a {type(model).__name__}, no {kind.__name__}")
-    output = model(input_ids=token)
-    if not isinstance(output, CausalLMOutputWithPast):
-        raise EvaluationError(f"{model_file}: forward gives a {type(output).__name__}, no CausalLMOutputWithPast")
-    if output.logits is None or output.logits.shape != (1, 1, vocab_size):
-        shape = None if output.logits is None else tuple(output.logits.shape)
-        raise EvaluationError(f"{model_file}: forward gives logits {shape} for one token, not {(1, 1, vocab_size)}")
-    if output.past_key_values is None:
-        raise EvaluationError(f"{model_file}: forward gives no past_key_values")
-
-
-def mesh_of(model_file: Path, system: Optional[str]) -> tuple:
-    """Mesh name and shape of `system`, which models/<org>/<model_name>/<system>/functional/model.py has in its path."""
-    folder = model_file.resolve().parent.parent.name
-    if (system or folder) not in SYSTEMS:
-        hint = "" if system else f" (from the path of {model_file}; --system says otherwise)"
-        raise EvaluationError(f"system {system or folder!r} is not known{hint}; known are {', '.join(SYSTEMS)}")
-    return SYSTEMS[system or folder]
+        reference = load_reference(task.model, config)
+        try:
+            model = module.build_model(reference, device, max_seq_len)
+            check_output(model, model_file, prompt[:, :1], config.vocab_size)
+            return compare(model, reference, prompt, task.max_new_tokens)
+        except RuntimeError as error:
+            if "Out of Memory" not in str(error):
+                raise
+            raise EvaluationError(f"{max_seq_len} tokens do not fit the devices' memory: {one_line(error)}") from error
 
 
 def read_task(task: Task) -> tuple:
     """The checkpoint's config and the prompt's tokens [1, prompt_tokens]."""
     if task.max_new_tokens < 1:
         raise EvaluationError(f"max_new_tokens {task.max_new_tokens} has to be at least 1")
-    try:
-        text = task.prompt_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"prompt file {task.prompt_file} cannot be read: {error}") from error
-    config = _from_pretrained(transformers.AutoConfig, task.model)
-    tokenizer = _from_pretrained(transformers.AutoTokenizer, task.model)
-    prompt = tokenizer(text, return_tensors="pt").input_ids
-    if not text.strip() or prompt.shape[1] == 0:
+    with reported(f"prompt file {task.prompt_file} cannot be read"):
+        text = task.prompt_file.read_text(encoding="utf-8-sig")  # without the mark that some editors put first
+    if not text.strip():
         raise EvaluationError(f"prompt file {task.prompt_file} is empty")
+    config = read_config(task.model)
+    tokenizer = load_tokenizer(task.model, config)
+    with reported(f"prompt file {task.prompt_file}: the tokenizer of {task.model!r} cannot encode it"):
+        prompt = tokenizer(text, return_tensors="pt").input_ids
+    if prompt.shape[1] == 0:
+        raise EvaluationError(f"prompt file {task.prompt_file}: the tokenizer of {task.model!r} finds no tokens in it")
+    if (largest := prompt.max().item()) >= config.vocab_size:
+        raise EvaluationError(
+            f"model {task.model!r}: its tokenizer gives the token {largest}, and vocab_size is {config.vocab_size}"
+        )
     wanted = prompt.shape[1] if task.prompt_tokens is None else task.prompt_tokens
     if not 1 <= wanted <= prompt.shape[1]:
         raise EvaluationError(f"prompt_tokens {wanted} has to be from 1 to the {prompt.shape[1]} of {task.prompt_file}")
@@ -193,45 +148,17 @@ def read_task(task: Task) -> tuple:
     return config, prompt[:, :wanted]
 
 
-def check_fits(config, module, device, max_seq_len: int) -> None:
-    """Raises EvaluationError if the bring-up does not support the checkpoint, or if its weights alone fill the DRAM."""
-    num_devices = device.get_num_devices()
-    if hasattr(module, "check_supported"):
-        try:
-            module.check_supported(config, num_devices, max_seq_len)
-        except ValueError as error:
-            raise EvaluationError(f"the checkpoint cannot be held: {error}") from error
-    with torch.device("meta"):
-        weights = transformers.AutoModelForCausalLM.from_config(config).parameters()
-    needed = sum(weight.numel() for weight in weights) * 2 // num_devices
-    held = mesh.dram_capacity(device)
-    if needed > held:
-        raise EvaluationError(f"the checkpoint cannot be held: {needed} B of bf16 weights a device, which has {held} B")
-
-
-def load_reference(name: str):
-    """The Hugging Face model in bf16, on the CPU. Raises EvaluationError if the checkpoint lacks a tensor."""
-    options = dict(dtype=torch.bfloat16, output_loading_info=True)
-    reference, info = _from_pretrained(transformers.AutoModelForCausalLM, name, **options)
-    if info["missing_keys"]:  # transformers fills them with random values, and a bring-up would copy those
-        raise EvaluationError(f"model {name!r}: the checkpoint lacks {', '.join(sorted(info['missing_keys']))}")
-    return reference.eval()
-
-
-def _from_pretrained(kind, name: str, **options):
-    try:
-        return kind.from_pretrained(name, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise EvaluationError(f"model {name!r}: {kind.__name__} cannot read it: {error}") from error
-
-
 def compare(model, reference, prompt: torch.Tensor, steps: int) -> Evaluation:
     """Runs the reference on prompt [1, prompt_tokens], and the model on the tokens that it chose."""
-    expected, teacher, _ = generate(reference, prompt, steps)
+    with reported(f"model {reference.config.name_or_path!r}: Hugging Face cannot continue the prompt with it"):
+        expected, teacher, _ = generate(reference, prompt, steps)
     actual, _, times = generate(model, prompt, steps, teacher)
-    for step, logits in enumerate(actual):
-        if not logits.isfinite().all() or logits.min() == logits.max():
-            raise EvaluationError(f"the model's logits of step {step} are not finite or all the same: nothing correlates with them")
+    for whose, steps_logits in (("Hugging Face's", expected), ("the model's", actual)):
+        for step, logits in enumerate(steps_logits):
+            if not logits.isfinite().all() or logits.min() == logits.max():
+                raise EvaluationError(
+                    f"{whose} logits of step {step} are not finite or all the same: nothing correlates with them"
+                )
     best = expected.argmax(dim=1, keepdim=True)
     prompt_tokens, (start, first, *_, last) = prompt.shape[1], [*times, times[-1]]
     return Evaluation(
@@ -247,17 +174,17 @@ def compare(model, reference, prompt: torch.Tensor, steps: int) -> Evaluation:
 
 
 def generate(model, prompt: torch.Tensor, steps: int, teacher: Optional[torch.Tensor] = None) -> tuple:
-    """Logits [steps, vocab_size], tokens [steps], and the times of the start and of each step, in seconds."""
+    """Logits [steps, vocab_size], tokens [steps], and the times of the start and of each step, in seconds.
+
+    Puts empty generation defaults into the model: transformers takes what `GREEDY` leaves open from there.
+    """
+    model.generation_config = GenerationConfig()
     forcing = TeacherForcing(teacher)
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
+        generation_config=GenerationConfig(max_new_tokens=steps, **GREEDY),
         logits_processor=LogitsProcessorList([forcing]),
-        max_new_tokens=steps,
-        do_sample=False,
-        eos_token_id=None,
-        output_logits=True,
-        return_dict_in_generate=True,
     )
     return torch.cat(output.logits).float(), output.sequences[0, prompt.shape[1] :], forcing.times
 
@@ -277,6 +204,27 @@ def report(result: Evaluation, task: Task, where: str) -> str:
     )
 
 
+def run(parser: argparse.ArgumentParser, task: Task, model_file: Optional[Path], system: Optional[str]) -> Evaluation:
+    """`evaluate`, for a command line: what cannot be evaluated is one line on stderr, and exit status 2."""
+    try:
+        return evaluate(task, model_file, system)
+    except EvaluationError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+
+
+def print_result(parser: argparse.ArgumentParser, text: str) -> None:
+    """Prints to stdout. Where that cannot be written, prints to stderr, so that the run is not lost: exit status 2."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sys.stdout.reconfigure(errors="backslashreplace")  # it may not be able to hold a model's name
+        print(text, flush=True)
+    except OSError as error:
+        if sys.stdout is not None:  # Python writes what is left in its buffer at the end, and would fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        parser.exit(2, f"{text}\n{parser.prog}: error: standard output cannot be written: {error.strerror}\n")
+
+
 def main(arguments: Optional[list] = None) -> dict:
     """Runs the command line, prints the report and returns it as a dict. Exits with status 2 if it cannot run."""
     parser = argparse.ArgumentParser(description="Compare a functional bring-up with Hugging Face, teacher-forced.")
@@ -288,11 +236,8 @@ def main(arguments: Optional[list] = None) -> dict:
     parser.add_argument("--system", help=f"{', '.join(SYSTEMS)}; default: the <system> folder of the model file's path")
     args = parser.parse_args(arguments)
     task = Task(args.model, args.prompt_file, args.max_new_tokens, args.prompt_tokens)
-    try:
-        result = evaluate(task, args.model_file, args.system)
-    except EvaluationError as error:
-        parser.error(str(error))
-    print(report(result, task, backend.describe()))
+    result = run(parser, task, args.model_file, args.system)
+    print_result(parser, report(result, task, backend.describe()))
     return asdict(result)
 
 

@@ -39,12 +39,10 @@ def main(arguments: Optional[list] = None) -> None:
 
     task = evaluation.Task(args.hf_model, args.prompt_file, args.max_new_tokens, args.prompt_tokens)
     model_file = None if args.mode == "hf" else args.model_file or MODEL_FILE
-    try:
-        result = evaluation.evaluate(task, model_file, args.system)
-    except evaluation.EvaluationError as error:
-        parser.error(str(error))
+    result = evaluation.run(parser, task, model_file, args.system)
     where = "cpu (transformers)" if args.mode == "hf" else backend.name()
-    print("YT_METRICS", json.dumps({"mode": args.mode, "model": args.hf_model, "backend": where, **asdict(result)}))
+    metrics = {"mode": args.mode, "model": args.hf_model, "backend": where, **asdict(result)}
+    evaluation.print_result(parser, f"YT_METRICS {json.dumps(metrics)}")
 
 
 if __name__ == "__main__":

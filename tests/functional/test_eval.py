@@ -1,6 +1,8 @@
 """`eval.py` and `scripts/run_eval.py`, as a user runs them."""
 
+import argparse
 import importlib.util
+import io
 import json
 import os
 import re
@@ -9,7 +11,6 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -88,7 +89,7 @@ def test_run_eval_measures_hugging_face_itself(run_eval, capsys):
     [
         (["--mode", "gpu", "--hf-model", BUNDLED], "invalid choice: 'gpu'"),
         (["--mode", "tt"], "--hf-model"),
-        (["--mode", "tt", "--hf-model", ROOT / "prompts"], "cannot read it"),
+        (["--mode", "tt", "--hf-model", ROOT / "prompts"], "config.json cannot be read"),
         (["--mode", "hf", "--hf-model", BUNDLED, "--model-file", MODEL_FILE], "--model-file has no meaning"),
         (["--mode", "tt", "--hf-model", BUNDLED, "--system", "n300"], "--system has no meaning"),
         (["--mode", "tt", "--hf-model", BUNDLED, "--model-file", ROOT / "conftest.py"], "has no function build_model"),
@@ -101,6 +102,45 @@ def test_run_eval_fails_without_metrics(run_eval, capsys, options, message):
     output = capsys.readouterr()
     assert message in output.err
     assert "YT_METRICS" not in output.out
+
+
+def test_a_backend_that_cannot_be_had_is_one_line():
+    result = run("-c", "import os; os.environ['TT_BACKEND'] = 'abacus'; import eval")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch("error: TT_BACKEND='abacus' is not a backend; accepted are .*\n", result.stderr)
+
+
+def closed_pipe():
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+@pytest.mark.parametrize(
+    "make_stdout, reason",
+    [
+        (lambda: open("/dev/full", "w"), "No space left on device"),
+        (closed_pipe, "Broken pipe"),
+        (lambda: None, "Bad file descriptor"),
+    ],
+    ids=["full disk", "closed pipe", "closed"],
+)
+def test_figures_that_stdout_does_not_take_go_to_stderr(monkeypatch, capsys, make_stdout, reason):
+    stdout = make_stdout()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(SystemExit) as stopped:
+        evaluation.print_result(argparse.ArgumentParser("eval.py"), "top-1 100 %")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"top-1 100 %\neval.py: error: standard output cannot be written: {reason}\n"
+    if stdout is not None:
+        stdout.close()  # as at the end of Python: it would raise if something were left to write
+
+
+def test_a_stdout_that_cannot_hold_a_character_gets_its_escape(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    evaluation.print_result(argparse.ArgumentParser(), "model \u00fc")
+    assert stdout.buffer.getvalue() == b"model \\xfc\n"
 
 
 def test_values_of_the_mock_device_are_not_evaluated(monkeypatch):
@@ -148,6 +188,20 @@ def test_any_file_that_follows_the_contract_is_found_by_path(tmp_path):
     assert isinstance(evaluation.load_model_file(path).build_model(None, None, 1), torch.nn.Module)
 
 
+@pytest.mark.parametrize(
+    "raised, kind, message",
+    [
+        ("RuntimeError('Out of Memory: no space')", evaluation.EvaluationError, "23 tokens do not fit the devices' memory"),
+        ("RuntimeError('a bug')", RuntimeError, "a bug"),
+    ],
+)
+def test_a_bring_up_has_its_own_traceback_unless_memory_is_out(tmp_path, raised, kind, message):
+    path = tmp_path / "model.py"
+    path.write_text(GOOD_MODEL.replace("return None", f"raise {raised}"))
+    with pytest.raises(kind, match=message):
+        evaluation.evaluate(evaluation.Task(str(BUNDLED), PROMPT_FILE, 3, prompt_tokens=20), path, "n150")
+
+
 class Fixed(torch.nn.Module, GenerationMixin):
     """Answers with what it was made with."""
 
@@ -176,27 +230,12 @@ def test_a_model_that_breaks_the_contract_is_refused_by_its_first_token(model, m
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_logits_that_say_nothing_are_no_evaluation(value, monkeypatch):
-    reference = evaluation.load_reference(str(BUNDLED))
+    reference = evaluation.load_reference(str(BUNDLED), evaluation.read_config(str(BUNDLED)))
     monkeypatch.setattr(evaluation, "generate", lambda model, prompt, steps, teacher=None: (
         torch.full((steps, 4096), value) if teacher is not None else torch.randn(steps, 4096), torch.zeros(steps), [0, 1, 2]
     ))
     with pytest.raises(evaluation.EvaluationError, match="logits of step 0 are not finite or all the same"):
         evaluation.compare(None, reference, torch.zeros(1, 4), steps=2)
-
-
-def test_a_checkpoint_that_lacks_a_tensor_is_refused(make_tiny, tmp_path):
-    model = make_tiny()
-    model.save_pretrained(tmp_path)
-    (file,) = tmp_path.glob("*.safetensors")
-    weights = load_file(file)
-    del weights["model.layers.0.mlp.down_proj.weight"]
-    save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(evaluation.EvaluationError, match="the checkpoint lacks model.layers.0.mlp.down_proj.weight"):
-        evaluation.load_reference(str(tmp_path))
-    weights["model.layers.0.mlp.down_proj.weight"] = torch.zeros(2, 2)
-    save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(evaluation.EvaluationError, match="AutoModelForCausalLM cannot read it"):
-        evaluation.load_reference(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -216,42 +255,3 @@ def test_mesh_comes_from_the_system_folder(tmp_path):
         evaluation.mesh_of(MODEL_FILE, "t9000")
     with pytest.raises(evaluation.EvaluationError, match="--system says otherwise"):
         evaluation.mesh_of(tmp_path / "model.py", None)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (dict(max_new_tokens=0), "max_new_tokens 0 has to be at least 1"),
-        (dict(prompt_tokens=0), "prompt_tokens 0 has to be from 1 to the"),
-        (dict(prompt_tokens=10**6), "prompt_tokens 1000000 has to be from 1 to the"),
-        (dict(max_new_tokens=10**6), "1000000 new ones are past the model's 16384"),
-        (dict(prompt_file=ROOT / "no_such_file.txt"), "no_such_file.txt cannot be read"),
-        (dict(model=str(ROOT / "prompts")), "cannot read it"),
-    ],
-)
-def test_bad_tasks_are_refused(changes, message):
-    task = evaluation.Task(**{**dict(model=str(BUNDLED), prompt_file=PROMPT_FILE, max_new_tokens=1), **changes})
-    with pytest.raises(evaluation.EvaluationError, match=message):
-        evaluation.read_task(task)
-
-
-def test_an_empty_prompt_file_is_refused(tmp_path):
-    path = tmp_path / "prompt.txt"
-    path.write_text(" \n")
-    with pytest.raises(evaluation.EvaluationError, match="is empty"):
-        evaluation.read_task(evaluation.Task(str(BUNDLED), path, 1))
-
-
-def test_checkpoints_that_cannot_be_held_are_refused_before_weights_are_read(functional, make_tiny):
-    def refused(config):
-        with pytest.raises(evaluation.EvaluationError) as refusal:
-            evaluation.check_fits(config, functional, device, 128)
-        return str(refusal.value)
-
-    config = make_tiny().config
-    with open_mesh("T3K", shape=(2, 4)) as device:
-        evaluation.check_fits(config, functional, device, 128)
-        config.intermediate_size = 10**9
-        assert re.search(r"\d{12} B of bf16 weights a device, which has 12\d{9} B", refused(config))
-        config.num_key_value_heads = 4
-        assert "num_key_value_heads 4 does not divide by 8 devices" in refused(config)

@@ -206,6 +206,7 @@ def test_generate_refuses_what_the_devices_cannot_do(model, mode):
         (dict(num_attention_heads=4, num_key_value_heads=4), "num_attention_heads 4 does not divide by 8 devices"),
         (dict(vocab_size=324), "vocab_size 324 does not divide"),
         (dict(intermediate_size=196), "intermediate_size 196 does not divide"),
+        (dict(quantization_config={"quant_method": "fp8"}), "quantization_config .* is not supported"),
         (dict(hidden_act="gelu"), "hidden_act 'gelu' is not supported"),
         (dict(sliding_window=64), "max_seq_len 128 is past sliding_window 64"),
         (dict(max_position_embeddings=100), "max_seq_len 128: has to be 1 to max_position_embeddings 100"),

@@ -1,8 +1,10 @@
-"""The vendor's package accepts every op of the bring-up on its mock 2x4 T3K, and agrees with the emulator."""
+"""The vendor's mock device accepts every op of the bring-up at full width, and agrees with the emulator on all systems."""
 
 import json
 
 import pytest
+
+from models.evaluation.contract import SYSTEMS
 
 from .conftest import BUNDLED, FULL_SIZE_CONFIG, MODEL_FILE
 
@@ -69,7 +71,8 @@ reference = AutoModelForCausalLM.from_pretrained(sys.argv[2], dtype=torch.bfloat
 texts = torch.arange(3, 4003).view(2, 2000)
 short, mask, long = texts[:, :40], torch.ones(2, 40, dtype=torch.long), texts[:1, :511]
 mask[1, :15] = 0
-with mesh.open_mesh("T3K", shape=(2, 4)) as device:
+rows, columns = map(int, sys.argv[3:])
+with mesh.open_mesh(shape=(rows, columns)) as device:
     model = functional.build_model(reference, device, max_seq_len=520)
     settings = dict(max_new_tokens=3, do_sample=False, eos_token_id=None)
     for prompt, mask in ((short, mask), (long, torch.ones_like(long))):
@@ -79,7 +82,8 @@ with mesh.open_mesh("T3K", shape=(2, 4)) as device:
 
 
 @pytest.mark.vendor
-def test_emulator_and_vendor_agree_on_every_output_in_lockstep(run_on_mock):
+@pytest.mark.parametrize("mesh_name, shape", SYSTEMS.values(), ids=SYSTEMS)
+def test_emulator_and_vendor_agree_on_every_output_in_lockstep(run_on_mock, mesh_name, shape):
     """Shape, padded shape, dtype, layout and memory config; the second text crosses the switch at 512."""
-    output = run_on_mock("T3K", BUNDLED_MODEL, str(MODEL_FILE), str(BUNDLED), backend="lockstep")
+    output = run_on_mock(mesh_name, BUNDLED_MODEL, str(MODEL_FILE), str(BUNDLED), *map(str, shape), backend="lockstep")
     assert output.split()[-2:] == ["43", "514"]

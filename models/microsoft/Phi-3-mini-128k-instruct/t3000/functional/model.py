@@ -45,6 +45,7 @@ def check_supported(config, num_devices: int, max_seq_len: int) -> None:
     rope, limit, window = config.rope_parameters, config.max_position_embeddings, config.sliding_window
     rope_type, rotated = rope["rope_type"], rope.get("partial_rotary_factor", 1.0)
     dim, head, act = config.hidden_size, head_dim(config), config.hidden_act
+    quantized = getattr(config, "quantization_config", None)
     split = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
     sizes = [(name, getattr(config, name)) for name in split]
     checks = (
@@ -52,6 +53,7 @@ def check_supported(config, num_devices: int, max_seq_len: int) -> None:
         (dim % TILE or head % TILE, f"hidden_size {dim} and head_dim {head} have to be multiples of {TILE}"),
         (rope_type not in ROPE_TYPES, f"rope_type {rope_type!r} is not supported; supported are {ROPE_TYPES}"),
         (rotated != 1.0, f"partial_rotary_factor {rotated} is not supported; supported is 1.0"),
+        (quantized, f"quantization_config {quantized} is not supported; supported are weights in bf16, fp16 or fp32"),
         (act != "silu", f"hidden_act {act!r} is not supported; supported is 'silu'"),
         (not 1 <= max_seq_len <= limit, f"max_seq_len {max_seq_len}: has to be 1 to max_position_embeddings {limit}"),
         (window and window < max_seq_len, f"max_seq_len {max_seq_len} is past sliding_window {window}: nothing slides"),
@@ -92,7 +94,8 @@ class Placement:
     def row_parallel(self, x, weight):
         """Each device has a part of the sums, the mesh adds them: x [1, 1, rows, in / N] -> [1, 1, rows, out]."""
         x = ttnn.linear(x, weight, compute_kernel_config=self.compute_kernel)
-        return ttnn.all_reduce(x, topology=ttnn.Topology.Linear)
+        # One device has the whole sums, and no fabric to add over.
+        return x if self.num_devices == 1 else ttnn.all_reduce(x, topology=ttnn.Topology.Linear)
 
 
 def pad_heads(tensor: torch.Tensor, dim: int) -> torch.Tensor:

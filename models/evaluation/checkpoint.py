@@ -1,0 +1,125 @@
+"""A checkpoint as the installed Hugging Face library reads it: configuration, tokenizer, and weights in bf16.
+
+What is a habit of the checkpoint and no part of the model is left out: the defaults for text generation
+(`generation_config.json`), and the attention implementation. transformers chooses the latter for this machine: `sdpa`
+where the model has it, else `eager`.
+
+All functions take a directory or a name to download. Their EvaluationError names it, and what Hugging Face said.
+"""
+
+import copy
+import logging
+import reprlib
+from pathlib import Path
+from typing import Union
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers.utils import cached_file
+
+from models.evaluation.errors import EvaluationError, one_line, reported
+from models.tt_transformers.tt.architecture import read_config as read_json
+
+# Keys of config.json that say how to run a model, not what it is.
+HABITS = ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
+
+# What transformers reads of Phi-3's RoPE settings; it ignores others, such as `short_mscale`, which change the model.
+PHI3_ROPE_KEYS = {
+    "default": {"type", "rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"},
+    "longrope": {"short_factor", "long_factor", "factor", "attention_factor"},
+}
+
+
+def read_config(name: str) -> PreTrainedConfig:
+    """The configuration, without `HABITS`. LongRoPE may have its first name, `su`, which transformers 5 refuses."""
+    here = Path(name).is_dir()
+    with reported(f"model {name!r}: {'config.json cannot be read' if here else 'no directory here, nor to download'}"):
+        path = cached_file(name, "config.json")
+        if path is None:
+            raise FileNotFoundError("there is none")
+        found = read_json(Path(path))
+    found = {key: value for key, value in found.items() if key not in HABITS}
+    model_type = found.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise EvaluationError(f"model {name!r}: config.json: model_type {model_type!r} is not known to {_library()}")
+    if model_type == "phi3":
+        for key in ("rope_scaling", "rope_parameters"):
+            if isinstance(found.get(key), dict):
+                found[key] = _phi3_rope(found[key], f"model {name!r}: config.json: {key}")
+    config = _make(found)
+    if isinstance(config, str):
+        raise EvaluationError(f"model {name!r}: {_library()} refuses config.json{_blamed(found, config)}: {config}")
+    config.name_or_path = name
+    return config
+
+
+def load_tokenizer(name: str, config: PreTrainedConfig):
+    with reported(f"model {name!r}: AutoTokenizer cannot read its tokenizer files"):
+        return AutoTokenizer.from_pretrained(name, config=config, trust_remote_code=False)
+
+
+def load_reference(name: str, config: PreTrainedConfig):
+    """The model of `read_config`, in bf16 on the CPU.
+
+    Raises EvaluationError, which names the tensors, if the checkpoint lacks one, has one more or one of another shape,
+    or if one holds NaN or infinity.
+    """
+    with reported(f"model {name!r}: AutoModelForCausalLM cannot read it"):
+        reference, info = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.bfloat16,
+            generation_config=GenerationConfig(),
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    # transformers fills what it misses with random values, and a bring-up would copy those.
+    if missing := sorted(info["missing_keys"]):
+        raise EvaluationError(f"model {name!r}: the checkpoint lacks {_listed(missing)}")
+    if mismatched := sorted(info["mismatched_keys"]):
+        shapes = [f"{key} {list(stored)}, not {list(expected)}" for key, stored, expected in mismatched]
+        raise EvaluationError(f"model {name!r}: config.json implies another shape: the checkpoint has {_listed(shapes)}")
+    if unexpected := sorted(info["unexpected_keys"]):
+        raise EvaluationError(f"model {name!r}: the model of config.json has no such tensor as {_listed(unexpected)}")
+    if odd := [key for key, weight in reference.named_parameters() if not weight.isfinite().all()]:
+        raise EvaluationError(f"model {name!r}: NaN or infinity in {_listed(odd)}")
+    return reference.eval()
+
+
+def _phi3_rope(rope: dict, source: str) -> dict:
+    renamed = {key: "longrope" if key in ("type", "rope_type") and value == "su" else value for key, value in rope.items()}
+    kind = renamed.get("rope_type", renamed.get("type", "default"))
+    known = PHI3_ROPE_KEYS["default"] | (set() if kind == "default" else PHI3_ROPE_KEYS["longrope"])
+    if unknown := sorted(set(renamed) - known):
+        raise EvaluationError(f"{source} has keys that are not supported for RoPE type {kind!r}: {', '.join(unknown)}")
+    return renamed
+
+
+def _make(found: dict) -> Union[PreTrainedConfig, str]:
+    """The configuration, or what Hugging Face says against it."""
+    try:
+        # A copy, because transformers changes what is nested.
+        return CONFIG_MAPPING[found["model_type"]].from_dict(copy.deepcopy(found))
+    except Exception as error:
+        return one_line(error)
+
+
+def _blamed(found: dict, said: str) -> str:
+    """The keys, with their values, without which Hugging Face says nothing or else another thing; it may name none."""
+    logging.disable(logging.WARNING)  # each try would warn again
+    without = {key: _make({other: value for other, value in found.items() if other != key}) for key in found}
+    logging.disable(logging.NOTSET)
+    blamed = [key for key, made in without.items() if not isinstance(made, str)]
+    blamed = blamed or [key for key, made in without.items() if made != said and key != "model_type"]
+    return "".join(f", {key} {reprlib.repr(found[key])}" for key in blamed)
+
+
+def _listed(names: list) -> str:
+    """At most three of them, for a line that can be read."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _library() -> str:
+    return f"transformers {transformers.__version__}"
