@@ -29,11 +29,12 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from models.common import backend, mesh
+from models.common.library_errors import one_line
 from models.common.mesh_names import requested_mesh_name
 from models.common.pcc import pcc
 from models.evaluation.checkpoint import load_reference, load_tokenizer, read_config
 from models.evaluation.contract import SYSTEMS, check_fits, check_output, load_model_file, mesh_of
-from models.evaluation.errors import EvaluationError, one_line, reported
+from models.evaluation.errors import EvaluationError, reported
 
 GREEDY = dict(do_sample=False, output_logits=True, return_dict_in_generate=True)
 

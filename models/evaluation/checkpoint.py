@@ -9,26 +9,27 @@ All functions take a directory or a name to download. Their EvaluationError name
 
 import copy
 import logging
+import re
 import reprlib
 from pathlib import Path
 from typing import Union
 
 import torch
 import transformers
+from loguru import logger
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
-from models.evaluation.errors import EvaluationError, one_line, reported
+from models.common.library_errors import one_line
+from models.evaluation.errors import EvaluationError, reported
 from models.tt_transformers.tt.architecture import read_config as read_json
+from models.tt_transformers.tt.families.phi3 import PHI3
+from models.tt_transformers.tt.hugging_face import with_current_rope_names
+from models.tt_transformers.tt.rope import COMMON_KEYS, KINDS, rope_parameters
+from models.tt_transformers.tt.safetensors_files import refuse_adapter
 
 # Keys of config.json that say how to run a model, not what it is.
 HABITS = ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
-
-# What transformers reads of Phi-3's RoPE settings; it ignores others, such as `short_mscale`, which change the model.
-PHI3_ROPE_KEYS = {
-    "default": {"type", "rope_type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"},
-    "longrope": {"short_factor", "long_factor", "factor", "attention_factor"},
-}
 
 
 def read_config(name: str) -> PreTrainedConfig:
@@ -43,10 +44,9 @@ def read_config(name: str) -> PreTrainedConfig:
     model_type = found.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise EvaluationError(f"model {name!r}: config.json: model_type {model_type!r} is not known to {_library()}")
-    if model_type == "phi3":
-        for key in ("rope_scaling", "rope_parameters"):
-            if isinstance(found.get(key), dict):
-                found[key] = _phi3_rope(found[key], f"model {name!r}: config.json: {key}")
+    if model_type == PHI3.model_type:
+        _check_phi3_rope(found, name)
+        found = with_current_rope_names(found, PHI3.rope_aliases)
     config = _make(found)
     if isinstance(config, str):
         raise EvaluationError(f"model {name!r}: {_library()} refuses config.json{_blamed(found, config)}: {config}")
@@ -62,9 +62,11 @@ def load_tokenizer(name: str, config: PreTrainedConfig):
 def load_reference(name: str, config: PreTrainedConfig):
     """The model of `read_config`, in bf16 on the CPU.
 
-    Raises EvaluationError, which names the tensors, if the checkpoint lacks one, has one more or one of another shape,
-    or if one holds NaN or infinity.
+    Layers past its `num_hidden_layers` are left out. Raises EvaluationError, which names the tensors, if the checkpoint
+    lacks one, has another one more or one of another shape, or if one holds NaN or infinity.
     """
+    with reported(f"model {name!r}"):
+        refuse_adapter(Path(name))
     with reported(f"model {name!r}: AutoModelForCausalLM cannot read it"):
         reference, info = AutoModelForCausalLM.from_pretrained(
             name,
@@ -81,20 +83,26 @@ def load_reference(name: str, config: PreTrainedConfig):
     if mismatched := sorted(info["mismatched_keys"]):
         shapes = [f"{key} {list(stored)}, not {list(expected)}" for key, stored, expected in mismatched]
         raise EvaluationError(f"model {name!r}: config.json implies another shape: the checkpoint has {_listed(shapes)}")
-    if unexpected := sorted(info["unexpected_keys"]):
+    left_out = re.compile(r"model\.layers\.(\d+)\.")
+    extra = sorted(info["unexpected_keys"])
+    if unexpected := [key for key in extra if not ((m := left_out.match(key)) and int(m[1]) >= config.num_hidden_layers)]:
         raise EvaluationError(f"model {name!r}: the model of config.json has no such tensor as {_listed(unexpected)}")
     if odd := [key for key, weight in reference.named_parameters() if not weight.isfinite().all()]:
         raise EvaluationError(f"model {name!r}: NaN or infinity in {_listed(odd)}")
     return reference.eval()
 
 
-def _phi3_rope(rope: dict, source: str) -> dict:
-    renamed = {key: "longrope" if key in ("type", "rope_type") and value == "su" else value for key, value in rope.items()}
-    kind = renamed.get("rope_type", renamed.get("type", "default"))
-    known = PHI3_ROPE_KEYS["default"] | (set() if kind == "default" else PHI3_ROPE_KEYS["longrope"])
-    if unknown := sorted(set(renamed) - known):
-        raise EvaluationError(f"{source} has keys that are not supported for RoPE type {kind!r}: {', '.join(unknown)}")
-    return renamed
+def _check_phi3_rope(found: dict, name: str) -> None:
+    """Refuses keys that transformers ignores, such as `short_mscale`, which change the model; says what it chooses."""
+    with reported(f"model {name!r}: config.json"):
+        parameters, notes = rope_parameters(found, PHI3.rope_aliases)
+    for note in notes:
+        logger.warning(f"model {name!r}: {note}")
+    kind = parameters["rope_type"]
+    if kind in KINDS and (unknown := sorted(set(parameters) - COMMON_KEYS - KINDS[kind].keys)):
+        raise EvaluationError(
+            f"model {name!r}: config.json: keys that are not supported for RoPE type {kind!r}: {', '.join(unknown)}"
+        )
 
 
 def _make(found: dict) -> Union[PreTrainedConfig, str]:

@@ -54,7 +54,7 @@ def notes(args, settings) -> list[str]:
         found.append("the model has no tokenizer here: text goes through the bundled checkpoint's")
     if settings.token_accuracy:
         found.append("token accuracy: the text is the reference's, and what the model would have chosen is counted")
-    return found
+    return found + args.notes
 
 
 def print_header(args, settings):

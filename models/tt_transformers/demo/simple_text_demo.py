@@ -133,7 +133,7 @@ def run(settings: Case, mode: str):
             dram.check_fits(args)
             state_dict = args.load_state_dict()
         report.print_header(args, settings)
-        with profiler.timed("load_weights"):
+        with profiler.timed("load_weights"), clear_errors((ValueError, OSError)):
             model = Transformer(args, state_dict)
         stack.callback(model.deallocate)
         generator = Generator(model)
@@ -151,7 +151,8 @@ def run(settings: Case, mode: str):
         with op_costs.profiling() if settings.profile else nullcontext() as profile, profiler.timed("batches"):
             for users in batches:
                 sampler = make_sampler(settings, users, reference)
-                measurements += generate(generator, users, sampler, settings, args)
+                with clear_errors(ValueError):
+                    measurements += generate(generator, users, sampler, settings, args)
                 if reference is not None and backend.values_meaningful():
                     accuracy = sampler.result()
 
@@ -171,11 +172,11 @@ def run(settings: Case, mode: str):
 
 
 @contextmanager
-def clear_errors():
+def clear_errors(kinds=(ValueError, OSError, RuntimeError)):
     """Shows what is wrong with the user's files and settings without a traceback."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except kinds as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 

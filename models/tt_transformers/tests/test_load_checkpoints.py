@@ -123,13 +123,13 @@ def test_a_tied_checkpoint_may_store_the_tensor_under_the_name_of_the_output(tmp
     assert state_dict.notes == []
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_weight_that_is_not_finite_is_named_with_its_file(tmp_path, value):
-    save_tiny_phi3(tmp_path)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3.4e38])
+def test_a_weight_that_is_not_finite_in_bf16_is_named_with_its_file(tmp_path, value):
+    save_tiny_phi3(tmp_path, dtype=torch.float32)
     rewrite(tmp_path, lambda tensors: tensors["model.layers.1.mlp.gate_up_proj.weight"][200].fill_(value))
     state_dict = load(tmp_path)
     assert state_dict["layers.1.feed_forward.w1.weight"].isfinite().all()  # rows 0 to 191
-    message = r"model.layers.1.mlp.gate_up_proj.weight in .*model.safetensors holds NaN or infinity"
+    message = r"model.layers.1.mlp.gate_up_proj.weight in .*model.safetensors holds NaN, infinity or a number"
     with pytest.raises(ValueError, match=message):
         state_dict["layers.1.feed_forward.w3.weight"]
 

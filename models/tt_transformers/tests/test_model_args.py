@@ -207,7 +207,7 @@ def test_a_chat_template_that_fails_is_named_with_its_file_in_one_line(checkpoin
     else:
         change(checkpoint / "tokenizer_config.json", chat_template=template)
     name = "chat_template.jinja" if own_file else "tokenizer_config.json"
-    with pytest.raises(ValueError, match=f"the chat template in {checkpoint}/{name} cannot be applied .{reason}") as error:
+    with pytest.raises(ValueError, match=f"the chat template in {checkpoint}/{name} cannot be applied: {reason}") as error:
         args_of(checkpoint, instruct=True).encode_prompt("Hello")
     assert "\n" not in str(error.value)
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.common.library_errors import reported
+
 from .architecture import architecture_name, read_config
 from .families import FAMILIES
 
@@ -24,11 +26,8 @@ def load_config(directory: Path):
     config = read_config(path)
     family = FAMILIES[architecture_name(config)]
     fields = {**with_current_rope_names(config, family.rope_aliases), "name_or_path": str(directory)}
-    try:
-        with quiet():
-            return CONFIG_MAPPING[family.model_type].from_dict(fields)
-    except Exception as error:  # its checks raise what they please: KeyError, its own StrictDataclass errors
-        raise ValueError(f"{path}: Hugging Face refuses it: {reason(error)}") from error
+    with quiet(), reported(f"{path}: Hugging Face refuses it"):
+        return CONFIG_MAPPING[family.model_type].from_dict(fields)
 
 
 def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict:
@@ -40,11 +39,6 @@ def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict
                 if parameters.get(key) in aliases:
                     parameters[key] = aliases[parameters[key]]
     return config
-
-
-def reason(error: Exception) -> str:
-    """What a library raised, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager

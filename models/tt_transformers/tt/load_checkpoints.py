@@ -83,7 +83,7 @@ class StateDict(Mapping[str, torch.Tensor]):
 
     The constructor reads headers only. It raises ValueError if a file is missing, truncated or corrupt, or if a tensor
     is missing, has another shape, is not bf16, fp16 or fp32, or belongs to no part of the model; the message names it.
-    Reading a tensor raises ValueError if it holds NaN or infinity.
+    Reading a tensor raises ValueError if it holds NaN, infinity or a number that bf16 cannot hold.
 
     `notes`: what a user should know of how the files were read, where they leave a choice or contradict `config.json`;
     each choice is Hugging Face's.
@@ -107,9 +107,11 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         source = self._sources[name]
         weight = self.files.read(source.name, source.start, source.stop)
-        # The sum is NaN or infinite if a value is, and read once; a rare finite tensor whose sum overflows is looked at.
-        if not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all():
-            raise ValueError(f"{source.name} in {self.files.tensors[source.name].file} holds NaN or infinity")
+        in_bf16 = weight.bfloat16()
+        # The sum is NaN or infinite if a value is. Only where it is, all values are looked at: a sum can overflow too.
+        if not in_bf16.sum(dtype=torch.float32).isfinite() and not in_bf16.isfinite().all():
+            file = self.files.tensors[source.name].file
+            raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
         return weight if source.rotated_heads is None else reverse_permute(weight, source.rotated_heads)
 
     def __iter__(self) -> Iterator[str]:

@@ -10,10 +10,11 @@ import torch
 from loguru import logger
 
 from models.common import backend, mesh
+from models.common.library_errors import reported
 from models.tt_transformers.tt.architecture import Architecture, read_config, token_ids
 from models.tt_transformers.tt.ccl import check_mesh_shape
 from models.tt_transformers.tt.checkpoint_identity import check_variable, checkpoint_identity
-from models.tt_transformers.tt.hugging_face import load_config, quiet, reason
+from models.tt_transformers.tt.hugging_face import load_config, quiet
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict, to_hugging_face
 from models.tt_transformers.tt.model_location import BUNDLED, MODEL_PARAMS, locate
 from models.tt_transformers.tt.page_table import BATCH_SIZES, PagedAttentionConfig
@@ -212,11 +213,8 @@ class ModelArgs:
 
         # Given the config, the library does not read it by itself, and then blame the tokenizer for what it refuses.
         config = load_config(self.tokenizer_dir)
-        with quiet():
-            try:
-                return AutoTokenizer.from_pretrained(self.tokenizer_dir, config=config, local_files_only=True)
-            except Exception as error:  # the library raises whatever a broken file leads its parsers to
-                raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot be read ({reason(error)})") from error
+        with quiet(), reported(f"the tokenizer in {self.tokenizer_dir} cannot be read"):
+            return AutoTokenizer.from_pretrained(self.tokenizer_dir, config=config, local_files_only=True)
 
     @property
     def tokenizer_is_stand_in(self) -> bool:
@@ -237,18 +235,14 @@ class ModelArgs:
             return self._encode(text)
         self._check_chat_template()
         messages = [{"role": "user", "content": text}]
-        try:
+        with reported(f"the chat template in {self._chat_template_file} cannot be applied"):
             templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except Exception as error:  # a template is a program of its author's, and raises what it pleases
-            raise ValueError(f"the chat template in {self._chat_template_file} cannot be applied ({reason(error)})") from error
         # The template writes the special tokens itself.
         return self._encode(templated, add_special_tokens=False)
 
     def _encode(self, text: str, **options) -> list[int]:
-        try:
+        with reported(f"the tokenizer in {self.tokenizer_dir} cannot encode a text"):
             return self.tokenizer.encode(text, **options)
-        except Exception as error:  # the library raises whatever a broken file or text leads its parsers to
-            raise ValueError(f"the tokenizer in {self.tokenizer_dir} cannot encode a text ({reason(error)})") from error
 
     @property
     def _chat_template_file(self) -> Path:

@@ -54,7 +54,7 @@ class SafetensorsFiles:
 
     def __init__(self, directory: Path):
         self.directory = directory
-        _refuse_adapter(directory)
+        refuse_adapter(directory)
         first = _first_file(directory)
         self.files = _shards(first) if first.name.endswith(INDEX_ENDING) else (first,)
         self.not_read = _other_weights(directory, {first, *self.files})
@@ -75,8 +75,8 @@ class SafetensorsFiles:
         return self._open[file].get_slice(name)[start:stop]
 
 
-def _refuse_adapter(directory: Path) -> None:
-    """Hugging Face adds an adapter to the weights where peft is installed, and passes over it elsewhere."""
+def refuse_adapter(directory: Path) -> None:
+    """Raises ValueError if there is one: Hugging Face adds it to the weights where peft is installed, and only there."""
     if not (directory / ADAPTER).is_file():
         return
     base = read_config(directory / ADAPTER).get("base_model_name_or_path")
