@@ -50,7 +50,7 @@ def notes(args, settings) -> list[str]:
         found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
     if args.dummy_weights:
         found.append("random weights: the text means nothing")
-    if args.dummy_weights and args.tokenizer_is_stand_in:
+    if args.dummy_weights and args.text.tokenizer_is_stand_in:
         found.append("the model has no tokenizer here: text goes through the bundled checkpoint's")
     if settings.token_accuracy:
         found.append("token accuracy: the text is the reference's, and what the model would have chosen is counted")

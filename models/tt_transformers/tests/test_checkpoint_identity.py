@@ -4,14 +4,31 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import models  # noqa: F401  (makes `import ttnn` resolve)
+import ttnn
+from models.common.mesh import open_mesh
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
-from models.tt_transformers.tt.checkpoint_identity import SAMPLE_BYTES, SAMPLES, checkpoint_identity
+from models.tt_transformers.tt import checkpoint_identity as checkpoint_identity_module
+from models.tt_transformers.tt.checkpoint_identity import (
+    EMULATOR_CODE,
+    LIBRARY_CODE,
+    SAMPLE_BYTES,
+    SAMPLES,
+    checkpoint_identity,
+    digest_of_code,
+)
+from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_location import PROJECT
 from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
+from models.tt_transformers.tt.weight_cache import WeightCache
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +130,57 @@ def test_a_value_that_is_not_known_is_refused(tensors, tmp_path, monkeypatch):
     monkeypatch.setenv("TT_CACHE_VERIFY", "yes")
     with pytest.raises(ValueError, match="TT_CACHE_VERIFY='yes' is not accepted: full, samples"):
         identity(copy_of(tensors, tmp_path / "a"))
+
+
+CODE = '''"""A module."""
+
+
+def double(x):
+    """Twice x."""
+    return 2 * x  # no shift: x may be a float
+'''
+
+
+def digest(folder, text):
+    (folder / "code.py").write_text(text)
+    return digest_of_code(folder, ("*.py",))
+
+
+@pytest.mark.parametrize(
+    "old, new", [("Twice x.", "x and x."), ("A module.", ""), ("  # no shift: x may be a float", ""), ("\n\n\ndef", "\ndef")]
+)
+def test_docstrings_comments_and_layout_do_not_change_the_digest_of_code(tmp_path, old, new):
+    assert digest(tmp_path, CODE.replace(old, new)) == digest(tmp_path, CODE) and old in CODE
+
+
+@pytest.mark.parametrize("old, new", [("2 * x", "2 + x"), ("double", "twice"), ("return", "yield")])
+def test_a_change_of_what_code_does_changes_its_digest(tmp_path, old, new):
+    assert digest(tmp_path, CODE.replace(old, new)) != digest(tmp_path, CODE)
+
+
+def test_all_code_of_the_project_that_runs_in_a_conversion_is_in_the_digest(tmp_path, monkeypatch):
+    """But for the cache's own, and for where tensors lie in a device's memory."""
+    save_tiny_phi3(tmp_path)
+    package, emulator = (Path(module.__file__).parent for module in (checkpoint_identity_module, ttnn))
+    digested = {file for pattern in LIBRARY_CODE for file in package.glob(pattern)}
+    digested |= {file for pattern in EMULATOR_CODE for file in emulator.glob(pattern)}
+    files, convert = set(), WeightCache.host_tensor
+
+    def note(frame, event, _):
+        files.add(frame.f_code.co_filename)
+
+    def host_tensor(*arguments, **options):
+        sys.setprofile(note)
+        try:
+            return convert(*arguments, **options)
+        finally:
+            sys.setprofile(None)
+
+    monkeypatch.setattr(WeightCache, "host_tensor", host_tensor)
+    with open_mesh("N300") as mesh_device:
+        args = ModelArgs(mesh_device, hf_model=tmp_path, max_seq_len=64)
+        Transformer(args, args.load_state_dict()).deallocate()
+    ran = {Path(file) for file in files if file.startswith(str(PROJECT / "models"))}
+    others = {"weight_cache.py", "whole_file.py", "backend.py", "memory.py", Path(__file__).name}
+    assert {file for file in ran - digested if file.name not in others} == set()
+    assert {"weights.py", "load_checkpoints.py", "bfp.py"} <= {file.name for file in ran}

@@ -232,7 +232,7 @@ def test_dummy_weights_for_a_mesh_without_values_have_none():
 
 def test_a_random_model_without_tokenizer_uses_the_bundled_one_and_says_so():
     args = ModelArgs(MeshOf(1), hf_model=MINI_128K, dummy_weights=True)
-    assert args.tokenizer_is_stand_in and args.tokenizer_dir == BUNDLED
+    assert args.text.tokenizer_is_stand_in and args.text.tokenizer_dir == BUNDLED
     assert args.decode(args.encode_prompt("In the beginning")) == "In the beginning"
 
 
@@ -254,7 +254,7 @@ def test_a_config_alone_is_enough_for_dummy_weights(checkpoint, tmp_path):
 
 def test_the_bundled_checkpoint_is_the_default():
     args = ModelArgs(MeshOf(1))
-    assert args.model_dir == BUNDLED and not args.tokenizer_is_stand_in
+    assert args.model_dir == BUNDLED and not args.text.tokenizer_is_stand_in
     assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.switch_len) == (8, 96, 512)
     assert set(to_hugging_face(args.load_state_dict(), args.arch)) == set(load_file(BUNDLED / "model.safetensors"))
 

@@ -12,10 +12,13 @@ second, and looks at the content alone. A link into a Hugging Face cache costs n
 SHA-256 of the content.
 """
 
+import ast
 import hashlib
 import os
 import re
 from pathlib import Path
+
+from models.common import backend
 
 from .safetensors_files import SafetensorsFiles
 
@@ -31,6 +34,46 @@ def check_variable() -> bool:
     if value not in ("samples", "full"):
         raise ValueError(f"{VARIABLE}={value!r} is not accepted: full, samples (the default)")
     return value == "full"
+
+
+# The code that decides what a converted weight is: it reads, permutes, fuses and splits it, and the emulator's rounds and
+# writes it. Paths are relative to this package and to the emulator's.
+LIBRARY_CODE = ("safetensors_files.py", "load_checkpoints.py", "weights.py", "architecture.py", "rope.py", "families/*.py")
+EMULATOR_CODE = (
+    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "shapes.py", "tensor.py",
+    "ops/creation.py", "ops/files.py", "ops/transfer.py",
+)  # fmt: skip
+
+
+def weights_identity(files: SafetensorsFiles) -> dict:
+    """What converted weights depend on besides their placement, as JSON can hold it: the checkpoint, and what converts it."""
+    config = files.directory / "config.json"
+    return {
+        "config": hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest(),
+        "files": checkpoint_identity(files),
+        "code": digest_of_code(Path(__file__).parent, LIBRARY_CODE),
+        "format": _file_format(),
+    }
+
+
+def _file_format() -> str:
+    if backend.name() != "emulator":
+        return f"ttnn {backend.versions()['ttnn']}"
+    import ttnn
+
+    return f"emulator {digest_of_code(Path(ttnn.__file__).parent, EMULATOR_CODE)}"
+
+
+def digest_of_code(package: Path, patterns: tuple[str, ...]) -> str:
+    """Changes with what the code of these files does, and not with its comments, docstrings and layout."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(file for pattern in patterns for file in package.glob(pattern)):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+                node.body[0] = ast.Pass()
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + ast.unparse(tree).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def checkpoint_identity(files: SafetensorsFiles) -> list[dict]:

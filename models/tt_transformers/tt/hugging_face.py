@@ -1,4 +1,4 @@
-"""A checkpoint's `config.json` as Hugging Face's config object, the way this library reads it."""
+"""Hugging Face's config and model of a checkpoint, read the way this library reads it."""
 
 import copy
 from collections.abc import Mapping
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from models.common.library_errors import reported
 
-from .architecture import architecture_name, read_config
+from .architecture import Architecture, architecture_name, read_config
 from .families import FAMILIES
+from .load_checkpoints import DummyStateDict, to_hugging_face
 
 
 def load_config(directory: Path):
@@ -28,6 +29,28 @@ def load_config(directory: Path):
     fields = {**with_current_rope_names(config, family.rope_aliases), "name_or_path": str(directory)}
     with quiet(), reported(f"{path}: Hugging Face refuses it"):
         return CONFIG_MAPPING[family.model_type].from_dict(fields)
+
+
+def load_model(directory: Path, arch: Architecture, weights, dtype):
+    """Hugging Face's model in eval mode, with as many layers as `arch` and the weights of a `StateDict` or `DummyStateDict`.
+
+    `directory` has the `config.json`. Raises ValueError for a weight of a checkpoint that is not finite.
+    """
+    import transformers
+
+    config = load_config(directory)
+    config.num_hidden_layers = arch.n_layers
+    # Attention as torch has it everywhere, whatever the checkpoint asks for.
+    options = dict(config=config, dtype=dtype, attn_implementation="sdpa")
+    model_class = getattr(transformers, arch.architecture)
+    if isinstance(weights, DummyStateDict):
+        return model_class.from_pretrained(None, state_dict=to_hugging_face(weights, arch), **options).eval()
+    files = weights.files.directory
+    model = model_class.from_pretrained(files, local_files_only=True, **options)
+    for name, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} in {files} holds NaN or infinity")
+    return model.eval()
 
 
 def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict:

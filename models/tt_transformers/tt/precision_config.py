@@ -27,7 +27,7 @@ from models.tt_transformers.tt.precision import (
 
 def resolve_precision(
     num_decoders: int,
-    optimizations: str = "performance",
+    optimizations: str | ModelOptimizations | DecodersPrecision = "performance",
     *,
     base: str = "performance",
     decoder_config_file: str | Path | None = None,
@@ -37,7 +37,8 @@ def resolve_precision(
 
     Args:
         num_decoders: layers of the model that runs.
-        optimizations: `performance`, `accuracy`, `bf16`, or a `precision_cfg`/`fidelity_cfg` text.
+        optimizations: `performance`, `accuracy`, `bf16`, or a `precision_cfg`/`fidelity_cfg` text; or an object
+            that says all, to which nothing is added.
         base: the mode that a `precision_cfg`/`fidelity_cfg` text changes.
         decoder_config_file: JSON with settings per decoder.
         model_params_dir: folder that may hold `<mode>_decoder_config.json` files.
@@ -45,6 +46,16 @@ def resolve_precision(
     Raises:
         ValueError: naming the key or value that is not accepted, or the file that cannot be read.
     """
+    if not isinstance(optimizations, str):
+        if decoder_config_file is not None:
+            raise ValueError("decoder_config_file needs optimizations as text; build a DecodersPrecision instead")
+        if isinstance(optimizations, ModelOptimizations):
+            return DecodersPrecision(num_decoders, optimizations)
+        if optimizations.num_decoders != num_decoders:
+            raise ValueError(
+                f"optimizations are for {optimizations.num_decoders} decoders, the model has {num_decoders}"
+            )
+        return optimizations
     mode, custom = parse_optimizations(optimizations, base)
     precision = DecodersPrecision(num_decoders, ModelOptimizations.of_mode(mode))
     if model_params_dir is not None:

@@ -1,8 +1,8 @@
 """Converted weights on disk: one file per tensor, trusted only if it is whole and was made for this very use.
 
-Beside each `<tensor>.tensorbin` lies a `<tensor>.json` with what the tensor was made for and from (model, checkpoint
-files, code, mesh, placement, number format, file format), its size and its checksum. An entry that does not agree is
-rebuilt. Both files are written under temporary names and renamed, so that a reader sees whole files only and two
+Beside each `<tensor>.tensorbin` lies a `<tensor>.json` with what the tensor was made for and from (checkpoint files, code,
+recipe, mesh, placement, number format, file format), its size and its checksum. An entry that does not agree is rebuilt.
+The emulator's files and the vendor's have names of their own, so that they do not replace each other. Both files are written under temporary names and renamed, so that a reader sees whole files only and two
 processes may build the same cache at once.
 """
 
@@ -21,7 +21,7 @@ from loguru import logger
 
 import ttnn
 
-from models.common import whole_file
+from models.common import backend, whole_file
 
 CHUNK_BYTES = 1 << 22
 STALE_SECONDS = 24 * 3600  # when a temporary folder of another host counts as left behind
@@ -38,20 +38,24 @@ class WeightCache:
         if self._writable:
             self._prepare_directory()
 
-    def tensor(self, name: str, make: Callable[[], torch.Tensor], *, dtype, layout, device, memory_config, mesh_mapper):
+    def tensor(self, name: str, make: Callable[[], torch.Tensor], *, device, memory_config, **conversion):
         """The weight `name` on `device`, as `ttnn.Tensor` in `memory_config`; see `host_tensor`."""
-        host = self.host_tensor(name, make, dtype=dtype, layout=layout, device=device, mesh_mapper=mesh_mapper)
-        return ttnn.to_device(host, device, memory_config=memory_config)
+        return ttnn.to_device(self.host_tensor(name, make, device=device, **conversion), device, memory_config=memory_config)
 
-    def host_tensor(self, name: str, make: Callable[[], torch.Tensor], *, dtype, layout, device, mesh_mapper):
+    def host_tensor(
+        self, name: str, make: Callable[[], torch.Tensor], *, dtype, layout, device, mesh_mapper, recipe: Mapping | None = None
+    ):
         """The weight `name` as `ttnn.Tensor` on the host, placed for the mesh `device`.
 
         `make` returns the torch tensor of the whole mesh, which `mesh_mapper` places; it is not called if the cache
-        holds the converted one. Conversion is always on the host, so the values are the same with and without cache.
+        holds the converted one. `recipe` is a JSON object with the numbers that `make` depends on besides the
+        checkpoint, such as padded widths. Conversion is always on the host, so the values are the same with and without
+        cache.
         """
         header = {
             "identity": self._identity,
             "name": name,
+            "recipe": json.loads(json.dumps(recipe or {})),
             "mesh": list(device.shape),
             "placement": describe_mapper(mesh_mapper),
             "dtype": dtype.name,
@@ -65,7 +69,8 @@ class WeightCache:
         return host
 
     def _path(self, header: dict) -> Path:
-        return self.directory / f"{header['name']}.{header['dtype']}.{header['layout']}.tensorbin".lower()
+        writer = "emulator" if backend.name() == "emulator" else "ttnn"
+        return self.directory / f"{header['name']}.{header['dtype']}.{header['layout']}.{writer}.tensorbin".lower()
 
     def _load(self, path: Path, header: dict):
         """The host tensor at `path`; None if there is none that may be used."""

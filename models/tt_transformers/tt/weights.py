@@ -46,7 +46,7 @@ class Weights:
             parts = [output[start : start + config.n] for start in starts]
             return torch.cat([torch.nn.functional.pad(part, (0, 0, 0, config.n - len(part))) for part in parts]).t()
 
-        return self._linear(f"output.{split}", columns, config, dim=3)
+        return self._linear(f"output.{split}", columns, config, dim=3, starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
@@ -70,10 +70,11 @@ class Weights:
             mesh_mapper=ttnn.ReplicateTensorToMesh(self.mesh_device),
         )
 
-    def _linear(self, name, make, config: LinearConfig, dim: int):
+    def _linear(self, name, make, config: LinearConfig, dim: int, **recipe):
         return self._tensor(
             name,
             make,
+            recipe={"k": config.k, "n": config.n, **recipe},
             dtype=config.weight_dtype,
             layout=ttnn.TILE_LAYOUT,
             memory_config=config.chip.dram_sharded_weight(config.k, config.n),
