@@ -17,13 +17,14 @@ import yaml
 from models.common import backend, model_targets
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import regression
-from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt import reference
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.reference import Reference, reference_path
 from models.tt_transformers.tt.weight_cache import WeightCache
+from models.tt_transformers.tt.weights import Weights
 
 # How many times slower a planted slow-down is, and over how many rounds it is measured.
 SLOWER = 3
@@ -72,9 +73,9 @@ def texts(checkpoint):
 
 @pytest.fixture(scope="module")
 def measure(mesh_device, checkpoint, texts, tmp_path_factory):
-    """Measures the small model, with a way to build it that may be worse, and `ModelArgs` changed; 0 rounds: without ratios."""
+    """Measures the small model, as a `Generator` that may be a worse one, and `ModelArgs` changed; 0 rounds: without ratios."""
 
-    def run(make_system=Ours, rounds=0, **changes):
+    def run(kind=Generator, rounds=0, **changes):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TT_CACHE_PATH", str(tmp_path_factory.mktemp("cache")))
             settings = dict(
@@ -87,7 +88,7 @@ def measure(mesh_device, checkpoint, texts, tmp_path_factory):
             def make_args():
                 return ModelArgs(mesh_device, **{**settings, **changes})
 
-            return regression.measure(make_args, texts, make_system, rounds=rounds, steps=8)
+            return regression.measure(make_args, texts, kind.build, rounds=rounds, steps=8)
 
     return run
 
@@ -105,7 +106,7 @@ def missed(target, measured, *but):
     return [name for name in names if name not in but]
 
 
-class SlowDecode(Ours):
+class SlowDecode(Generator):
     def decode(self, tokens):
         start = time.perf_counter()
         logits = super().decode(tokens)
@@ -113,7 +114,7 @@ class SlowDecode(Ours):
         return logits
 
 
-class SlowPrefill(Ours):
+class SlowPrefill(Generator):
     def prefill(self, prompts):
         start = time.perf_counter()
         logits = super().prefill(prompts)
@@ -121,29 +122,29 @@ class SlowPrefill(Ours):
         return logits
 
 
-class WrongWeights(Ours):
+class WrongWeights(Generator):
     """One weight of one layer is another's."""
 
-    def __init__(self, args, state_dict):
-        args.__dict__["weight_cache"] = WeightCache(None, {})
-        weights = dict(args.load_state_dict())
-        weights["layers.0.attention.wo.weight"] = weights["layers.1.attention.wo.weight"].flip(0) * 4
-        super().__init__(args, weights)
+    @classmethod
+    def build(cls, args, weights):
+        wrong = dict(weights.state_dict)
+        wrong["layers.0.attention.wo.weight"] = wrong["layers.1.attention.wo.weight"].flip(0) * 4
+        return super().build(args, Weights(args.mesh_device, wrong, WeightCache(None, {})))
 
 
-class OneMoreOp(Ours):
+class OneMoreOp(Generator):
     """A decode step that ends in an op without use."""
 
-    def __init__(self, args, state_dict):
-        super().__init__(args, state_dict)
-        forward = self.model.decode_forward
-        self.model.decode_forward = lambda *inputs: ttnn.add(forward(*inputs), 0.0)
+    def __init__(self, model):
+        super().__init__(model)
+        forward = model.decode_forward
+        model.decode_forward = lambda *inputs: ttnn.add(forward(*inputs), 0.0)
 
 
-class NoWeightCache(Ours):
-    def __init__(self, args, state_dict):
-        args.__dict__["weight_cache"] = WeightCache(None, {})
-        super().__init__(args, state_dict)
+class NoWeightCache(Generator):
+    @classmethod
+    def build(cls, args, weights):
+        return super().build(args, Weights(args.mesh_device, weights.state_dict, WeightCache(None, {})))
 
 
 def test_a_run_without_a_regression_is_accepted(target, measure):

@@ -130,7 +130,7 @@ class Recorder:
 
 def test_systems_take_turns_and_change_who_is_first():
     log = []
-    results = interleaved([Recorder("a", log), Recorder("b", log)], [[1], [2]], steps=1, rounds=2)
+    results = interleaved({name: Recorder(name, log) for name in "ab"}, [[1], [2]], steps=1, rounds=2)
     assert [line.split()[0] for line in log if "prefill" in line] == ["a", "b", "a", "b", "b", "a"]
     assert [set(round_) for round_ in results] == [{"a", "b"}] * 2
     assert all(seconds > 0 for round_ in results for pair in round_.values() for seconds in pair)

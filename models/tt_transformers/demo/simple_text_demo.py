@@ -20,11 +20,11 @@ from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
 from models.tt_transformers.tt import dram
 from models.tt_transformers.tt.architecture import Architecture, read_config
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import locate
 from models.tt_transformers.tt.reference import Reference, reference_path
 from models.tt_transformers.tt.token_accuracy import TeacherForcing
+from models.tt_transformers.tt.weights import Weights
 
 CASES = [
     Case(
@@ -114,8 +114,8 @@ class User:
             self.stop_reason = "max_seq_len"
 
 
-def run(settings: Case, mode: str):
-    """Runs a case, printing as it goes, and writes its record if one is asked for."""
+def run(settings: Case, mode: str, make_weights=Weights.of):
+    """Runs a case, printing as it goes, and writes its record if one is asked for. `make_weights`: `ModelArgs` -> `Weights`."""
     profiler = Profiler()
     with ExitStack() as stack:
         with clear_errors():
@@ -131,13 +131,10 @@ def run(settings: Case, mode: str):
                 check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
                 check_tokens(args, [user.prompt_ids for user in users])
             dram.check_fits(args)
-            state_dict = args.load_state_dict()
+            weights = make_weights(args)
         report.print_header(args, settings)
         with profiler.timed("load_weights"), clear_errors((ValueError, OSError)):
-            model = Transformer(args, state_dict)
-        stack.callback(model.deallocate)
-        generator = Generator(model)
-        stack.callback(generator.deallocate)
+            generator = stack.enter_context(Generator.build(args, weights))
 
         # What is compiled here (or, on the emulator, laid out for speed) is no part of the times measured below.
         with profiler.timed("compile_prefill"):

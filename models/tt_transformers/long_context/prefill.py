@@ -22,7 +22,7 @@ from models.common import benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import plain_hugging_face
-from models.tt_transformers.perf.systems import Ours
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import MODES
@@ -37,12 +37,11 @@ BLOCK_SIZE = 64
 def serve(mode: str, threads: int) -> None:
     """The emulator's process: answers requests as `plain_hugging_face` does, without decoding."""
     torch.set_num_threads(threads)
-    with open_mesh("N150") as mesh_device:
-        system = Ours(make_args(mesh_device, mode))
+    with open_mesh("N150") as mesh_device, Generator.build(make_args(mesh_device, mode)) as generator:
         for line in sys.stdin:
             prompts = json.loads(line)["prompts"]
             start, cpu_start = time.perf_counter(), time.process_time()
-            system.prefill(prompts)
+            generator.prefill(prompts)
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
             answer = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": plain_hugging_face.peak_memory()}
             print(json.dumps(answer), flush=True)

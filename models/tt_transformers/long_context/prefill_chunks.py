@@ -10,17 +10,14 @@ Weights take their place and have no values.
 import argparse
 import os
 from pathlib import Path
-from unittest.mock import patch
 
 import models  # noqa: F401
-import ttnn
 
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import device_name, open_mesh
 from models.tt_transformers.scripts.capacity import BLOCK_SIZE, MODEL, AllocatedWeights, allocate
-from models.tt_transformers.tt import model as model_module
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.load_checkpoints import DummyStateDict
+from models.tt_transformers.tt.kv_cache import make_kv_caches
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.prefill_chunks import SIZES, VARIABLE, prefill_chunk_size
@@ -35,26 +32,22 @@ CONTEXT = 131072
 def try_chunk(mesh_device, thousands: int, optimizations: str) -> str:
     """Prefill in chunks of `thousands` * 1024 tokens and a decode step -> "pass", or the first line of the vendor's refusal."""
     context = min(2 * thousands * 1024, CONTEXT)
-    with patch.dict(os.environ, {VARIABLE: str(thousands)}):
-        args = ModelArgs(
-            mesh_device,
-            max_seq_len=context,
-            hf_model=MODEL,
-            dummy_weights=True,
-            num_layers=LAYERS,
-            optimizations=optimizations,
-            page_params={"block_size": BLOCK_SIZE, "max_num_blocks": context // BLOCK_SIZE},
-        )
-    with patch.object(model_module, "Weights", AllocatedWeights), patch.object(ttnn, "zeros", allocate):
-        transformer = model_module.Transformer(args, DummyStateDict(args.arch, device="meta"))
-    try:
-        generator = Generator(transformer)
-        generator.prefill([[1] * (context - 1)])
-        generator.decode([1])
-    except (RuntimeError, ValueError) as error:
-        return str(error).strip().splitlines()[0]
-    finally:
-        transformer.deallocate()
+    args = ModelArgs(
+        mesh_device,
+        max_seq_len=context,
+        hf_model=MODEL,
+        dummy_weights=True,
+        num_layers=LAYERS,
+        optimizations=optimizations,
+        page_params={"block_size": BLOCK_SIZE, "max_num_blocks": context // BLOCK_SIZE},
+    )
+    args.prefill_chunk_size = thousands * 1024
+    with Generator.build(args, AllocatedWeights(args), make_kv_caches(args, allocate)) as generator:
+        try:
+            generator.prefill([[1] * (context - 1)])
+            generator.decode([1])
+        except (RuntimeError, ValueError) as error:
+            return str(error).strip().splitlines()[0]
     return "pass"
 
 

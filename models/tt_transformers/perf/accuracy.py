@@ -14,8 +14,8 @@ from models.common import backend, benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf.step import decode_step_costs
-from models.tt_transformers.perf.systems import Ours
 from models.tt_transformers.tt import token_accuracy
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED, locate
 from models.tt_transformers.tt.precision import MODES
@@ -43,10 +43,9 @@ def make_args(mesh_device, reference: Reference, users: int, optimizations=None,
 
 def measure(args: ModelArgs, reference: Reference) -> list[dict]:
     """Token accuracy of the model that `args` sets up and, where the backend counts them, its decode step's ops and bytes."""
-    ours = Ours(args)
-    accuracy = token_accuracy.measure(ours.generator, reference, args.max_batch_size)
-    costs = decode_step_costs(ours.generator, reference.prefill) if backend.name() == "emulator" else None
-    ours.close()
+    with Generator.build(args) as generator:
+        accuracy = token_accuracy.measure(generator, reference, args.max_batch_size)
+        costs = decode_step_costs(generator, reference.prefill) if backend.name() == "emulator" else None
     first = accuracy.first_difference
     return [
         measurement("tokens", accuracy.tokens, "tokens"),

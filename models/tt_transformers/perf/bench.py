@@ -24,7 +24,8 @@ from models.common import benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import plain_hugging_face
-from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
+from models.tt_transformers.perf.systems import HuggingFace, interleaved
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import MODES
@@ -85,16 +86,17 @@ def random_prompts(vocab_size: int, workload: Workload) -> list[list[int]]:
 
 
 def measure_speed(benchmark: Benchmark, mode: str, rounds: int, report=print) -> tuple[ModelArgs, list[dict]]:
-    """Prefill and decode tokens/s of both systems in every round, and their ratios (ours / Hugging Face's)."""
+    """Prefill and decode tokens/s of both systems in every round, and their ratios (the emulator's / Hugging Face's)."""
     found = []
     with open_mesh("N150") as mesh_device:
         hugging_face = None
         for workload in benchmark.workloads:
             args = make_args(mesh_device, benchmark, workload, mode)
             hugging_face = hugging_face or HuggingFace(args.reference_transformer())
-            ours = Ours(args)
-            results = interleaved([ours, hugging_face], random_prompts(args.arch.vocab_size, workload), workload.steps, rounds)
-            ours.close()
+            prompts = random_prompts(args.arch.vocab_size, workload)
+            with Generator.build(args) as generator:
+                systems = dict(zip(SYSTEMS, (generator, hugging_face)))
+                results = interleaved(systems, prompts, workload.steps, rounds)
             found += speeds(workload, results)
             for name in ("prefill", "decode"):
                 ratio = statistics.median(m["value"] for m in found if m["name"] == f"{workload.name}/{name}/ratio")
@@ -158,11 +160,11 @@ def run_alone(benchmark: Benchmark, mode: str) -> dict:
     workload = benchmark.workloads[0]
     with open_mesh("N150") as mesh_device:
         args = make_args(mesh_device, benchmark, workload, mode)
-        ours = Ours(args)
-        tokens = ours.prefill(random_prompts(args.arch.vocab_size, workload)).argmax(-1).tolist()
-        first_token = time.time()
-        for _ in range(workload.steps):
-            tokens = ours.decode(tokens).argmax(-1).tolist()
+        with Generator.build(args) as generator:
+            tokens = generator.prefill(random_prompts(args.arch.vocab_size, workload)).argmax(-1).tolist()
+            first_token = time.time()
+            for _ in range(workload.steps):
+                tokens = generator.decode(tokens).argmax(-1).tolist()
     return {"first_token": first_token, "peak_bytes": plain_hugging_face.peak_memory()}
 
 

@@ -17,12 +17,14 @@ from models.common import benchmark_record, console
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.perf import accuracy, step
-from models.tt_transformers.perf.systems import HuggingFace, Ours, interleaved
+from models.tt_transformers.perf.systems import HuggingFace, interleaved
 from models.tt_transformers.tt import token_accuracy
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.reference import Reference
+from models.tt_transformers.tt.weights import Weights
 
 MESHES = accuracy.MESHES
 # Texts, and tokens of each that are predicted: so many that two more wrong predictions stay within the tolerance of top5.
@@ -56,7 +58,7 @@ def metrics_of(mesh: str) -> set[str]:
 def measure(
     make_args: Callable[[], ModelArgs],
     reference: Reference,
-    make_system=Ours,
+    build=Generator.build,
     *,
     tokens: int | None = None,
     rounds: int = ROUNDS,
@@ -64,35 +66,35 @@ def measure(
 ) -> dict:
     """`METRICS` of the model that `make_args` sets up, name -> value; with 0 `rounds` all but the ratios.
 
-    `make_system(args, state_dict)` builds what is measured, an `Ours`. It is built twice: the second time the weight cache
-    has to hold every weight. `tokens` (default: all) of each text are predicted.
+    `build(args, weights)` makes the `Generator` that is measured. It is called twice: the second time the weight cache has to
+    hold every weight. `tokens` (default: all) of each text are predicted.
     """
     args = make_args()
     users = args.max_batch_size
-    make_system(args, None).close()
-    weights = step.CountingStateDict(args.load_state_dict())
-    ours = make_system(args, weights)
-    predicted = token_accuracy.measure(ours.generator, reference, users, tokens)
-    costs = step.decode_step_costs(ours.generator, reference.prefill)
-    prompts = reference.tokens[:users, : min(128, reference.prefill)].tolist()
-    ours.prefill(prompts)
-    misses = step.trace_misses(ours.generator, [prompt[0] for prompt in prompts])
-    measured = {
-        "top1": predicted.top1,
-        "top5": predicted.top5,
-        "decode_ops": costs.op_count,
-        "decode_bytes": costs.bytes_moved,
-        "trace_misses": misses,
-        "weight_cache_misses": weights.reads,
-    }
-    if rounds:
-        measured |= ratios(interleaved([ours, HuggingFace(args.reference_transformer())], prompts, steps, rounds))
-    ours.close()
+    build(args, Weights.of(args)).close()
+    state_dict = step.CountingStateDict(args.load_state_dict())
+    with build(args, Weights(args.mesh_device, state_dict, args.weight_cache)) as generator:
+        predicted = token_accuracy.measure(generator, reference, users, tokens)
+        costs = step.decode_step_costs(generator, reference.prefill)
+        prompts = reference.tokens[:users, : min(128, reference.prefill)].tolist()
+        generator.prefill(prompts)
+        misses = step.trace_misses(generator, [prompt[0] for prompt in prompts])
+        measured = {
+            "top1": predicted.top1,
+            "top5": predicted.top5,
+            "decode_ops": costs.op_count,
+            "decode_bytes": costs.bytes_moved,
+            "trace_misses": misses,
+            "weight_cache_misses": state_dict.reads,
+        }
+        if rounds:
+            systems = {"emulator": generator, "hugging_face": HuggingFace(args.reference_transformer())}
+            measured |= ratios(interleaved(systems, prompts, steps, rounds))
     return measured
 
 
 def ratios(results: list[dict]) -> dict:
-    """The medians of the rounds' ratios, Hugging Face's seconds / ours: how many times as fast."""
+    """The medians of the rounds' ratios, Hugging Face's seconds / the emulator's: how many times as fast."""
     return {
         name: statistics.median(round_["hugging_face"][index] / round_["emulator"][index] for round_ in results)
         for index, name in enumerate(RATIOS)

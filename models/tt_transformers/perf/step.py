@@ -9,7 +9,7 @@ from models.tt_transformers.tt.generator import Generator
 
 def decode_step_costs(generator: Generator, context_len: int) -> op_costs.OpCosts:
     """`OpCosts` of a decode step of all users, each with `context_len` tokens. It changes no sequence and no cache."""
-    inputs = idle_decode_inputs(generator.model, generator.page_table)
+    inputs = idle_decode_inputs(generator.model, generator.pages)
     with op_costs.recording() as records:
         generator.model.decode_forward(*inputs)
     return op_costs.OpCosts.of(records, context_len)

@@ -1,38 +1,12 @@
-"""This project and Hugging Face's transformers behind one interface, to be timed against each other."""
+"""Hugging Face's transformers behind the interface of a `Generator`, so that the two can be timed against each other."""
 
 import time
 
 import torch
 
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model import Transformer
-
-
-class Ours:
-    """A `Generator` of the model that `args` (`ModelArgs`) sets up; `state_dict` may stand in for its own."""
-
-    name = "emulator"
-
-    def __init__(self, args, state_dict=None):
-        self.args = args
-        self.model = Transformer(args, args.load_state_dict() if state_dict is None else state_dict)
-        self.generator = Generator(self.model)
-
-    def prefill(self, prompts: list[list[int]]) -> torch.Tensor:
-        return self.generator.prefill(prompts)
-
-    def decode(self, tokens: list[int]) -> torch.Tensor:
-        return self.generator.decode(tokens)
-
-    def close(self) -> None:
-        self.generator.deallocate()
-        self.model.deallocate()
-
 
 class HuggingFace:
     """The same checkpoint in transformers: bf16, its default (sdpa) attention and its default KV cache."""
-
-    name = "hugging_face"
 
     def __init__(self, model):
         self.model = model
@@ -64,16 +38,16 @@ def timed_generation(system, prompts: list[list[int]], steps: int) -> tuple[floa
     return prefilled - start, time.perf_counter() - prefilled
 
 
-def interleaved(systems, prompts: list[list[int]], steps: int, rounds: int) -> list[dict]:
-    """Times each system in each round, the other one first every other round, after one round that does not count.
+def interleaved(systems: dict, prompts: list[list[int]], steps: int, rounds: int) -> list[dict]:
+    """Times each system (name -> `Generator` or `HuggingFace`) in each round, after one round that does not count.
 
-    Returns for each round {system's name: (prefill seconds, decode seconds)}. Neighbours in time see the same machine, so
-    ratios within a round hold even where the machine's speed changes from round to round.
+    Returns for each round {name: (prefill seconds, decode seconds)}. Every other round the order is reversed. Neighbours in
+    time see the same machine, so ratios within a round hold even where the machine's speed changes from round to round.
     """
-    for system in systems:
+    for system in systems.values():
         timed_generation(system, prompts, min(steps, 2))
     results = []
     for iteration in range(rounds):
-        order = systems if iteration % 2 == 0 else systems[::-1]
-        results.append({system.name: timed_generation(system, prompts, steps) for system in order})
+        order = list(systems) if iteration % 2 == 0 else list(systems)[::-1]
+        results.append({name: timed_generation(systems[name], prompts, steps) for name in order})
     return results

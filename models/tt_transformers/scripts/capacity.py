@@ -12,7 +12,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import models  # noqa: F401
 import ttnn
@@ -20,8 +19,8 @@ import ttnn
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import dram_capacity, open_mesh
 from models.common.mesh_names import MESH_SHAPES
-from models.tt_transformers.tt import model as model_module
 from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.kv_cache import make_kv_caches
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.precision import MODES
@@ -61,6 +60,9 @@ class Usage:
 
 class AllocatedWeights(Weights):
     """Weights that take their place on the devices and have no values; shapes are those of one device."""
+
+    def __init__(self, args):
+        super().__init__(args.mesh_device, DummyStateDict(args.arch, device="meta"), cache=None)
 
     def _linear(self, name, make, config, dim):
         return self._place((1, 1, config.k, config.n), config.weight_dtype, config.chip.dram_sharded_weight(config.k, config.n))
@@ -112,27 +114,24 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
             page_params={"block_size": BLOCK_SIZE, "max_num_blocks": -(-context // BLOCK_SIZE)},
             **precision,
         )
-        with patch.object(model_module, "Weights", AllocatedWeights), patch.object(ttnn, "zeros", allocate):
-            transformer = model_module.Transformer(args, DummyStateDict(args.arch, device="meta"))
-        laid_out = held(mesh_device)
-        prompt = context - 1 if chunks is None else min(context - 1, chunks * args.prefill_chunk_size)
-        activations = _run(transformer, prompt) if on_emulator else None
-        for kv_cache in transformer.kv_caches:
-            kv_cache.deallocate()
-        weights = held(mesh_device) - before
-        return Usage(context, args.prefill_chunk_size, weights, laid_out - before - weights, activations, capacity)
+        kv_caches = make_kv_caches(args, allocate)
+        with_caches = held(mesh_device)
+        with Generator.build(args, AllocatedWeights(args), kv_caches) as generator:
+            laid_out = held(mesh_device)
+            prompt = context - 1 if chunks is None else min(context - 1, chunks * args.prefill_chunk_size)
+            activations = _run(generator, prompt) if on_emulator else None
+        return Usage(
+            context, args.prefill_chunk_size, laid_out - with_caches, with_caches - before, activations, capacity
+        )
 
 
-def _run(transformer, prompt: int) -> int:
+def _run(generator: Generator, prompt: int) -> int:
     """Prefill of `prompt` tokens and a decode step -> the most bytes held beyond what was held before."""
-    allocator = transformer.mesh_device.allocator
+    allocator = generator.args.mesh_device.allocator
     start = allocator.peak[DRAM] = allocator.used[DRAM]
-    generator = Generator(transformer)
     generator.prefill([[0] * prompt])
     generator.decode([0])
-    activations = (allocator.peak[DRAM] - start) * allocator.banks[DRAM]
-    generator.deallocate()
-    return activations
+    return (allocator.peak[DRAM] - start) * allocator.banks[DRAM]
 
 
 def _shape_only():

@@ -10,7 +10,6 @@ from models.tt_transformers.demo.case import SAMPLE_PROMPTS
 from models.tt_transformers.demo.prompts import load_prompts
 from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.precision import ModelOptimizations
 
@@ -19,9 +18,9 @@ EIGHT_WAYS = dict(hidden_size=256, intermediate_size=256, num_attention_heads=8,
 
 
 @contextmanager
-def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf16", paged=True, pages=None):
+def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf16", paged=True, pages=None, block_size=32):
     """A `Generator` of `model`, by default in bf16 and with pages for every user's whole context."""
-    pages = users * -(-max_seq_len // 32) if pages is None else pages
+    pages = users * -(-max_seq_len // block_size) if pages is None else pages
     with open_mesh(mesh_name) as mesh_device:
         args = ModelArgs(
             mesh_device,
@@ -29,15 +28,10 @@ def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf
             max_batch_size=users,
             max_seq_len=max_seq_len,
             optimizations=getattr(ModelOptimizations, precision)(),
-            page_params={"block_size": 32, "max_num_blocks": pages} if paged else None,
+            page_params={"block_size": block_size, "max_num_blocks": pages} if paged else None,
         )
-        transformer = Transformer(args, args.load_state_dict())
-        generator = Generator(transformer)
-        try:
+        with Generator.build(args) as generator:
             yield generator
-        finally:
-            generator.deallocate()
-            transformer.deallocate()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from models.common.mesh import open_mesh
 from models.tt_transformers.demo.simple_text_demo import CASES, run
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import ModelOptimizations
@@ -48,11 +47,8 @@ def test_the_bundled_model_predicts_hugging_faces_tokens(mode, mesh_device, refe
         page_params=PAGES,
     )
     reference.check_fits(args)
-    model = Transformer(args, args.load_state_dict())
-    generator = Generator(model)
-    accuracy = token_accuracy.measure(generator, reference, USERS)
-    generator.deallocate()
-    model.deallocate()
+    with Generator.build(args) as generator:
+        accuracy = token_accuracy.measure(generator, reference, USERS)
     print(f"{args.device_name} {mode}: {accuracy.describe()}")
     assert accuracy.tokens == USERS * reference.generated
     assert accuracy.top1 >= TOP1[mode]

@@ -11,7 +11,7 @@ from models.common.ttnn_emulator.device import shape_only
 from models.tt_transformers.long_context import report
 from models.tt_transformers.scripts import capacity
 from models.tt_transformers.tt import dram
-from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.prefill_chunks import VARIABLE
 from tests.vendor.conftest import run_on_mock  # noqa: F401
@@ -39,9 +39,8 @@ def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
             optimizations=mode,
             page_params={"block_size": capacity.BLOCK_SIZE, "max_num_blocks": 4096 // capacity.BLOCK_SIZE},
         )
-        model = Transformer(args, args.load_state_dict())
-        assert usage.weights + usage.kv_cache == capacity.held(mesh_device)
-        model.deallocate()
+        with Generator.build(args):
+            assert usage.weights + usage.kv_cache == capacity.held(mesh_device)
         assert capacity.held(mesh_device) == 0
 
 
@@ -142,7 +141,7 @@ def test_the_largest_context_fits_and_a_step_more_does_not():
 
 
 def test_what_does_not_fit_a_card_is_refused_by_its_allocator():
-    """Without the limit lifted, as every other run has it."""
+    """Without the limit lifted, as every other run has it; what was made before is freed."""
     with shape_only(), open_mesh("N150") as mesh_device:
         args = ModelArgs(
             mesh_device,
@@ -152,7 +151,8 @@ def test_what_does_not_fit_a_card_is_refused_by_its_allocator():
             page_params={"block_size": 64, "max_num_blocks": 2048},
         )
         with pytest.raises(RuntimeError, match="Out of Memory"):
-            Transformer(args, args.load_state_dict())
+            Generator.build(args)
+        assert capacity.held(mesh_device) == 0
 
 
 def test_the_command_prints_and_records_the_figures(monkeypatch, capsys, tmp_path):

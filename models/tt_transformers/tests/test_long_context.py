@@ -94,14 +94,14 @@ def test_only_users_that_cross_the_switch_are_computed_again(generator, tiny, mo
     tokens = [[random_tokens(1, seed=10 * step + user)[0] for user in range(3)] for step in range(8)]
 
     recomputed = []
-    prefill_users = made._prefill_users
+    prefill = made.runner.prefill
 
-    def watched(first, sequences, *rest):
-        recomputed.extend((user, len(sequence)) for user, sequence in enumerate(sequences, first))
-        return prefill_users(first, sequences, *rest)
+    def watched(sequences, slots, **rest):
+        recomputed.extend((user, len(sequence)) for user, sequence in zip(slots, sequences))
+        return prefill(sequences, slots, **rest)
 
     with_crossing = [made.prefill(prompts)]
-    monkeypatch.setattr(made, "_prefill_users", watched)
+    monkeypatch.setattr(made.runner, "prefill", watched)
     with_crossing += [made.decode(step) for step in tokens]
     assert recomputed == [(1, switch_len + 1)]
 

@@ -9,7 +9,6 @@ from models.common.mesh import open_mesh
 from models.common.pcc import pcc
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
 from models.tt_transformers.tt.precision import ModelOptimizations
@@ -51,9 +50,8 @@ def test_logits_follow_hugging_face(reference, mesh_name, precision):
     prompt, continuation, expected = reference
     with open_mesh(mesh_name) as mesh_device:
         args = make_args(mesh_device, precision)
-        generator = Generator(Transformer(args, args.load_state_dict()))
-        logits = [generator.prefill([prompt])] + [generator.decode([token]) for token in continuation]
-        generator.deallocate()
+        with Generator.build(args) as generator:
+            logits = [generator.prefill([prompt])] + [generator.decode([token]) for token in continuation]
     logits = torch.cat(logits)
     assert pcc(logits[1:], expected[1:]) >= LEAST_PCC[precision]
     # Each step too, so that one wrong position cannot hide among the others.
@@ -72,13 +70,10 @@ def test_users_do_not_depend_on_each_other(mesh_name, precision, paged):
         def logits(users, chosen):
             args = make_args(mesh_device, precision, users)
             args.paged_attention_config = args.paged_attention_config if paged else None
-            model = Transformer(args, args.load_state_dict())
-            generator = Generator(model)
-            rows = [generator.prefill([args.encode_prompt(text) for text in texts[chosen]])]
-            for step in range(4):
-                rows.append(generator.decode([17 + 31 * step] * len(rows[0])))
-            generator.deallocate()
-            model.deallocate()
+            with Generator.build(args) as generator:
+                rows = [generator.prefill([args.encode_prompt(text) for text in texts[chosen]])]
+                for step in range(4):
+                    rows.append(generator.decode([17 + 31 * step] * len(rows[0])))
             return torch.stack(rows)
 
         together = logits(32, slice(0, 32))
@@ -88,14 +83,12 @@ def test_users_do_not_depend_on_each_other(mesh_name, precision, paged):
 
 def test_a_stopped_user_leaves_the_others_alone():
     with open_mesh("N150") as mesh_device:
-        args = make_args(mesh_device, users=2)
-        generator = Generator(Transformer(args, args.load_state_dict()))
+        with Generator.build(make_args(mesh_device, users=2)) as generator:
 
-        def run(active):
-            generator.prefill([[5, 6, 7], [8, 9, 10, 11]])
-            return [generator.decode([12, 13], step)[1] for step in active]
+            def run(active):
+                generator.prefill([[5, 6, 7], [8, 9, 10, 11]])
+                return [generator.decode([12, 13], step)[1] for step in active]
 
-        both = run([[True, True]] * 3)
-        alone = run([[True, True], [False, True], [False, True]])
-        generator.deallocate()
+            both = run([[True, True]] * 3)
+            alone = run([[True, True], [False, True], [False, True]])
     assert all(map(torch.equal, both, alone))

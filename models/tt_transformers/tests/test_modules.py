@@ -13,12 +13,11 @@ import ttnn
 
 from models.common.mesh import open_mesh
 from models.common.pcc import pcc
-from models.tt_transformers.tt.attention import AttentionConfig
 from models.tt_transformers.tt.ccl import make_ccl
 from models.tt_transformers.tt.decoder import Decoder
 from models.tt_transformers.tt.embedding import Embedding, RotaryEmbedding
 from models.tt_transformers.tt.decode_step import host_tensor
-from models.tt_transformers.tt.kv_cache import ContiguousKVCache, PagedKVCache
+from models.tt_transformers.tt.kv_cache import make_kv_caches
 from models.tt_transformers.tt.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.page_table import PageTable
@@ -144,7 +143,6 @@ def _build(mesh_device, precision, users, cache):
         lm_head=LMHead(lm_head, weights),
         lm_head_config=lm_head,
         rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
-        cache_config=AttentionConfig.resolve(args, 0).cache,
     )
 
 
@@ -185,7 +183,7 @@ def batch(users):
 
 
 def prefill_arguments(model, mesh_device, page_table, user, length):
-    pages = None if page_table is None else page_table.pages(user, 0, length)
+    pages = None if page_table is None else page_table.table[user : user + 1, : page_table.config.blocks_for(length)]
     table = None if pages is None else ttnn.to_device(host_tensor(pages, ttnn.int32, mesh_device), mesh_device)
     rows = list(range(length))
     rotate = model.rotary.prefill(ttnn.to_device(host_tensor([rows], ttnn.uint32, mesh_device), mesh_device))
@@ -206,7 +204,7 @@ def after_prefills(setup, users, paged, prefill):
     `prefill(x, rotate, cache, user, table)` fills the cache for the users that come from prefills.
     """
     model, sequences = setup.users(users), batch(users)
-    cache, pages = make_cache(model, setup.mesh, users, paged)
+    cache, pages = make_cache(model, users, paged)
     for user, length in enumerate(PREFILLED[:users]):
         rotate, table = prefill_arguments(model, setup.mesh, pages, user, PREFILL)
         prefill(torch.cat([sequences[user][:-1], torch.zeros(PREFILL - length, 3072)]), rotate, cache, user, table)
@@ -222,14 +220,15 @@ def assert_follows(y, expected, least_pcc):
             assert pcc(y[kind], expected[kind]) >= least_pcc
 
 
-def make_cache(model, mesh_device, users, paged):
+def make_cache(model, users, paged):
+    args = copy.copy(model.args)
     if not paged:
-        return ContiguousKVCache(model.cache_config, users, MAX_SEQ_LEN, mesh_device), None
-    config = model.args.paged_attention_config
-    table = PageTable(config, users, MAX_SEQ_LEN)
+        args.paged_attention_config = None
+        return make_kv_caches(args)[0], None
+    table = PageTable(args.paged_attention_config, users, MAX_SEQ_LEN)
     for user in range(users):
         table.grow(user, MAX_SEQ_LEN)
-    return PagedKVCache(model.cache_config, config, mesh_device), table
+    return make_kv_caches(args)[0], table
 
 
 def test_embedding_gives_the_rows_of_the_table(setup, reference):
@@ -273,9 +272,9 @@ def test_mlp_in_decode_follows_hugging_face(setup, reference, users):
 @pytest.mark.parametrize("paged", [True, False], ids=["paged", "unpaged"])
 def test_attention_in_prefill_follows_hugging_face(setup, reference, paged):
     x, model = random_rows(PREFILL), setup.users(1)
-    cache, pages = make_cache(model, setup.mesh, 1, paged)
+    cache, pages = make_cache(model, 1, paged)
     rotate, table = prefill_arguments(model, setup.mesh, pages, 0, PREFILL)
-    y = model.decoder.attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, 0, table, table, 0)
+    y = model.decoder.attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, [0], table, table, 0)
     assert pcc(joined(y, setup.mesh), reference.attention(x)) >= setup.least_pcc
 
 
@@ -285,7 +284,7 @@ def test_attention_in_decode_follows_hugging_face(setup, reference, users, paged
     attention = setup.users(users).decoder.attention
 
     def prefill(x, rotate, cache, user, table):
-        attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, user, table, table, 0)
+        attention.prefill_forward(replicate(x, setup.mesh), rotate, cache, [user], table, table, 0)
 
     x, arguments = after_prefills(setup, users, paged, prefill)
     sharded = attention.config.wqkv.chip.width_sharded(3072, attention.config.wqkv.cores)
@@ -299,7 +298,7 @@ def test_decoder_in_decode_follows_hugging_face(setup, reference, users, paged):
     decoder = setup.users(users).decoder
 
     def prefill(x, rotate, cache, user, table):
-        decoder.prefill_forward(split(x, setup.mesh), rotate, cache, user, table, table, 0)
+        decoder.prefill_forward(split(x, setup.mesh), rotate, cache, [user], table, table, 0)
 
     x, arguments = after_prefills(setup, users, paged, prefill)
     y = decoder.decode_forward(split(x, setup.mesh, ttnn.L1_MEMORY_CONFIG), *arguments)
@@ -309,9 +308,9 @@ def test_decoder_in_decode_follows_hugging_face(setup, reference, users, paged):
 
 def test_decoder_in_prefill_follows_hugging_face(setup, reference):
     x, model = random_rows(PREFILL), setup.users(1)
-    cache, pages = make_cache(model, setup.mesh, 1, paged=True)
+    cache, pages = make_cache(model, 1, paged=True)
     rotate, table = prefill_arguments(model, setup.mesh, pages, 0, PREFILL)
-    y = model.decoder.prefill_forward(split(x, setup.mesh), rotate, cache, 0, table, table, 0)
+    y = model.decoder.prefill_forward(split(x, setup.mesh), rotate, cache, [0], table, table, 0)
     least_pcc = reference.least_pcc(setup.precision, lambda layer: reference.run(layer, x))
     assert pcc(joined(y, setup.mesh), reference.decoder(x)) >= least_pcc
 

@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from models.tt_transformers.tests.generation import generator, random_tokens, tiny  # noqa: F401
-from models.tt_transformers.tt.generator import PREFILL_GROUP_ROWS
+from models.tt_transformers.tt import prefill_plan
+from models.tt_transformers.tt.prefill_plan import GROUP_ROWS
 
 
 def groups(made, *lengths):
-    return list(made._prefill_groups(list(lengths)))
+    """(first user, users) of what runs together."""
+    planned = prefill_plan.groups([0] * len(lengths), lengths, lengths, made.args.prefill_chunk_size, made.args.arch.rope)
+    return [(group.start, group.stop - group.start) for group in planned]
 
 
 def test_neighbours_of_one_padded_length_and_one_set_of_angles_run_together(generator, tiny):
@@ -23,7 +26,7 @@ def test_neighbours_of_one_padded_length_and_one_set_of_angles_run_together(gene
 def test_a_group_has_no_more_rows_than_a_chunk_and_the_matmuls_can_cut(generator, tiny):
     made = generator("N150", tiny, users=32)
     made.args.prefill_chunk_size = None
-    assert groups(made, *[60] * 32) == [(0, PREFILL_GROUP_ROWS // 128), (16, 16)]
+    assert groups(made, *[60] * 32) == [(0, GROUP_ROWS // 128), (16, 16)]
     assert groups(made, *[60] * 12) == [(0, 12)]
     assert groups(made, *[60] * 11) == [(0, 8), (8, 3)], "11 x 128 rows are not whole batches of 512"
     made.args.prefill_chunk_size = 1024
@@ -46,3 +49,17 @@ def test_logits_and_caches_are_bit_for_bit_those_of_each_prompt_alone(generator,
         assert torch.equal(made.prefill(alone)[user], together[0][user]), f"prompt of {len(prompt)}"
         # Decode at the switch computes the sequence again, which has nothing to do with groups.
         assert torch.equal(made.decode(tokens[: user + 1])[user], together[1][user]), f"prompt of {len(prompt)}"
+
+
+@pytest.mark.parametrize(
+    "start, end, chunk_size, expected",
+    [
+        (0, 300, None, [(0, 300)]),
+        (0, 300, 128, [(0, 128), (128, 256), (256, 300)]),
+        (96, 300, 128, [(96, 128), (128, 256), (256, 300)]),
+        (96, 120, 128, [(96, 120)]),
+        (128, 256, 128, [(128, 256)]),
+    ],
+)
+def test_chunks_end_at_the_same_places_wherever_they_start(start, end, chunk_size, expected):
+    assert list(prefill_plan.chunks(start, end, chunk_size)) == expected

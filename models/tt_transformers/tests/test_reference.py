@@ -19,7 +19,6 @@ from models.tt_transformers.tests.generate_reference_hf import make_reference
 from models.tt_transformers.tests.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 from models.tt_transformers.tt import reference, token_accuracy
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.precision import ModelOptimizations
 
@@ -210,12 +209,8 @@ def test_prompts_that_are_too_few_or_short_are_an_error(mesh_device, checkpoint,
 
 def test_the_model_scores_its_own_reference_high_across_the_switch(mesh_device, checkpoint, made):
     """The random model's logits lie close together, so that equal top-1 is not to be had; its perplexity is."""
-    args = make_args(mesh_device, checkpoint[0])
-    model = Transformer(args, args.load_state_dict())
-    generator = Generator(model)
-    accuracy = token_accuracy.measure(generator, made, USERS)
-    generator.deallocate()
-    model.deallocate()
+    with Generator.build(make_args(mesh_device, checkpoint[0])) as generator:
+        accuracy = token_accuracy.measure(generator, made, USERS)
     assert accuracy.tokens == USERS * GENERATED
     assert accuracy.top1 > 80 and accuracy.top5 > 95
     assert accuracy.perplexity == pytest.approx(made.perplexity, rel=5e-3)

@@ -1,6 +1,6 @@
 """Multi-head attention with rotary positions; heads split over the devices."""
 
-import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ttnn
@@ -42,13 +42,7 @@ class AttentionConfig:
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
         )
-        cache = KVCacheConfig(
-            n_kv_heads=n_kv_heads, head_dim=arch.head_dim, dtype=precision.dtype(TensorGroup.KV_CACHE),
-            scale=_float32(arch.head_dim**-0.5), chip=chip,
-            sdpa_decode_kernel=precision.kernel(OpGroup.SDPA_DECODE),
-            sdpa_prefill_kernel=precision.kernel(OpGroup.SDPA_PREFILL),
-        )
-        return cls(chip, n_heads, n_kv_heads, arch.head_dim, args.max_batch_size, wqkv, wo, cache)
+        return cls(chip, n_heads, n_kv_heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
 
 
 class Attention:
@@ -85,16 +79,16 @@ class Attention:
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
 
     def prefill_forward(
-        self, x, rotate, kv_cache, user: int, page_table, prefix_page_table, chunk_start: int, n_users: int = 1
+        self, x, rotate, kv_cache, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int
     ):
-        """x: [1, 1, seq_len, dim], DRAM interleaved: tokens `chunk_start`.. of one user's prompt; or, with n_users,
-        [1, 1, n_users * seq_len, dim]: the whole prompts of the users from `user` on, padded to one length.
+        """x: [1, 1, n_users * seq_len, dim], DRAM interleaved, for the users in `slots`: tokens of one user's sequence
+        from position `chunk_start` on, or the whole sequences of several users, padded to one length.
 
         page_table: the pages that each user's tokens fill, [n_users, pages] int32, -1 for none; prefix_page_table: those
-        of `user` up to the chunk's end, [1, pages].
+        of a single user up to the chunk's end, [1, pages].
         Returns [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
         """
-        c, rows = self.config, x.shape[2]
+        c, rows, n_users = self.config, x.shape[2], len(slots)
         q, k, v = ttnn.experimental.nlp_create_qkv_heads(
             ttnn.reshape(self.wqkv.prefill_forward(x), (n_users, 1, rows // n_users, c.wqkv.n)),
             num_heads=c.n_heads,
@@ -106,7 +100,7 @@ class Attention:
         q = rotate(q)
         # What attention reads is what the cache holds, so that a chunk's result does not depend on where it was cut.
         k, v = ttnn.typecast(rotate(k), c.cache.dtype), ttnn.typecast(v, c.cache.dtype)
-        kv_cache.fill(k, v, user, page_table)
+        kv_cache.fill(k, v, slots, page_table)
         if chunk_start == 0:
             x = kv_cache.attend_prompt(q, k, v)
         else:
@@ -114,8 +108,3 @@ class Attention:
         x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         x = ttnn.reshape(x, (1, 1, rows, c.wo.k))
         return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
-
-
-def _float32(value: float) -> float:
-    """`value` rounded to what a float32 holds: chunked_scaled_dot_product_attention refuses any other scale."""
-    return struct.unpack("f", struct.pack("f", value))[0]

@@ -5,67 +5,63 @@ import ttnn
 
 from models.common import backend
 
-from .page_table import PageTable
-
-SKIP = -1
+SKIP = -1  # the position of a user that does not run
 
 
 class DecodeStep:
-    """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, logits.
+    """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, and its `logits`.
 
-    Where the device has no traces (the vendor's mock), each call runs the model's Python.
+    `page_table`, int32 [users, pages] (None: unpaged), is what lies on the devices until a step brings another.
+    Where the device has no traces (the vendor's mock), each step runs the model's Python.
     """
 
-    def __init__(self, model, page_table: PageTable | None):
+    def __init__(self, model, page_table: torch.Tensor | None):
         self.model = model
         self.mesh_device = model.mesh_device
-        self.page_table = page_table
         self._inputs = idle_decode_inputs(model, page_table)
-        self._pages_on_device = None if page_table is None else page_table.table.clone()
+        self._pages_on_device = None if page_table is None else page_table.clone()
         self._trace = None
-        self._logits = model.decode_forward(*self._inputs)
+        self.logits = model.decode_forward(*self._inputs)
         if backend.supports_trace():
             self._trace = ttnn.begin_trace_capture(self.mesh_device, cq_id=0)
-            self._logits = model.decode_forward(*self._inputs)
+            self.logits = model.decode_forward(*self._inputs)
             ttnn.end_trace_capture(self.mesh_device, self._trace, cq_id=0)
 
-    def __call__(self, tokens: list[int], positions: list[int], rotary_rows: list[int]) -> torch.Tensor:
-        """Logits float32 [users, vocab_size]."""
-        for host, device in zip(self._host_inputs(tokens, positions, rotary_rows), self._inputs):
+    def submit(self, tokens: list[int], positions: list[int], rotary_rows: list[int], page_table: torch.Tensor | None) -> None:
+        """Runs the step, which overwrites `logits`; nothing moves from the devices to the host."""
+        for host, device in zip(self._host_inputs(tokens, positions, rotary_rows, page_table), self._inputs):
             if host is not None:
                 ttnn.copy_host_to_device_tensor(host, device)
         if self._trace is None:
-            self._logits = self.model.decode_forward(*self._inputs)
+            self.logits = self.model.decode_forward(*self._inputs)
         else:
             ttnn.execute_trace(self.mesh_device, self._trace, cq_id=0, blocking=False)
-        return self.model.logits_to_torch(self._logits)
 
     def release(self) -> None:
         if self._trace is not None:
             ttnn.release_trace(self.mesh_device, self._trace)
 
-    def _host_inputs(self, tokens, positions, rotary_rows):
+    def _host_inputs(self, tokens, positions, rotary_rows, page_table):
         """As `decode_inputs`; None too for a page table that is on the devices already, as it is in most steps."""
-        page_table = self.page_table
         if page_table is not None:
-            if torch.equal(page_table.table, self._pages_on_device):
+            if torch.equal(page_table, self._pages_on_device):
                 page_table = None
             else:
-                self._pages_on_device.copy_(page_table.table)
+                self._pages_on_device.copy_(page_table)
         return decode_inputs(self.mesh_device, page_table, tokens, positions, rotary_rows)
 
 
-def decode_inputs(mesh_device, page_table: PageTable | None, tokens, positions, rotary_rows) -> list:
+def decode_inputs(mesh_device, page_table: torch.Tensor | None, tokens, positions, rotary_rows) -> list:
     """Host tensors in the order of `Transformer.decode_forward`; None for the page table of an unpaged cache."""
     return [
         host_tensor([tokens], ttnn.uint32, mesh_device),
         host_tensor(positions, ttnn.int32, mesh_device),
         host_tensor([rotary_rows], ttnn.uint32, mesh_device),
-        None if page_table is None else host_tensor(page_table.table, ttnn.int32, mesh_device),
+        None if page_table is None else host_tensor(page_table, ttnn.int32, mesh_device),
     ]
 
 
-def idle_decode_inputs(model, page_table: PageTable | None) -> list:
+def idle_decode_inputs(model, page_table: torch.Tensor | None) -> list:
     """Device inputs of a decode step that skips every user, so that it changes no cache."""
     users = model.args.max_batch_size
     hosts = decode_inputs(model.mesh_device, page_table, [0] * users, [SKIP] * users, [0] * users)

@@ -32,10 +32,10 @@ class Decoder:
         fed_forward = self.mlp.decode_forward(self.ffn_norm.decode_forward(x))
         return ttnn.add(x, fed_forward, dtype=self.residual_dtype, memory_config=ttnn.L1_MEMORY_CONFIG)
 
-    def prefill_forward(self, x, rotate, kv_cache, user, page_table, prefix_page_table, chunk_start, n_users=1):
+    def prefill_forward(self, x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start):
         """x: [1, 1, n_users * seq_len, dim / N] -> the same; the rest as `Attention.prefill_forward`."""
         attended = self.attention.prefill_forward(
-            self.attention_norm.prefill_forward(x), rotate, kv_cache, user, page_table, prefix_page_table, chunk_start, n_users
+            self.attention_norm.prefill_forward(x), rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start
         )
         x = ttnn.add(x, attended, dtype=self.residual_dtype, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         ttnn.deallocate(attended)

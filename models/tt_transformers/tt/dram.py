@@ -12,16 +12,11 @@ def needed(args) -> tuple[int, int]:
     """(weights, KV caches): bytes of each device. Norms, RoPE tables, padding of banks and activations come on top."""
     weights = args.arch.vocab_size * args.arch.dim * 2 // args.num_devices  # the embedding, in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
-    paged = args.paged_attention_config
     for layer in range(args.arch.n_layers):
         attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)
         linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
-        cache = attention.cache
-        if paged is None:
-            rows = args.max_batch_size * _tiles(args.max_seq_len)
-        else:
-            rows = paged.max_num_blocks * _tiles(paged.block_size)
-        kv_cache += 2 * cache.n_kv_heads * rows * _tiles(cache.head_dim) * TILE_BYTES[cache.dtype]
+        rows, heads, length, head_dim = attention.cache.shape(args)
+        kv_cache += 2 * rows * heads * _tiles(length) * _tiles(head_dim) * TILE_BYTES[attention.cache.dtype]
     weights += sum(_tiles(linear.k) * _tiles(linear.n) * TILE_BYTES[linear.weight_dtype] for linear in linears)
     return weights, kv_cache
 

@@ -1,39 +1,39 @@
 """The whole decoder-only transformer on a mesh."""
 
+from collections.abc import Sequence
+
 from tqdm import tqdm
 
 import ttnn
 
 from models.common.process_memory import return_freed_memory
 
-from .attention import AttentionConfig
 from .ccl import make_ccl
 from .decoder import Decoder
 from .distributed_norm import DistributedNorm, NormConfig
 from .embedding import Embedding, RotaryEmbedding
-from .kv_cache import ContiguousKVCache, PagedKVCache
 from .lm_head import LMHead, LMHeadConfig
+from .page_table import PagedAttentionConfig
 from .program_configs import TILE
-from .weights import Weights
 
 
 class Transformer:
-    """Embedding, decoders, norm, LM head, rotary tables and KV caches of the model `args` describes.
+    """Embedding, decoders, norm, LM head, rotary tables and KV caches of the model that `args` describes.
 
-    `state_dict`: torch weights by Meta names (`load_checkpoints.py`).
+    `weights`: `Weights` or what gives device tensors by the same methods. `kv_caches`: one for each layer, all of one kind.
+    `deallocate` frees both.
     """
 
-    def __init__(self, args, state_dict):
+    def __init__(self, args, weights, kv_caches: Sequence):
+        if len(kv_caches) != args.arch.n_layers:
+            raise ValueError(f"{len(kv_caches)} KV caches for a model of {args.arch.n_layers} layers")
         self.args = args
         self.mesh_device = args.mesh_device
+        self.weights = weights
+        self.kv_caches = kv_caches
         ccl = make_ccl(args.mesh_device)
-        self.weights = weights = Weights(args.mesh_device, state_dict, args.weight_cache)
-        self.rotary = RotaryEmbedding(
-            args.arch.rope, args.max_seq_len, args.max_batch_size, args.chip, args.mesh_device
-        )
-        self.kv_caches = [self._make_kv_cache(layer) for layer in range(args.arch.n_layers)]
         self.embedding = Embedding(weights.embedding())
-        # The head before the layers: it is the largest matrix, so that what its conversion holds is not on top of them.
+        # Convert the head first: its buffers would otherwise add to the layers' memory.
         lm_head = LMHeadConfig.resolve(args)
         self.norm = DistributedNorm(
             NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, lm_head.splits[0].cores), weights.norm("norm"), ccl
@@ -44,17 +44,17 @@ class Transformer:
             return_freed_memory()
             self.layers.append(Decoder(args, weights, layer, ccl))
         return_freed_memory()
+        self.rotary = RotaryEmbedding(
+            args.arch.rope, args.max_seq_len, args.max_batch_size, args.chip, args.mesh_device
+        )
 
-    def _make_kv_cache(self, layer: int):
-        config, args = AttentionConfig.resolve(self.args, layer).cache, self.args
-        if args.paged_attention_config is None:
-            return ContiguousKVCache(config, args.max_batch_size, args.max_seq_len, args.mesh_device)
-        return PagedKVCache(config, args.paged_attention_config, args.mesh_device)
+    @property
+    def paged(self) -> PagedAttentionConfig | None:
+        """The pages of the KV caches; None if they are not paged."""
+        return self.kv_caches[0].paged
 
-    def prefill_forward(
-        self, tokens, rotary_rows, user: int, page_table, prefix_page_table, chunk_start: int, n_users: int = 1
-    ):
-        """One chunk of one user's prompt, or the prompts of `n_users` from `user` on, which fills their KV caches.
+    def prefill_forward(self, tokens, rotary_rows, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int):
+        """One chunk of one user's sequence, or the whole sequences of several users, which fills the KV caches of `slots`.
 
         tokens: [1, n_users * seq_len] uint32, user by user; rotary_rows: [1, seq_len] uint32; page tables: see
         `Attention.prefill_forward`, None if unpaged.
@@ -63,7 +63,7 @@ class Transformer:
         x = self.embedding.forward(tokens, ttnn.DRAM_MEMORY_CONFIG)
         rotate = self.rotary.prefill(rotary_rows)
         for layer, kv_cache in zip(self.layers, self.kv_caches):
-            x = layer.prefill_forward(x, rotate, kv_cache, user, page_table, prefix_page_table, chunk_start, n_users)
+            x = layer.prefill_forward(x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start)
         return x
 
     def prefill_logits(self, x, position: int):

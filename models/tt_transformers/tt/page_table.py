@@ -34,6 +34,13 @@ class PagedAttentionConfig:
         """Pages that `tokens` tokens of one user take."""
         return -(-tokens // self.block_size)
 
+    def pages_per_user(self, max_seq_len: int) -> int:
+        """Pages that one user may have: those of `max_seq_len` tokens, or the whole pool, which may hold less.
+
+        Page tables are as wide as this; ops refuse one that is wider than the pool.
+        """
+        return min(self.blocks_for(max_seq_len), self.max_num_blocks)
+
 
 def check_pages(config: PagedAttentionConfig, tokens: list[int]) -> None:
     """Raises ValueError if users with so many tokens each do not fit the pool together."""
@@ -48,22 +55,21 @@ def check_pages(config: PagedAttentionConfig, tokens: list[int]) -> None:
 class PageTable:
     """Hands pages of a pool to users as their sequences grow, and takes them back.
 
-    `table`: [users, pages_per_user] int32, page j of a user holds its tokens from j * block_size on. Entries that are
-    not handed out are 0, a page that exists: ops may look at them but never at their content. It is as wide as one user
-    may grow: to max_seq_len, or to all pages of a pool that holds less (ops refuse a table wider than the pool).
+    `table`: [users, pages_per_user] int32, page j of a user holds its tokens from j * block_size on. Unused entries are
+    0, a valid page id whose contents are never used.
 
     Raises ValueError if a user would need more than the pool has left.
     """
 
     def __init__(self, config: PagedAttentionConfig, users: int, max_seq_len: int):
         self.config = config
-        pages_per_user = min(config.blocks_for(max_seq_len), config.max_num_blocks)
-        self.table = torch.zeros(users, pages_per_user, dtype=torch.int32)
+        self.table = torch.zeros(users, config.pages_per_user(max_seq_len), dtype=torch.int32)
         self._owned = [0] * users
         self._free = list(range(config.max_num_blocks - 1, -1, -1))
 
     def check(self, tokens: Mapping[int, int]) -> None:
-        """Raises ValueError if the pool has not the pages for these users, user -> tokens, to grow so far together."""
+        """Raises ValueError if the pool does not have enough free pages for all these users (user -> tokens) to reach the given
+        lengths."""
         free = len(self._free)
         for user, length in tokens.items():
             missing = self._missing(user, length)
@@ -90,11 +96,3 @@ class PageTable:
         self._free.extend(reversed(owned))
         self.table[user] = 0
         self._owned[user] = 0
-
-    def pages(self, user: int, first_token: int, end_token: int, length: int | None = None) -> torch.Tensor:
-        """[1, pages] int32: the user's pages from `first_token` (a page's first) to `end_token`; with zeros up to
-        `length` pages if given."""
-        pages = self.table[user : user + 1, first_token // self.config.block_size : self.config.blocks_for(end_token)]
-        if length is not None:
-            pages = torch.nn.functional.pad(pages, (0, length - pages.shape[1]))
-        return pages

@@ -122,9 +122,12 @@ class ChipLayout:
         """Flash-decode over the whole grid; the op chooses its own chunk of keys (0)."""
         return self._sdpa(q_chunk_size=0, k_chunk_size=0)
 
-    def prefill_sdpa(self, seq_len: int):
-        """Chunks of 128 rows, 256 from 2048 rows up. `seq_len` is a multiple of 128."""
-        chunk = 256 if seq_len >= 2048 and seq_len % 256 == 0 else 128
+    def prefill_sdpa(self, seq_len: int, start: int = 0):
+        """Chunks of 128 rows, 256 from 2048 rows up; fewer where `start`, a multiple of 32, is no multiple of that.
+
+        `seq_len` is a multiple of 128. The op takes a start that is a multiple of its chunks only (tt-metal issue 35225).
+        """
+        chunk = math.gcd(256 if seq_len >= 2048 and seq_len % 256 == 0 else 128, start)
         return self._sdpa(q_chunk_size=chunk, k_chunk_size=chunk)
 
     def _sdpa(self, q_chunk_size: int, k_chunk_size: int):

@@ -20,6 +20,11 @@ class Weights:
         self.num_devices = mesh_device.get_num_devices()
         self._tensors = []
 
+    @classmethod
+    def of(cls, args) -> "Weights":
+        """Those of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
+        return cls(args.mesh_device, args.load_state_dict(), args.weight_cache)
+
     def column_parallel(self, name: str, config: LinearConfig):
         """Output features split over the devices: [1, 1, k, n] each."""
         return self._linear(name, lambda: self.state_dict[f"{name}.weight"].t(), config, dim=3)

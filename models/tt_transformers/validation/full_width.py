@@ -11,7 +11,6 @@ import tempfile
 from functools import partial
 from itertools import product
 from pathlib import Path
-from unittest.mock import patch
 
 import models  # noqa: F401
 import ttnn
@@ -19,9 +18,9 @@ import ttnn
 from models.common import backend, console, mesh, validation, whole_file
 from models.tt_transformers.demo import simple_text_demo
 from models.tt_transformers.demo.case import Case
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.weight_cache import WeightCache
+from models.tt_transformers.tt.weights import Weights
 from models.tt_transformers.validation.prompts import write_prompts
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
@@ -30,12 +29,15 @@ PROMPT_TOKENS = (128, 2048)
 MAX_SEQ_LEN = 2560
 
 
-class SharedWeights(WeightCache):
-    """Converted weights in memory: cases that differ in their caches only need not pack them again."""
+class MemoryCache(WeightCache):
+    """Converted weights in memory: cases that differ in their KV caches only need not pack them again."""
 
     def __init__(self):
         super().__init__(None, {})
         self._hosts = {}
+
+    def weights(self, args) -> Weights:
+        return Weights(args.mesh_device, args.load_state_dict(), self)
 
     def host_tensor(self, name, make, *, dtype, **placement):
         key = name, dtype
@@ -65,11 +67,11 @@ def make_record() -> dict:
     with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
         prompts = prompt_files(Path(folder))
         for mode in DEMO_MODES:
-            with patch.object(ModelArgs, "weight_cache", SharedWeights()):
-                for users, paged in product((1, 32), (True, False)):
-                    case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
-                    demo = partial(simple_text_demo.run, settings(users, paged, prompts[users]), mode)
-                    cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
+            make_weights = MemoryCache().weights
+            for users, paged in product((1, 32), (True, False)):
+                case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
+                demo = partial(simple_text_demo.run, settings(users, paged, prompts[users]), mode, make_weights)
+                cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
     facts = {"mesh": mesh.mesh_name_from_environment(), "model": MODEL.split("/")[1], "layers": LAYERS, "weights": "random"}
     return validation.make_record(watch, facts, cases)
 
