@@ -92,15 +92,6 @@ def mesh_shape(name: str, shape: Optional[tuple] = None) -> tuple:
     return tuple(shape)
 
 
-def device_name(mesh_device) -> str:
-    """The name of an opened mesh (N150, N300, T3K or TG), by its number of devices."""
-    device_count = mesh_device.get_num_devices()
-    for name, (rows, cols) in MESH_SHAPES.items():
-        if rows * cols == device_count:
-            return name
-    raise ValueError(f"A mesh of {device_count} devices has no name; known are {MESH_SHAPES}")
-
-
 def dram_capacity(mesh_device) -> int:
     """Bytes of DRAM that each device of an opened mesh has for tensors: all banks, less the trace region."""
     view = ttnn.get_memory_view(mesh_device, ttnn.BufferType.DRAM)

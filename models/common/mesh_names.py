@@ -3,6 +3,7 @@
 The mock device has to know the mesh before `ttnn` is imported, so this stands apart from `mesh`.
 """
 
+import math
 import os
 from typing import Optional
 
@@ -11,6 +12,13 @@ MESH_SHAPES = {"N150": (1, 1), "N300": (1, 2), "T3K": (1, 8), "TG": (8, 4)}
 
 # FAKE_DEVICE is the older name of MESH_DEVICE.
 _VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")
+
+
+def mesh_name_of(shape) -> str:
+    """The name of a mesh of `shape` (rows, columns), by its number of devices; "1x4" and the like for one that has none."""
+    rows, columns = shape
+    names = {math.prod(mesh_shape): name for name, mesh_shape in MESH_SHAPES.items()}
+    return names.get(rows * columns, f"{rows}x{columns}")
 
 
 def check_mesh_name(name: str, source: str = "mesh") -> str:

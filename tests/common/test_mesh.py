@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.common import mesh
-from models.common.mesh_names import requested_mesh_name
+from models.common.mesh_names import mesh_name_of, requested_mesh_name
 
 ETH = mesh.ETH_DISPATCH_YAML
 
@@ -147,7 +147,7 @@ def test_silicon_defaults_to_all_devices(card, cluster_type, device_count, name)
     card(cluster_type, device_count)
     assert mesh.mesh_name_from_environment() == name
     with mesh.open_mesh() as mesh_device:
-        assert mesh.device_name(mesh_device) == name
+        assert mesh_name_of(mesh_device.shape) == name
 
 
 def test_dispatch_follows_the_machine_where_fewer_devices_are_opened(card, monkeypatch):
@@ -172,4 +172,4 @@ def test_every_mesh_opens_on_the_emulator_with_an_8x8_grid(name, shape):
         assert tuple(mesh_device.shape) == (shape or mesh.MESH_SHAPES[name])
         grid = mesh_device.compute_with_storage_grid_size()
         assert (grid.x, grid.y) == (8, 8)
-        assert mesh.device_name(mesh_device) == name
+        assert mesh_name_of(mesh_device.shape) == name

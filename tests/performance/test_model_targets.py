@@ -129,7 +129,7 @@ class WrongWeights(Generator):
     def build(cls, args, weights):
         wrong = dict(weights.state_dict)
         wrong["layers.0.attention.wo.weight"] = wrong["layers.1.attention.wo.weight"].flip(0) * 4
-        return super().build(args, Weights(args.mesh_device, wrong, WeightCache(None, {})))
+        return super().build(args, Weights(args.mesh_device, args.placement, wrong, WeightCache(None, {})))
 
 
 class OneMoreOp(Generator):
@@ -144,7 +144,7 @@ class OneMoreOp(Generator):
 class NoWeightCache(Generator):
     @classmethod
     def build(cls, args, weights):
-        return super().build(args, Weights(args.mesh_device, weights.state_dict, WeightCache(None, {})))
+        return super().build(args, Weights(args.mesh_device, args.placement, weights.state_dict, WeightCache(None, {})))
 
 
 def test_a_run_without_a_regression_is_accepted(target, measure):

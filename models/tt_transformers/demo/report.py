@@ -60,7 +60,7 @@ def notes(args, settings) -> list[str]:
 def print_header(args, settings):
     print(f"\n\n{args.model_name}, {settings.name}")
     _line("backend", backend.describe())
-    _line("mesh", f"{args.device_name}, {args.num_devices} device{'s' if args.num_devices > 1 else ''}")
+    _line("mesh", f"{args.device_name}, {args.placement.num_devices} device{'s' if args.placement.num_devices > 1 else ''}")
     _line("precision", args.precision.name)
 
 

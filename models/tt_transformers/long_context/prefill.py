@@ -25,6 +25,7 @@ from models.tt_transformers.perf import plain_hugging_face
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.model_params import Limits
 from models.tt_transformers.tt.precision import MODES
 from models.tt_transformers.tt.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.reference import model_identity
@@ -142,7 +143,7 @@ def main():
         case="prefill",
         measurements=measurements,
         identity=identity,
-        chunk=prefill_chunk_size(BUNDLED.name, "N150", paged=True, max_seq_len=LENGTHS[-1]),
+        chunk=prefill_chunk_size(BUNDLED.name, Limits.of(BUNDLED.name), "N150", paged=True, max_seq_len=LENGTHS[-1]),
         threads=torch.get_num_threads(),
         load_average=round(os.getloadavg()[1], 1),
     )

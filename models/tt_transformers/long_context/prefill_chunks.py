@@ -14,11 +14,13 @@ from pathlib import Path
 import models  # noqa: F401
 
 from models.common import backend, benchmark_record, console, whole_file
-from models.common.mesh import device_name, open_mesh
+from models.common.mesh import open_mesh
+from models.common.mesh_names import mesh_name_of
 from models.tt_transformers.scripts.capacity import BLOCK_SIZE, MODEL, AllocatedWeights, allocate
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.kv_cache import make_kv_caches
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.model_params import Limits
 from models.tt_transformers.tt.precision import DEMO_MODES
 from models.tt_transformers.tt.prefill_chunks import SIZES, VARIABLE, prefill_chunk_size
 
@@ -58,14 +60,15 @@ def search() -> dict:
             name: {str(size): try_chunk(mesh_device, size, optimizations) for size in SIZES}
             for name, optimizations in PRECISIONS.items()
         }
-        name = device_name(mesh_device)
+        name = mesh_name_of(mesh_device.shape)
     accepted = [size for size in SIZES if all(given[str(size)] == "pass" for given in answers.values())]
+    model = MODEL.split("/")[1]
     return {
         **benchmark_record.origin(),
-        "model": MODEL.split("/")[1],
+        "model": model,
         "layers": LAYERS,
         "mesh": name,
-        "default": prefill_chunk_size(MODEL.split("/")[1], name, paged=True, max_seq_len=1024) // 1024,
+        "default": prefill_chunk_size(model, Limits.of(model), name, paged=True, max_seq_len=1024) // 1024,
         "largest": max(accepted, default=None),
         "answers": answers,
     }

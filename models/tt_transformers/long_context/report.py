@@ -15,9 +15,9 @@ from models.common import whole_file
 from models.common.benchmark_record import medians
 from models.tt_transformers.long_context.prefill_chunks import BFP4_CACHE, PRECISIONS
 from models.tt_transformers.perf.report import agreed, provenance, read_records, table
-from models.tt_transformers.tt.prefill_chunks import LONG_CONTEXT_DEFAULTS
+from models.tt_transformers.tt.model_params import Limits
 
-((LONG_CONTEXT, _),) = LONG_CONTEXT_DEFAULTS.values()
+LONG_CONTEXT = Limits.of("Phi-3-mini-128k-instruct").long_context["N300"]["beyond"]
 RECORDS = Path(__file__).parent / "records"
 FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
 

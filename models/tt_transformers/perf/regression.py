@@ -73,7 +73,7 @@ def measure(
     users = args.max_batch_size
     build(args, Weights.of(args)).close()
     state_dict = step.CountingStateDict(args.load_state_dict())
-    with build(args, Weights(args.mesh_device, state_dict, args.weight_cache)) as generator:
+    with build(args, Weights(args.mesh_device, args.placement, state_dict, args.weight_cache)) as generator:
         predicted = token_accuracy.measure(generator, reference, users, tokens)
         costs = step.decode_step_costs(generator, reference.prefill)
         prompts = reference.tokens[:users, : min(128, reference.prefill)].tolist()

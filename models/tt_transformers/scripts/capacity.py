@@ -62,14 +62,14 @@ class AllocatedWeights(Weights):
     """Weights that take their place on the devices and have no values; shapes are those of one device."""
 
     def __init__(self, args):
-        super().__init__(args.mesh_device, DummyStateDict(args.arch, device="meta"), cache=None)
+        super().__init__(args.mesh_device, args.placement, DummyStateDict(args.arch, device="meta"), cache=None)
 
-    def _linear(self, name, make, config, dim):
+    def _linear(self, name, make, config, mesh_mapper, **recipe):
         return self._place((1, 1, config.k, config.n), config.weight_dtype, config.chip.dram_sharded_weight(config.k, config.n))
 
     def embedding(self):
         rows, columns = self.state_dict["tok_embeddings.weight"].shape
-        return self._place((1, 1, rows, columns // self.num_devices), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
+        return self._place((1, 1, rows, self.placement.residual_width(columns)), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
 
     def norm(self, name: str):
         columns = self.state_dict[f"{name}.weight"].shape[0]

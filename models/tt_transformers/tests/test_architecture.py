@@ -77,31 +77,6 @@ def test_a_config_that_is_not_a_json_object_is_named(tmp_path, text):
         read_config(path)
 
 
-@pytest.mark.parametrize("num_devices", [1, 2, 8, 32])
-def test_phi_3_mini_splits_over_every_mesh(num_devices):
-    Architecture.from_hf_config(mini_128k()).check_mesh(num_devices)
-
-
-@pytest.mark.parametrize(
-    "changes, num_devices, message",
-    [
-        (
-            {"num_attention_heads": 24, "num_key_value_heads": 6, "head_dim": 128},
-            8,
-            r"num_key_value_heads 6 cannot be split over 8 devices; meshes that work: N150 \(1\), N300 \(2\)$",
-        ),
-        ({}, 3, r"num_attention_heads 32 cannot be split over 3 devices; meshes that work: N150 \(1\), .*TG \(32\)"),
-        ({"intermediate_size": 8192 + 32}, 2, r"intermediate_size 8224 .* meshes that work: N150 \(1\)$"),
-    ],
-)
-def test_a_mesh_that_does_not_divide_the_model_is_refused_with_those_that_do(changes, num_devices, message):
-    config = mini_128k(**changes)
-    if "head_dim" in changes:
-        config["rope_scaling"] = None
-    with pytest.raises(ValueError, match=message):
-        Architecture.from_hf_config(config).check_mesh(num_devices)
-
-
 def test_with_layers_keeps_the_first_layers_only():
     arch = Architecture.from_hf_config(mini_128k())
     assert arch.with_layers(2).n_layers == 2

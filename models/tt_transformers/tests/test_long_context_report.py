@@ -9,7 +9,8 @@ from models.tt_transformers.long_context import prefill, prefill_chunks, report
 from models.tt_transformers.perf.report import read_records
 from models.tt_transformers.tt.architecture import Architecture, read_config
 from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.prefill_chunks import DEFAULTS, LONG_CONTEXT_DEFAULTS, SIZES
+from models.tt_transformers.tt.model_params import Limits
+from models.tt_transformers.tt.prefill_chunks import SIZES
 from tests.vendor.conftest import run_on_mock  # noqa: F401
 
 MESHES = ("N150", "N300", "T3K")
@@ -29,7 +30,7 @@ def test_the_default_chunk_size_was_accepted_in_every_precision(mesh):
     (record,) = [record for record in report.read("prefill_chunks-*.json") if record["mesh"] == mesh]
     assert record["backend"] == "mock" and list(record["answers"]) == list(prefill_chunks.PRECISIONS)
     assert all(list(map(int, answers)) == list(SIZES) for answers in record["answers"].values())
-    default = DEFAULTS[record["model"]][("N150", "N300", "T3K").index(mesh)]
+    default = Limits.of(record["model"]).prefill_chunk_size[mesh]
     assert record["default"] == default <= record["largest"]
     assert all(answers[str(default)] == "pass" for answers in record["answers"].values())
 
@@ -52,10 +53,10 @@ print(json.dumps(answers))
 @pytest.mark.vendor
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_vendor_accepts_the_default_chunk_sizes(run_on_mock, mesh):
-    model = prefill_chunks.MODEL.split("/")[1]
-    sizes = [DEFAULTS[model][MESHES.index(mesh)]]
-    if (model, mesh) in LONG_CONTEXT_DEFAULTS:
-        sizes.append(LONG_CONTEXT_DEFAULTS[model, mesh][1])
+    limits = Limits.of(prefill_chunks.MODEL.split("/")[1])
+    sizes = [limits.prefill_chunk_size[mesh]]
+    if mesh in limits.long_context:
+        sizes.append(limits.long_context[mesh]["prefill_chunk_size"])
     answers = json.loads(run_on_mock(mesh, TRY_CHUNKS, *map(str, sizes)).splitlines()[-1])
     assert answers == {f"{size}k {name}": "pass" for size in sizes for name in prefill_chunks.PRECISIONS}
 

@@ -78,7 +78,7 @@ def args_of(directory, *, num_devices=1, max_seq_len=128, **options):
 
 def test_a_checkpoint_directory_gives_its_facts(checkpoint):
     args = args_of(checkpoint, num_devices=2)
-    assert (args.model_name, args.model_dir, args.device_name, args.num_devices) == ("tiny-phi3", checkpoint, "N300", 2)
+    assert (args.model_name, args.model_dir, args.device_name, args.placement.num_devices) == ("tiny-phi3", checkpoint, "N300", 2)
     assert (args.arch.dim, args.max_seq_len, args.max_batch_size) == (128, 128, 1)
     assert args.precision.describe() == DecodersPrecision(2, ModelOptimizations.performance()).describe()
 
@@ -418,7 +418,7 @@ def test_a_name_without_network_says_what_to_do(tmp_path, network):
         ({"max_seq_len": 0}, "max_seq_len 0 is outside 1 to 256"),
         ({"max_batch_size": 3}, "max_batch_size 3 is not supported; supported are 1, 2, 4, 8, 16, 32"),
         ({"num_layers": 3}, "num_layers 3 is outside 1 to 2"),
-        ({"num_devices": 8}, r"num_attention_heads 4 cannot be split over 8 devices; meshes that work: N150"),
+        ({"num_devices": 8}, r"hidden_size 128 .* cannot be split over 8 devices; meshes that work: N150 \(1\), N300 \(2\)$"),
         ({"optimizations": "fast"}, "cannot read 'fast'"),
         ({"optimizations": ""}, "optimizations"),
         ({"optimizations": DecodersPrecision(3, ModelOptimizations.bf16())}, "are for 3 decoders, the model has 2"),

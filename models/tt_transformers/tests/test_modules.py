@@ -101,7 +101,7 @@ class MemoryCache:
     def __init__(self):
         self.tensors = {}
 
-    def tensor(self, name, make, *, device, memory_config, **placement):
+    def tensor(self, name, make, *, device, memory_config, recipe=None, **placement):
         if name not in self.tensors:
             self.tensors[name] = ttnn.to_device(ttnn.from_torch(make(), **placement), device, memory_config=memory_config)
         return self.tensors[name]
@@ -133,8 +133,8 @@ def _build(mesh_device, precision, users, cache):
         optimizations=getattr(ModelOptimizations, precision)(),
         page_params={"block_size": 32, "max_num_blocks": users * MAX_SEQ_LEN // 32},
     )
-    weights = Weights(mesh_device, args.load_state_dict(), cache)
-    ccl = make_ccl(mesh_device)
+    weights = Weights(mesh_device, args.placement, args.load_state_dict(), cache)
+    ccl = make_ccl(args.placement)
     lm_head = LMHeadConfig.resolve(args)
     return SimpleNamespace(
         args=args,

@@ -2,9 +2,18 @@
 
 import pytest
 
-from models.tt_transformers.tt.prefill_chunks import DEFAULTS, FALLBACK, SIZES, VARIABLE, prefill_chunk_size
+from models.common.mesh_names import MESH_SHAPES
+from models.tt_transformers.tt import prefill_chunks
+from models.tt_transformers.tt.architecture import read_config
+from models.tt_transformers.tt.model_location import MODEL_PARAMS
+from models.tt_transformers.tt.model_params import Limits
+from models.tt_transformers.tt.prefill_chunks import FALLBACK, SIZES, VARIABLE
 
 PHI_3 = "Phi-3-mini-128k-instruct"
+
+
+def prefill_chunk_size(model, mesh, **options):
+    return prefill_chunks.prefill_chunk_size(model, Limits.of(model), mesh, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +40,9 @@ def test_any_other_value_is_refused_and_the_accepted_ones_are_listed(monkeypatch
     [
         (PHI_3, "N150", 1),
         (PHI_3, "N300", 128),
-        ("Llama-3.2-3B-Instruct", "N150", 8),
-        ("Llama-3.1-8B-Instruct", "N300", 64),
-        ("Llama-3.1-70B-Instruct", "T3K", 32),
+        ("Llama-3.2-3B", "N150", 8),
+        ("Llama-3.1-8B", "N300", 64),
+        ("Llama-3.1-70B", "T3K", 32),
         ("another model", "N150", FALLBACK),
     ],
 )
@@ -53,12 +62,27 @@ def test_a_context_that_leaves_no_room_for_large_chunks_has_a_smaller_default(mo
 def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named(monkeypatch, thousands, paged):
     if thousands is not None:
         monkeypatch.setenv(VARIABLE, thousands)
-    with pytest.raises(ValueError, match="Llama-3.1-70B-Instruct is not supported on N150; .* T3K, TG"):
-        prefill_chunk_size("Llama-3.1-70B-Instruct", "N150", paged=paged, max_seq_len=4096)
+    with pytest.raises(ValueError, match="Llama-3.1-70B is not supported on N150; .* T3K, TG"):
+        prefill_chunk_size("Llama-3.1-70B", "N150", paged=paged, max_seq_len=4096)
 
 
-def test_the_table_holds_accepted_sizes_only():
-    assert all(size is None or size in SIZES for row in DEFAULTS.values() for size in row)
+@pytest.mark.parametrize("file", sorted(MODEL_PARAMS.glob("*/limits.json")), ids=lambda file: file.parent.name)
+def test_limits_hold_accepted_sizes_by_mesh_and_their_source(file):
+    limits = Limits.of(file.parent.name)
+    assert list(limits.prefill_chunk_size) == list(MESH_SHAPES) and limits.source
+    sizes = [*limits.prefill_chunk_size.values(), *(longer["prefill_chunk_size"] for longer in limits.long_context.values())]
+    assert all(size is None or size in SIZES for size in sizes)
+
+
+def test_a_fine_tuned_model_has_the_limits_of_the_model_with_its_sizes():
+    config = read_config(MODEL_PARAMS / PHI_3 / "config.json")
+    assert Limits.of("my-own-phi", config) == Limits.of(PHI_3)
+    assert Limits.of("my-own-phi", {**config, "hidden_size": 3200}) == Limits()
+    assert Limits.of("Phi-3-tiny-kjv", config) == Limits.of("Phi-3-tiny-kjv") != Limits.of(PHI_3)
+
+
+def test_a_mesh_without_a_limit_of_its_own_has_the_general_default():
+    assert prefill_chunk_size(PHI_3, "1x4", paged=True, max_seq_len=4096) == FALLBACK * 1024
 
 
 def test_unpaged_caches_take_whole_prompts():

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping
 
-from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.rope import DefaultRope, make_rope, rope_parameters
 
@@ -114,27 +113,6 @@ class Architecture:
         if not 1 <= n_layers <= self.n_layers:
             raise ValueError(f"num_layers {n_layers} is outside 1 to {self.n_layers}, the layers of this checkpoint")
         return replace(self, n_layers=n_layers)
-
-    def check_mesh(self, num_devices: int) -> None:
-        """Raises ValueError if the model cannot be split over `num_devices` devices (tensor parallel)."""
-        if not (problem := self._split_problem(num_devices)):
-            return
-        working = [
-            f"{name} ({rows * columns})"
-            for name, (rows, columns) in MESH_SHAPES.items()
-            if not self._split_problem(rows * columns)
-        ]
-        meshes = ", ".join(working)
-        raise ValueError(f"{problem} cannot be split over {num_devices} devices; meshes that work: {meshes}")
-
-    def _split_problem(self, num_devices: int) -> str | None:
-        for name, count in (("num_attention_heads", self.n_heads), ("num_key_value_heads", self.n_kv_heads)):
-            if count % num_devices:
-                return f"{name} {count}"
-        for name, columns in (("hidden_size", self.dim), ("intermediate_size", self.hidden_dim)):
-            if columns % (num_devices * TILE):
-                return f"{name} {columns} (in tiles of {TILE} columns)"
-        return None
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:

@@ -7,17 +7,17 @@ import ttnn
 
 from .kv_cache import KVCacheConfig
 from .linear import Linear, LinearConfig
+from .placement import HeadSplit
 from .precision import OpGroup, TensorGroup
 from .program_configs import TILE, ChipLayout
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """One layer on one device: `n_heads` and `n_kv_heads` are its share; `users` is the decode batch."""
+    """One layer on one device. `heads` says which of the layer's heads each device has; `users` is the decode batch."""
 
     chip: ChipLayout
-    n_heads: int
-    n_kv_heads: int
+    heads: HeadSplit
     head_dim: int
     users: int
     wqkv: LinearConfig
@@ -27,8 +27,8 @@ class AttentionConfig:
     @classmethod
     def resolve(cls, args, layer: int) -> "AttentionConfig":
         arch, precision, chip = args.arch, args.precision.layer(layer), args.chip
-        n_heads, n_kv_heads = arch.n_heads // args.num_devices, arch.n_kv_heads // args.num_devices
-        qkv_width, heads_width = (n_heads + 2 * n_kv_heads) * arch.head_dim, n_heads * arch.head_dim
+        heads = args.placement.heads(arch.n_heads, arch.n_kv_heads)
+        qkv_width, heads_width = (heads.n_heads + 2 * heads.n_kv_heads) * arch.head_dim, heads.n_heads * arch.head_dim
         residual_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
         wqkv = LinearConfig(
             chip=chip, k=arch.dim, n=qkv_width, cores=chip.decode_cores(arch.dim, qkv_width),
@@ -38,11 +38,11 @@ class AttentionConfig:
         )
         wo = LinearConfig(
             # nlp_concat_heads_decode leaves one head a core.
-            chip=chip, k=heads_width, n=arch.dim, cores=n_heads,
+            chip=chip, k=heads_width, n=arch.dim, cores=heads.n_heads,
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
         )
-        return cls(chip, n_heads, n_kv_heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
+        return cls(chip, heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
 
 
 class Attention:
@@ -54,8 +54,8 @@ class Attention:
     def __init__(self, config: AttentionConfig, weights, layer: int, ccl):
         self.config = config
         self.ccl = ccl
-        self.wqkv = Linear(config.wqkv, weights.fused_qkv(layer, config.wqkv))
-        self.wo = Linear(config.wo, weights.row_parallel(f"layers.{layer}.attention.wo", config.wo))
+        self.wqkv = Linear(config.wqkv, weights.fused_qkv(layer, config.wqkv, config.heads))
+        self.wo = Linear(config.wo, weights.attention_output(layer, config.wo, config.heads))
         self._heads_memory_config = config.chip.user_sharded(config.users, config.head_dim)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
@@ -67,12 +67,12 @@ class Attention:
         x = ttnn.sharded_to_interleaved(self.wqkv.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         # One user a core: [1, users, heads, head_dim]
         q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
-            x, num_heads=c.n_heads, num_kv_heads=c.n_kv_heads, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
+            x, num_heads=c.heads.n_heads, num_kv_heads=c.heads.n_kv_heads, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
         )
         kv_cache.update(rotate(k), v, positions, page_table)
         x = kv_cache.attend(rotate(q), positions, page_table)
         x = ttnn.to_memory_config(x, self._heads_memory_config)
-        x = ttnn.experimental.nlp_concat_heads_decode(x, num_heads=c.n_heads)
+        x = ttnn.experimental.nlp_concat_heads_decode(x, num_heads=c.heads.n_heads)
         # The op gives a full tile of rows whatever the batch; the users are its first.
         x = ttnn.reshape(x, (1, 1, c.users, c.wo.k), (1, 1, TILE, c.wo.k))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
@@ -91,8 +91,8 @@ class Attention:
         c, rows, n_users = self.config, x.shape[2], len(slots)
         q, k, v = ttnn.experimental.nlp_create_qkv_heads(
             ttnn.reshape(self.wqkv.prefill_forward(x), (n_users, 1, rows // n_users, c.wqkv.n)),
-            num_heads=c.n_heads,
-            num_kv_heads=c.n_kv_heads,
+            num_heads=c.heads.n_heads,
+            num_kv_heads=c.heads.n_kv_heads,
             transpose_k_heads=False,
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
         )

@@ -6,9 +6,7 @@ back into it, and a norm gathers it. On one device both are the identity, so mod
 
 import ttnn
 
-# The mesh's second axis: N300 is 1x2, T3K 1x8.
-CLUSTER_AXIS = 1
-
+from .placement import Placement
 
 class SingleDevice:
     """The collectives of a mesh of one."""
@@ -21,27 +19,20 @@ class SingleDevice:
 
 
 class LineOfDevices:
-    """The collectives of a mesh 1xN whose devices are joined in a line."""
+    """The collectives of devices that are joined in a line along an axis of the mesh."""
+
+    def __init__(self, axis: int):
+        self._line = dict(dim=3, cluster_axis=axis, topology=ttnn.Topology.Linear)
 
     def all_gather(self, x, memory_config):
         """x: [1, 1, rows, dim / N], interleaved -> [1, 1, rows, dim] on every device."""
-        return ttnn.all_gather(x, dim=3, cluster_axis=CLUSTER_AXIS, topology=ttnn.Topology.Linear, memory_config=memory_config)
+        return ttnn.all_gather(x, memory_config=memory_config, **self._line)
 
     def reduce_scatter(self, x, memory_config):
         """x: partial sums [1, 1, rows, dim], interleaved -> their sum, [1, 1, rows, dim / N]."""
-        return ttnn.reduce_scatter(
-            x, dim=3, cluster_axis=CLUSTER_AXIS, topology=ttnn.Topology.Linear, memory_config=memory_config
-        )
+        return ttnn.reduce_scatter(x, memory_config=memory_config, **self._line)
 
 
-def make_ccl(mesh_device):
-    """The collectives for `mesh_device`. Raises ValueError for a mesh that is not 1xN."""
-    check_mesh_shape(mesh_device)
-    return SingleDevice() if mesh_device.get_num_devices() == 1 else LineOfDevices()
-
-
-def check_mesh_shape(mesh_device) -> None:
-    """Raises ValueError for a mesh that is not 1xN (2D comes with Galaxy)."""
-    rows, columns = tuple(mesh_device.shape)
-    if rows != 1:
-        raise ValueError(f"mesh {rows}x{columns}: tensor parallel runs on 1xN meshes (N150 1x1, N300 1x2, T3K 1x8)")
+def make_ccl(placement: Placement):
+    """The collectives of tensor parallel on a line."""
+    return SingleDevice() if placement.num_devices == 1 else LineOfDevices(placement.residual_axis)

@@ -10,7 +10,7 @@ from .program_configs import TILE, TILE_BYTES
 
 def needed(args) -> tuple[int, int]:
     """(weights, KV caches): bytes of each device. Norms, RoPE tables, padding of banks and activations come on top."""
-    weights = args.arch.vocab_size * args.arch.dim * 2 // args.num_devices  # the embedding, in bf16
+    weights = args.arch.vocab_size * args.placement.residual_width(args.arch.dim) * 2  # the embedding, in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
     for layer in range(args.arch.n_layers):
         attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)

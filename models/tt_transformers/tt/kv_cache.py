@@ -33,7 +33,7 @@ class KVCacheConfig:
     def resolve(cls, args, layer: int) -> "KVCacheConfig":
         arch, precision = args.arch, args.precision.layer(layer)
         return cls(
-            n_kv_heads=arch.n_kv_heads // args.num_devices, head_dim=arch.head_dim,
+            n_kv_heads=args.placement.heads(arch.n_heads, arch.n_kv_heads).n_kv_heads, head_dim=arch.head_dim,
             dtype=precision.dtype(TensorGroup.KV_CACHE), scale=_float32(arch.head_dim**-0.5), chip=args.chip,
             sdpa_decode_kernel=precision.kernel(OpGroup.SDPA_DECODE),
             sdpa_prefill_kernel=precision.kernel(OpGroup.SDPA_PREFILL),

@@ -15,9 +15,10 @@ MAX_TILES_A_CORE = 16
 
 @dataclass(frozen=True)
 class LMHeadConfig:
-    """`splits`: matmuls that together make one device's columns. The weight's format is the precision group `lm_head`,
+    """`ranks`: devices that the vocabulary is split over. `splits`: matmuls that together make one device's columns. The weight's format is the precision group `lm_head`,
     the fidelity that of the first layer's wqkv in decode."""
 
+    ranks: int
     splits: tuple[LinearConfig, ...]
 
     @classmethod
@@ -27,11 +28,12 @@ class LMHeadConfig:
             n for n in range(1, MAX_DECODE_CORES + 1) if dim_tiles % n == 0 and args.chip.rectangle(n)
         )
         # Whole tiles on every core; the columns past the vocabulary are zeros, cut off on the host.
-        tiles_a_core = math.ceil(args.arch.vocab_size / (args.num_devices * cores * TILE))
+        tiles_a_core = math.ceil(args.arch.vocab_size / (args.placement.model_ranks * cores * TILE))
         parts = math.ceil(tiles_a_core / MAX_TILES_A_CORE)
         precision = args.precision.layer(0)
         kernel = precision.kernel(OpGroup.LI_QKV_DECODE)
         return cls(
+            args.placement.model_ranks,
             tuple(
                 LinearConfig(
                     chip=args.chip, k=args.arch.dim, n=tiles * cores * TILE, cores=cores,
@@ -59,7 +61,7 @@ class LMHead:
         self.splits = []
         offset = 0
         for index, split in enumerate(config.splits):
-            starts = [device * config.columns + offset for device in range(weights.num_devices)]
+            starts = [device * config.columns + offset for device in range(config.ranks)]
             self.splits.append(Linear(split, weights.vocabulary_columns(index, starts, split)))
             offset += split.n
 

@@ -31,7 +31,7 @@ class Transformer:
         self.mesh_device = args.mesh_device
         self.weights = weights
         self.kv_caches = kv_caches
-        ccl = make_ccl(args.mesh_device)
+        ccl = make_ccl(args.placement)
         self.embedding = Embedding(weights.embedding())
         # Convert the head first: its buffers would otherwise add to the layers' memory.
         lm_head = LMHeadConfig.resolve(args)
@@ -86,7 +86,7 @@ class Transformer:
 
     def logits_to_torch(self, logits):
         """Device logits -> torch float32 [rows, vocab_size], the devices' columns side by side, padding cut off."""
-        host = ttnn.to_torch(logits, mesh_composer=ttnn.ConcatMeshToTensor(self.mesh_device, dim=3))
+        host = ttnn.to_torch(logits, mesh_composer=self.args.placement.composer(self.mesh_device, model=3))
         return host[0, 0, :, : self.args.arch.vocab_size].float()
 
     def deallocate(self) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from models.common import backend, mesh
+from models.common import backend
 from models.tt_transformers.tt.architecture import Architecture, read_config
-from models.tt_transformers.tt.ccl import check_mesh_shape
 from models.tt_transformers.tt.checkpoint_identity import check_variable, weights_identity
 from models.tt_transformers.tt.hugging_face import load_model
 from models.tt_transformers.tt.load_checkpoints import DummyStateDict, StateDict
+from models.tt_transformers.tt.model_params import Limits
 from models.tt_transformers.tt.model_location import MODEL_PARAMS, locate
+from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.page_table import BATCH_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.precision_config import resolve_precision
@@ -71,10 +72,8 @@ class ModelArgs:
         self.arch = arch.with_layers(num_layers)
 
         self.mesh_device = mesh_device
-        self.num_devices = mesh_device.get_num_devices()
-        self.device_name = mesh.device_name(mesh_device)
-        self.arch.check_mesh(self.num_devices)
-        check_mesh_shape(mesh_device)
+        self.placement = Placement.of(mesh_device)
+        self.placement.residual_width(self.arch.dim)  # refuses a mesh that the model cannot be split over
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -90,7 +89,11 @@ class ModelArgs:
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
         self.prefill_chunk_size = prefill_chunk_size(
-            self.model_name, self.device_name, paged=page_params is not None, max_seq_len=max_seq_len
+            self.model_name,
+            Limits.of(self.model_name, self.hf_config),
+            self.device_name,
+            paged=page_params is not None,
+            max_seq_len=max_seq_len,
         )
 
         self.precision = resolve_precision(
@@ -110,6 +113,11 @@ class ModelArgs:
         if not dummy_weights and location.hub_name is None:
             self.load_state_dict()  # of files on disk, the headers can be checked at once
         self.text = Text(location.directory, self.arch, stand_in=dummy_weights, instruct=instruct)
+
+    @property
+    def device_name(self) -> str:
+        """The mesh's name, such as T3K."""
+        return self.placement.name
 
     @cached_property
     def chip(self) -> ChipLayout:

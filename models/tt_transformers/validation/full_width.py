@@ -37,7 +37,7 @@ class MemoryCache(WeightCache):
         self._hosts = {}
 
     def weights(self, args) -> Weights:
-        return Weights(args.mesh_device, args.load_state_dict(), self)
+        return Weights(args.mesh_device, args.placement, args.load_state_dict(), self)
 
     def host_tensor(self, name, make, *, dtype, **placement):
         key = name, dtype

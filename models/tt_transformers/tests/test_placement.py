@@ -1,0 +1,107 @@
+"""How heads, widths and tensors are dealt to the devices of a mesh."""
+
+import pytest
+import torch
+
+import models  # noqa: F401  (makes `import ttnn` resolve)
+import ttnn
+from models.common.mesh import open_mesh
+from models.tt_transformers.tt.placement import Placement, split_heads
+
+GALAXY = Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1)
+CASES = [(n_heads, n_kv, ranks) for n_kv in range(1, 13) for n_heads in (n_kv, 2 * n_kv, 7 * n_kv) for ranks in (1, 2, 4, 8)]
+
+
+@pytest.mark.parametrize("n_heads, n_kv_heads, ranks", CASES)
+def test_every_query_head_is_on_one_device_beside_its_kv_head(n_heads, n_kv_heads, ranks):
+    split = split_heads(n_heads, n_kv_heads, ranks)
+    assert len(split.query) == len(split.kv) == ranks
+    assert sorted(head for rank in split.query for head in rank if head is not None) == list(range(n_heads))
+    for query, kv in zip(split.query, split.kv):
+        assert (len(query), len(kv)) == (split.n_heads, split.n_kv_heads)
+        queries_a_kv = len(query) // len(kv)
+        for slot, head in enumerate(query):
+            assert head is None or kv[slot // queries_a_kv] == head // (n_heads // n_kv_heads)
+
+
+@pytest.mark.parametrize("n_heads, n_kv_heads, ranks", [case for case in CASES if case[1] % case[2] == 0])
+def test_heads_that_divide_are_split_in_order_without_padding(n_heads, n_kv_heads, ranks):
+    split = split_heads(n_heads, n_kv_heads, ranks)
+    assert [head for rank in split.query for head in rank] == list(range(n_heads))
+    assert [head for rank in split.kv for head in rank] == list(range(n_kv_heads))
+
+
+@pytest.mark.parametrize(
+    "n_heads, n_kv_heads, ranks, query, kv",
+    [
+        (14, 2, 2, 7, 1),  # Qwen2.5-0.5B
+        (14, 2, 8, 2, 1),  # each KV head on 4 devices, which share 7 query heads
+        (32, 8, 8, 4, 1),  # Llama-3.1-8B
+        (40, 10, 8, 8, 2),  # Phi-3-medium: 10 KV heads padded to 16
+        (12, 12, 8, 2, 2),
+    ],
+)
+def test_shares_of_real_models(n_heads, n_kv_heads, ranks, query, kv):
+    split = split_heads(n_heads, n_kv_heads, ranks)
+    assert (split.n_heads, split.n_kv_heads) == (query, kv)
+
+
+@pytest.mark.parametrize("columns, shape, width", [(8192, (1, 8), 1024), (4864, (1, 8), 608), (4864, (1, 32), 160), (96, (1, 2), 64)])
+def test_widths_are_padded_to_whole_tiles_on_every_device(columns, shape, width):
+    assert Placement(shape).model_width(columns) == width
+
+
+def test_a_residual_stream_that_does_not_divide_is_refused_with_the_meshes_that_work():
+    assert Placement((1, 2)).residual_width(3072) == 1536
+    with pytest.raises(ValueError, match=r"hidden_size 96 .* cannot be split over 2 devices; meshes that work: N150 \(1\)$"):
+        Placement((1, 2)).residual_width(96)
+
+
+def test_a_line_serves_all_users_everywhere_and_has_its_machines_name():
+    for shape, name in (((1, 1), "N150"), ((1, 2), "N300"), ((1, 8), "T3K"), ((1, 4), "1x4")):
+        line = Placement(shape)
+        assert (line.name, line.num_devices, line.model_ranks, line.residual_ranks) == (name, *[shape[1]] * 3)
+        assert line.users(32) == 32
+
+
+def test_a_galaxy_splits_llama_70b_by_rows_and_columns():
+    assert (GALAXY.name, GALAXY.num_devices, GALAXY.users(32)) == ("TG", 32, 8)
+    split = GALAXY.heads(64, 8)
+    assert (split.n_heads, split.n_kv_heads) == (8, 1)
+    assert (GALAXY.residual_width(8192), GALAXY.model_width(28672)) == (2048, 3584)
+
+
+@pytest.mark.parametrize("name, shape", [("N150", (1, 1)), ("N300", (1, 2)), ("TG", (8, 4))])
+@pytest.mark.parametrize("split", [{"model": 3}, {"residual": 2}, {"model": 3, "residual": 2}, {"model": 2, "residual": 3}, {}])
+def test_a_mapper_gives_each_device_its_part(name, shape, split):
+    placement = GALAXY if name == "TG" else Placement(shape)
+    whole = torch.arange(8 * 32 * 4 * 64, dtype=torch.float32).reshape(1, 1, 8 * 32, 4 * 64).bfloat16().float()
+    with open_mesh(name) as device:
+        if name != "TG" and len(split) == 2:
+            with pytest.raises(ValueError, match="cannot both be split over axis 1"):
+                placement.mapper(device, **split)
+            return
+        tensor = ttnn.from_torch(whole, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, mesh_mapper=placement.mapper(device, **split))
+        parts = [ttnn.to_torch(part).float() for part in ttnn.get_device_tensors(tensor)]
+    for index, part in enumerate(parts):
+        place = (index // shape[1], index % shape[1])
+        expected = whole
+        for what, dim in split.items():
+            axis = placement.model_axis if what == "model" else placement.residual_axis
+            expected = expected.chunk(shape[axis], dim)[place[axis]]
+        assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize("name, placement", [("N150", Placement((1, 1))), ("T3K", Placement((1, 8))), ("TG", GALAXY)])
+def test_a_composer_joins_what_a_mapper_split(name, placement):
+    whole = torch.randn(1, 1, 32, 256 * 8).bfloat16()
+    with open_mesh(name) as device:
+        mapper, composer = placement.mapper(device, model=3), placement.composer(device, model=3)
+        tensor = ttnn.from_torch(whole, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device, mesh_mapper=mapper)
+        assert torch.equal(ttnn.to_torch(tensor, mesh_composer=composer)[:1], whole)
+
+
+def test_a_mesh_of_rows_and_columns_is_no_line():
+    with open_mesh("T3K", shape=(2, 4)) as device:
+        with pytest.raises(ValueError, match="mesh 2x4: tensor parallel runs on 1xN"):
+            Placement.of(device)

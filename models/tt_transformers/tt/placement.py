@@ -1,0 +1,154 @@
+"""How a model lies on a mesh of devices: which axis of the mesh splits what, and what one device has of it.
+
+Only this module counts devices. Modules ask it for their share, weights for mappers, and logits for a composer.
+"""
+
+import math
+from dataclasses import dataclass
+
+import ttnn
+
+from models.common.mesh_names import MESH_SHAPES, mesh_name_of
+
+TILE = 32
+
+
+@dataclass(frozen=True)
+class HeadSplit:
+    """The attention heads of each rank, by their index in the model; None is a padding head, whose weights are zeros.
+
+    `query[r]` are in the order of `kv[r]`, equally many for each KV head. All ranks have equally many of both.
+    """
+
+    query: tuple[tuple[int | None, ...], ...]
+    kv: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of one device, padding included."""
+        return len(self.query[0])
+
+    @property
+    def n_kv_heads(self) -> int:
+        """KV heads of one device, padding included."""
+        return len(self.kv[0])
+
+
+def split_heads(n_heads: int, n_kv_heads: int, ranks: int) -> HeadSplit:
+    """Deals heads to `ranks` so that every query head is beside its KV head.
+
+    The KV heads are padded to the next number that divides by the ranks or that the ranks divide by. Where that is fewer
+    than ranks, each KV head is replicated on several, which share its query heads, padded to equally many each.
+    """
+    group = n_heads // n_kv_heads
+    kv_slots = next(n for n in range(n_kv_heads, n_kv_heads * ranks + 1) if n % ranks == 0 or ranks % n == 0)
+    copies, kv_a_rank = max(1, ranks // kv_slots), max(1, kv_slots // ranks)
+    queries_a_kv = math.ceil(group / copies)
+    query, kv = [], []
+    for rank in range(ranks):
+        first, part = rank // copies * kv_a_rank, rank % copies
+        heads = [head if head < n_kv_heads else None for head in range(first, first + kv_a_rank)]
+        members = range(part * queries_a_kv, (part + 1) * queries_a_kv)
+        query.append(tuple(None if head is None or m >= group else head * group + m for head in heads for m in members))
+        kv.append(tuple(heads))
+    return HeadSplit(tuple(query), tuple(kv))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which axis of a mesh (0: its rows of devices, 1: its columns) splits what of a model.
+
+    Attributes:
+        mesh_shape: rows and columns of devices.
+        model_axis: splits heads, the MLP's hidden columns and the vocabulary.
+        residual_axis: splits the columns of the residual stream.
+        users_axis: splits users and their KV caches; None where every device serves all users.
+
+    On a line, 1xN, one axis does all (`line`). A Galaxy, 8x4, can split the model over its 8 rows, and the residual stream
+    and the users over its 4 columns: `Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1)`.
+    """
+
+    mesh_shape: tuple[int, int]
+    model_axis: int = 1
+    residual_axis: int = 1
+    users_axis: int | None = None
+
+    @classmethod
+    def of(cls, mesh_device) -> "Placement":
+        """That of tensor parallel over all devices of a mesh 1xN. Raises ValueError for another shape."""
+        rows, columns = tuple(mesh_device.shape)
+        if rows != 1:
+            raise ValueError(f"mesh {rows}x{columns}: tensor parallel runs on 1xN meshes (N150 1x1, N300 1x2, T3K 1x8)")
+        return cls((rows, columns))
+
+    @property
+    def num_devices(self) -> int:
+        return self.mesh_shape[0] * self.mesh_shape[1]
+
+    @property
+    def name(self) -> str:
+        """The mesh's name, such as T3K; rows x columns for a shape that has none, as of a part of a machine."""
+        return mesh_name_of(self.mesh_shape)
+
+    @property
+    def model_ranks(self) -> int:
+        """Devices that heads, MLP and vocabulary are split over."""
+        return self.mesh_shape[self.model_axis]
+
+    @property
+    def residual_ranks(self) -> int:
+        """Devices that the residual stream is split over."""
+        return self.mesh_shape[self.residual_axis]
+
+    def heads(self, n_heads: int, n_kv_heads: int) -> HeadSplit:
+        """The heads of each rank of the model axis."""
+        return split_heads(n_heads, n_kv_heads, self.model_ranks)
+
+    def model_width(self, columns: int) -> int:
+        """One device's share of `columns` that are split over the model axis, padded to whole tiles."""
+        return math.ceil(columns / (self.model_ranks * TILE)) * TILE
+
+    def residual_width(self, dim: int) -> int:
+        """One device's columns of the residual stream of `dim` columns. Raises ValueError if these are no whole tiles."""
+        if problem := self._residual_problem(dim):
+            meshes = ", ".join(
+                f"{name} ({rows * columns})"
+                for name, (rows, columns) in MESH_SHAPES.items()
+                if not Placement((1, rows * columns))._residual_problem(dim)
+            )
+            raise ValueError(f"{problem}; meshes that work: {meshes}")
+        return dim // self.residual_ranks
+
+    def users(self, max_batch_size: int) -> int:
+        """The users that one device serves."""
+        return max_batch_size if self.users_axis is None else math.ceil(max_batch_size / self.mesh_shape[self.users_axis])
+
+    def mapper(self, mesh_device, *, model: int | None = None, residual: int | None = None):
+        """A mesh mapper that splits dimension `model` over the model axis and `residual` over the residual axis.
+
+        A tensor is replicated along an axis that splits nothing of it. On a line only one of the two may be given.
+        """
+        dims: list[int | None] = [None, None]
+        for axis, dim in ((self.model_axis, model), (self.residual_axis, residual)):
+            if dim is not None:
+                if dims[axis] is not None:
+                    raise ValueError(f"dimensions {dims[axis]} and {dim} cannot both be split over axis {axis} of the mesh")
+                dims[axis] = dim
+        if dims == [None, None]:
+            return ttnn.ReplicateTensorToMesh(mesh_device)
+        return ttnn.ShardTensor2dMesh(mesh_device, mesh_shape=self.mesh_shape, dims=tuple(dims))
+
+    def composer(self, mesh_device, *, model: int):
+        """A mesh composer that joins dimension `model` along the model axis.
+
+        What the devices of the other axis have lies behind each other in dimension 0; where they have the same, the first
+        is enough.
+        """
+        dims = [0, 0]
+        dims[self.model_axis] = model
+        return ttnn.ConcatMesh2dToTensor(mesh_device, mesh_shape=self.mesh_shape, dims=tuple(dims))
+
+    def _residual_problem(self, dim: int) -> str | None:
+        if dim % (self.residual_ranks * TILE):
+            return f"hidden_size {dim} (in tiles of {TILE} columns) cannot be split over {self.residual_ranks} devices"
+        return None
