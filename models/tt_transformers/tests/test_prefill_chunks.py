@@ -78,6 +78,8 @@ def test_a_fine_tuned_model_has_the_limits_of_the_model_with_its_sizes():
     config = read_config(MODEL_PARAMS / PHI_3 / "config.json")
     assert Limits.of("my-own-phi", config) == Limits.of(PHI_3)
     assert Limits.of("my-own-phi", {**config, "hidden_size": 3200}) == Limits()
+    llama = read_config(MODEL_PARAMS / "Llama-3.1-8B/config.json")
+    assert Limits.of("Llama-3.1-8B-Instruct", llama) == Limits.of("Llama-3.1-8B") != Limits()
     assert Limits.of("Phi-3-tiny-kjv", config) == Limits.of("Phi-3-tiny-kjv") != Limits.of(PHI_3)
 
 
