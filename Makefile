@@ -1,8 +1,8 @@
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-PERF_RECORDS := models/tt_transformers/perf/records
-LONG_RECORDS := models/tt_transformers/long_context/records
-CAPACITY := $(PYTHON) -m models.tt_transformers.scripts.capacity --largest
+PERF_RECORDS := models/tt_transformers/measure/records
+LONG_RECORDS := models/tt_transformers/measure/records/long_context
+CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
 .PHONY: help setup demo test full-size validate bench long-context capacity pareto accuracy perf-report
 
@@ -22,28 +22,28 @@ full-size: setup  ## run Phi-3-mini at full size with random weights, and report
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
 
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table
-	$(PYTHON) -m models.tt_transformers.validation.validate
+	$(PYTHON) -m models.tt_transformers.measure.vendor.validate
 	TT_REQUIRE_VENDOR=1 $(PYTEST) -m vendor -k "not refuses_nothing and not whole_demo and not committed_record"
 
 accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 and T3K, then write PERF.md and LONG_CONTEXT.md
-	$(PYTHON) -m models.tt_transformers.perf.accuracy --output $(PERF_RECORDS)
-	$(PYTHON) -m models.tt_transformers.perf.accuracy --mesh N150 --kv_cache bfp8 bfp4 --output $(PERF_RECORDS)
-	$(PYTHON) -m models.tt_transformers.perf.report
-	$(PYTHON) -m models.tt_transformers.long_context.report
+	$(PYTHON) -m models.tt_transformers.measure.accuracy --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.accuracy --mesh N150 --kv_cache bfp8 bfp4 --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.report
+	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
 bench: setup  ## time the emulator against Hugging Face transformers, then write PERF.md
-	$(PYTHON) -m models.tt_transformers.perf.bench --output $(PERF_RECORDS)
-	$(PYTHON) -m models.tt_transformers.perf.bench --model bundled --mode bf16 --output $(PERF_RECORDS)
-	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.perf.bench --model bundled --output $(PERF_RECORDS)
-	$(PYTHON) -m models.tt_transformers.perf.report
+	$(PYTHON) -m models.tt_transformers.measure.speed --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
+	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --model bundled --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.report
 
 long-context: setup  ## time prefills of 1k to 16k tokens against Hugging Face transformers, then write PERF.md
-	$(PYTHON) -m models.tt_transformers.long_context.prefill --output $(PERF_RECORDS)
-	$(PYTHON) -m models.tt_transformers.perf.report
+	$(PYTHON) -m models.tt_transformers.measure.long_prefill --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.report
 
 capacity: setup  ## lay out full-size Phi-3-mini, search its prefill chunks on the mock device, then write LONG_CONTEXT.md
 	for mesh in N150 N300 T3K; do \
-	    TT_BACKEND=mock MESH_DEVICE=$$mesh $(PYTHON) -m models.tt_transformers.long_context.prefill_chunks \
+	    TT_BACKEND=mock MESH_DEVICE=$$mesh $(PYTHON) -m models.tt_transformers.measure.chunks \
 	        --output $(LONG_RECORDS)/prefill_chunks-$$mesh.json || exit 1; \
 	    for mode in performance accuracy; do \
 	        $(CAPACITY) --mesh $$mesh --mode $$mode --output $(LONG_RECORDS)/capacity-$$mesh-$$mode.json || exit 1; \
@@ -57,11 +57,11 @@ capacity: setup  ## lay out full-size Phi-3-mini, search its prefill chunks on t
 	    MAX_PREFILL_CHUNK_SIZE=128 $(CAPACITY) --mesh N300 --mode $$mode \
 	        --output $(LONG_RECORDS)/capacity-N300-$$mode-chunk-128k.json || exit 1; \
 	done
-	$(PYTHON) -m models.tt_transformers.long_context.report
+	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
 pareto: setup  ## token accuracy and weight bytes of the settings in tests/configurations, then write PERF.md
-	$(PYTHON) -m models.tt_transformers.perf.pareto --output $(PERF_RECORDS)
-	$(PYTHON) -m models.tt_transformers.perf.report
+	$(PYTHON) -m models.tt_transformers.measure.pareto --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.report
 
 perf-report: setup  ## write PERF.md from the committed records
-	$(PYTHON) -m models.tt_transformers.perf.report
+	$(PYTHON) -m models.tt_transformers.measure.report

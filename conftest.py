@@ -16,7 +16,7 @@ except (RuntimeError, ValueError) as error:
     print(f"ERROR: {error}", file=sys.stderr)
     sys.exit(pytest.ExitCode.USAGE_ERROR)
 
-from models.common.mock import runtime_root
+from models.common.vendor.mock import runtime_root
 
 
 def _is_vendor_test(item) -> bool:

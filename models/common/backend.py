@@ -9,7 +9,7 @@ and cannot be asked of `ttnn` itself is answered here.
 | simulator | the vendor's package, on its simulator | the simulator's |
 | mock      | the vendor's package, on no device     | meaningless     |
 | emulator  | `models.common.ttnn_emulator`          | the emulator's  |
-| lockstep  | `models.common.lockstep.paired_ttnn`: mock and emulator, op by op | the emulator's |
+| lockstep  | `models.common.vendor.lockstep.paired_ttnn`: mock and emulator, op by op | the emulator's |
 """
 
 import importlib
@@ -22,11 +22,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from models.common import mesh_names
-from models.common.mock import runtime_root
+from models.common.vendor.mock import runtime_root
 
 BACKENDS = ("silicon", "simulator", "mock", "emulator", "lockstep")
 
-_OWN_MODULES = {"emulator": "models.common.ttnn_emulator", "lockstep": "models.common.lockstep.paired_ttnn"}
+_OWN_MODULES = {"emulator": "models.common.ttnn_emulator", "lockstep": "models.common.vendor.lockstep.paired_ttnn"}
 _ON_MOCK_DEVICE = ("mock", "lockstep")
 
 _DEVICE_FILES = Path("/dev/tenstorrent")

@@ -22,11 +22,11 @@ from transformers.utils import cached_file
 
 from models.common.library_errors import one_line
 from models.evaluation.errors import EvaluationError, reported
-from models.tt_transformers.tt.architecture import read_config as read_json
+from models.tt_transformers.tt.config.architecture import read_config as read_json
 from models.tt_transformers.tt.families.phi3 import PHI3
-from models.tt_transformers.tt.hugging_face import with_current_rope_names
-from models.tt_transformers.tt.rope import COMMON_KEYS, KINDS, rope_parameters
-from models.tt_transformers.tt.safetensors_files import refuse_adapter
+from models.tt_transformers.tt.checkpoints.hugging_face import with_current_rope_names
+from models.tt_transformers.tt.config.rope import COMMON_KEYS, KINDS, rope_parameters
+from models.tt_transformers.tt.checkpoints.safetensors_files import refuse_adapter
 
 # Keys of config.json that say how to run a model, not what it is.
 HABITS = ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict")

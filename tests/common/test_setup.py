@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.common.mock import runtime_root
+from models.common.vendor.mock import runtime_root
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIND_PYTHON = PROJECT_ROOT / "scripts" / "find_python.sh"

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from models.common import validation
-from models.tt_transformers.validation import table, validate
+from models.common.vendor import watching as validation
+from models.tt_transformers.measure.vendor import table
+from models.tt_transformers.measure.vendor import validate
 
 
 def case(mode="performance", **changes):

@@ -1,9 +1,8 @@
-"""Meshes for the emulator's tests, and a way to run code on the vendor's mock device."""
+"""Meshes for the emulator's tests."""
 
 import pytest
 
 from models.common.mesh import open_mesh
-from tests.vendor.conftest import run_on_mock  # noqa: F401
 
 
 @pytest.fixture

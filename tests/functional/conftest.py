@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from models.common.mesh import open_mesh
-from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
-from tests.vendor.conftest import run_on_mock  # noqa: F401
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_FILE = ROOT / "models/microsoft/Phi-3-mini-128k-instruct/t3000/functional/model.py"

@@ -15,7 +15,6 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import eval as evaluation
-from models.common.mesh import open_mesh
 
 from .conftest import BUNDLED, MODEL_FILE, PROMPT_FILE, ROOT
 

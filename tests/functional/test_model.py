@@ -9,7 +9,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from models.common.pcc import pcc
-from models.tt_transformers.tests.tiny_phi3 import SWITCH_LEN
+from tests.support.tiny_phi3 import SWITCH_LEN
 
 MAX_SEQ_LEN = 128
 # bf16 with sums in another order, two layers deep.

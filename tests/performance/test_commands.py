@@ -10,8 +10,11 @@ import yaml
 from models.common import backend, model_targets
 from models.common.benchmark_record import medians, read
 from models.common.mesh import open_mesh
-from models.tt_transformers.perf import accuracy, bench, pareto, regression
-from models.tt_transformers.tests.tiny_phi3 import SWITCH_LEN, save_tiny_phi3
+from models.tt_transformers.measure import accuracy
+from models.tt_transformers.measure import speed as bench
+from models.tt_transformers.measure import pareto
+from models.tt_transformers.measure import regression
+from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3
 from models.tt_transformers.tt import reference
 from models.tt_transformers.tt.model_args import ModelArgs
 

@@ -16,15 +16,15 @@ import yaml
 
 from models.common import backend, model_targets
 from models.common.mesh import open_mesh
-from models.tt_transformers.perf import regression
-from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.measure import regression
+from tests.support.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt import reference
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.reference import Reference, reference_path
-from models.tt_transformers.tt.weight_cache import WeightCache
-from models.tt_transformers.tt.weights import Weights
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.checkpoints.weights import Weights
 
 # How many times slower a planted slow-down is, and over how many rounds it is measured.
 SLOWER = 3

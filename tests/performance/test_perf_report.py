@@ -10,8 +10,10 @@ import torch
 
 from models.common import model_targets
 from models.common.benchmark_record import measurement
-from models.tt_transformers.perf import bench, pareto, report
-from models.tt_transformers.perf.systems import interleaved
+from models.tt_transformers.measure import speed as bench
+from models.tt_transformers.measure import pareto
+from models.tt_transformers.measure import report
+from models.tt_transformers.measure.systems import interleaved
 from models.tt_transformers.tt.reference import Reference
 
 
@@ -107,7 +109,7 @@ def test_configurations_become_options(tmp_path):
 
 def test_peak_memory_is_a_process_s_own():
     """In processes of their own, because the peak of this one may lie in an earlier test."""
-    code = "from models.tt_transformers.perf.plain_hugging_face import peak_memory; a = bytearray(b'x') * {}; print(peak_memory())"
+    code = "from models.tt_transformers.measure.plain_hugging_face import peak_memory; a = bytearray(b'x') * {}; print(peak_memory())"
     small, large = (
         float(subprocess.run([sys.executable, "-c", code.format(size)], capture_output=True, text=True, check=True).stdout)
         for size in (1, 400_000_000)

@@ -4,9 +4,10 @@ import pytest
 
 from models.common.benchmark_record import medians
 from models.common.mesh import open_mesh
-from models.tt_transformers.perf import accuracy, report
-from models.tt_transformers.tests.test_accuracy import TOP1, TOP5
-from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.measure import accuracy
+from models.tt_transformers.measure import report
+from models.tt_transformers.measure.accuracy import TOP1, TOP5
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.reference import Reference, reference_path
 
 

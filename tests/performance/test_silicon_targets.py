@@ -12,16 +12,17 @@ import yaml
 
 from models.common import backend, model_targets
 from models.common.mesh import mesh_name_from_environment
-from models.tt_transformers.demo import simple_text_demo
-from models.tt_transformers.tt.model_location import BUNDLED, locate
+from models.tt_transformers.demo import run as demo_run
+from models.tt_transformers.demo.cases import CASES
+from models.tt_transformers.tt.checkpoints.location import BUNDLED, locate
 
-BATCH_1 = next(case for case in simple_text_demo.CASES if case.name == "batch-1")
+BATCH_1 = next(case for case in CASES if case.name == "batch-1")
 
 
 def failures_of_a_run(mode: str, folder: Path, targets: dict, **options) -> list[str]:
     """Runs the demo's batch-1 case on this backend and compares its record with its target. ValueError if it has none."""
     output = folder / "run.json"
-    simple_text_demo.run(BATCH_1.with_options({**options, "output_json": str(output)}), mode)
+    demo_run.run(BATCH_1.with_options({**options, "output_json": str(output)}), mode)
     return model_targets.check_demo_record(json.loads(output.read_text(encoding="utf-8")), targets)[1]
 
 
@@ -61,7 +62,7 @@ def silicon_record(*measurements):
 )
 def test_a_record_of_a_card_that_falls_short_is_caught(tmp_path, monkeypatch, measurements, failing):
     record = silicon_record(*measurements)
-    monkeypatch.setattr(simple_text_demo, "run", lambda case, mode: Path(case.output_json).write_text(json.dumps(record)))
+    monkeypatch.setattr(demo_run, "run", lambda case, mode: Path(case.output_json).write_text(json.dumps(record)))
     failures = failures_of_a_run("performance", tmp_path, model_targets.load())
     assert len(failures) == len(failing)
     assert all(expected in line for expected, line in zip(failing, failures))

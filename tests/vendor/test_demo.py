@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .conftest import PROJECT_ROOT
+from tests.support.fixtures import PROJECT_ROOT
 
 
 @pytest.mark.vendor

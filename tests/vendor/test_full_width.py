@@ -5,8 +5,9 @@ from itertools import product
 
 import pytest
 
-from models.common import validation
-from models.tt_transformers.validation import table, validate
+from models.common.vendor import watching as validation
+from models.tt_transformers.measure.vendor import table
+from models.tt_transformers.measure.vendor import validate
 
 
 @pytest.fixture(scope="module", params=validate.MESHES)

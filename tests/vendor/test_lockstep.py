@@ -6,8 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from models.common import validation
-from models.tt_transformers.validation import validate
+from models.common.vendor import watching as validation
+from models.tt_transformers.measure.vendor import validate
 
 
 @pytest.fixture(scope="module", params=validate.MESHES)
@@ -156,7 +156,7 @@ def test_vendors_tensors_are_freed_with_the_emulators(run_on_mock):
 
 def test_grids_are_compared_as_sets_of_cores():
     from models.common import ttnn_emulator as emulator
-    from models.common.lockstep.compare import cores_of
+    from models.common.vendor.lockstep.compare import cores_of
 
     def cores(*corners):
         return emulator.CoreRangeSet(

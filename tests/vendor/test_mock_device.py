@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from models.common.mock import runtime_root
+from models.common.vendor.mock import runtime_root
 
 OPEN_AND_COMPUTE = """
 import json, sys

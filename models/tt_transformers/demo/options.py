@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.common.sampling import SamplingParams
-from models.tt_transformers.tt.page_table import BATCH_SIZES, BLOCK_SIZES
+from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, BLOCK_SIZES
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def parse_sampling_params(text: str) -> dict:
 
 def parse_optimizations_option(text: str) -> str:
     # Imported when the option is used, so that `pytest --help` does not load a device's library.
-    from models.tt_transformers.tt.precision_config import parse_optimizations
+    from models.tt_transformers.tt.config.precision_config import parse_optimizations
 
     parse_optimizations(text)
     return text
@@ -172,7 +172,7 @@ OPTIONS = (
         parse_path,
         "FILE",
         "reference for token_accuracy, from tests/generate_reference_hf.py",
-        "tests/reference_outputs/<model>.safetensors",
+        "model_params/<model>/reference.safetensors",
     ),
     Option("profile", parse_bool, "BOOL", "print where the emulator's time goes: op, calls, time", "false"),
     Option("output_json", parse_path, "FILE", "write a record of the run to this file", "none"),

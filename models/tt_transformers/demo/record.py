@@ -1,9 +1,12 @@
 """The JSON record of a demo run (`--output_json`). README.md beside this file documents the fields."""
 
 import math
+from datetime import datetime, timezone
 from pathlib import Path
 
-from models.common import whole_file
+from loguru import logger
+
+from models.common import backend, benchmark_record, whole_file
 
 SCHEMA_VERSION = 1
 
@@ -95,3 +98,56 @@ def write_record(path: str | Path, record: dict):
     validate(record)
     with whole_file.printed_if_not_written(record, "output_json"):
         whole_file.write_json(path, record, indent=2)
+
+
+def keep_benchmark(args, settings, measurements, accuracy):
+    """Writes what was measured to generated/benchmarks, to be compared with other runs' records."""
+    entries = [benchmark_record.measurement(m.name, m.value, m.unit, m.batch) for m in measurements]
+    if accuracy is not None:
+        entries += [benchmark_record.measurement(name, getattr(accuracy, name), "%") for name in ("top1", "top5")]
+    made = benchmark_record.make(
+        mesh=args.device_name,
+        model=args.model_name,
+        precision=args.precision.name,
+        case=settings.name,
+        measurements=entries,
+        settings=settings.as_json(),
+        precision_settings=args.precision.describe(),
+    )
+    try:
+        benchmark_record.write(made)
+    except OSError as error:
+        logger.warning(f"no benchmark record is kept: {error}")
+
+
+def make_record(args, settings, batches, measurements, notes, accuracy=None) -> dict:
+    """The record of a run, as README.md documents it."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "backend": backend.name(),
+        "values_meaningful": backend.values_meaningful(),
+        "mesh": args.device_name,
+        "model": args.model_name,
+        "precision": args.precision.name,
+        "precision_settings": args.precision.describe(),
+        "case": settings.name,
+        "settings": settings.as_json(),
+        "notes": notes,
+        "versions": backend.versions(),
+        "measurements": [m.as_json() for m in measurements],
+        "users": [
+            {
+                "batch": user.batch,
+                "user": user.index,
+                "prompt": user.prompt,
+                "prompt_tokens": len(user.prompt_ids),
+                "token_ids": user.token_ids,
+                "text": args.decode(user.token_ids),
+                "stop_reason": user.stop_reason,
+            }
+            for users in batches
+            for user in users
+        ],
+        **({} if accuracy is None else {"accuracy": accuracy.as_json()}),
+    }

@@ -1,138 +1,15 @@
-"""Makes a reference file for `--token_accuracy` with Hugging Face's model.
+"""The command that makes references for `--token_accuracy`; its code is in `measure/make_reference.py`."""
 
-    python models/tt_transformers/tests/generate_reference_hf.py [--text FILE] [--users 32] [--output FILE]
-
-The model is HF_MODEL's, or the bundled checkpoint. Texts come from --text, a UTF-8 file from which each user gets the next
-piece; without it, the demo's sample prompts are the prompts, joined, and the model continues them greedily.
-"""
-
-import argparse
-import os
 import sys
 from pathlib import Path
-
-import torch
 
 if not __package__:
     # Run by its path: Python then looks for modules in this folder, and not in the project's.
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 import models  # noqa: F401
-from models.common import console, whole_file
-from models.common.mesh import open_mesh
-from models.tt_transformers.demo.case import SAMPLE_PROMPTS
-from models.tt_transformers.demo.prompts import load_prompts
-from models.tt_transformers.tt import reference
-from models.tt_transformers.tt.model_args import ModelArgs
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
-
-
-def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", text=None, prompts=PROMPTS):
-    """A `Reference` for the model that `args` (`ModelArgs`) sets up.
-
-    Args:
-        users: number of texts.
-        prefill, generated: tokens of each text that are its prompt, and that are predicted.
-        dtype: of Hugging Face's model: bf16 or fp32.
-        text: file that the texts are cut from; None for prompts that the model continues greedily.
-        prompts: prompts file for the latter.
-
-    Raises:
-        ValueError: the text or the prompts are too short, or the model's context is.
-    """
-    if prefill + generated > args.arch.max_context_len:
-        raise ValueError(
-            f"{prefill} + {generated} tokens are more than the context of {args.model_name}, {args.arch.max_context_len}"
-        )
-    switch_len = args.arch.rope.switch_len
-    if text is None:
-        starts = _joined_prompts(args, prompts, users, prefill)
-        model = args.reference_transformer(DTYPES[dtype])
-        tokens = reference.continue_greedily(model, starts, generated, switch_len)
-        source = f"{Path(prompts).name}, continued greedily"
-    else:
-        tokens = _pieces(args, text, users, prefill + generated)
-        model = args.reference_transformer(DTYPES[dtype])
-        source = Path(text).name
-    top5, log_probs = reference.predictions(model, tokens, prefill, switch_len)
-    facts = {
-        "model": args.model_name,
-        "identity": reference.model_identity(args),
-        "text": source,
-        "dtype": dtype,
-        "versions": {"torch": torch.__version__, "transformers": _transformers_version()},
-    }
-    return reference.Reference(tokens.int(), top5, log_probs, prefill, facts)
-
-
-def _joined_prompts(args, path, users, prefill):
-    """[users, prefill] tokens: all prompts joined, beginning with another one for each user."""
-    texts = load_prompts(path)
-    if users > len(texts):
-        raise ValueError(f"{path} has {len(texts)} prompts, too few for {users} users")
-    joined = ["\n".join(texts[user:] + texts[:user]) for user in range(users)]
-    rows = [args.encode_prompt(text, instruct=False)[:prefill] for text in joined]
-    if min(map(len, rows)) < prefill:
-        raise ValueError(f"{path}: its prompts joined have {min(map(len, rows))} tokens, {prefill} are needed")
-    return torch.tensor(rows)
-
-
-def _pieces(args, path, users, length):
-    try:
-        content = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"text {path} cannot be read: {error}") from error
-    ids = args.encode_prompt(content, instruct=False)
-    if len(ids) < users * length:
-        raise ValueError(f"text {path} has {len(ids)} tokens, too few for {users} users of {length}")
-    return torch.tensor(ids[: users * length]).view(users, length)
-
-
-def _transformers_version():
-    import transformers
-
-    return transformers.__version__
-
-
-def _count(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not accepted; accepted: a whole number >= 1")
-    return int(text)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", metavar="FILE", help="text to predict (default: the sample prompts, continued greedily)")
-    parser.add_argument("--users", type=_count, default=32, help="number of texts (default: 32)")
-    parser.add_argument("--prefill", type=_count, default=512, help="tokens of the prompt (default: 512)")
-    parser.add_argument("--generated", type=_count, default=511, help="tokens to predict (default: 511)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of Hugging Face's model (default: bf16)")
-    parser.add_argument("--output", metavar="FILE", help=f"default: {os.path.relpath(reference.REFERENCES)}/<model>.safetensors")
-    options = parser.parse_args()
-    with open_mesh("N150") as mesh_device:
-        try:
-            args = ModelArgs(mesh_device, max_seq_len=options.prefill + options.generated)
-            output = reference.reference_path(args.model_name) if options.output is None else options.output
-            whole_file.check_writable(output, "--output")
-            made = make_reference(
-                args,
-                users=options.users,
-                prefill=options.prefill,
-                generated=options.generated,
-                dtype=options.dtype,
-                text=options.text,
-            )
-        except (ValueError, OSError, RuntimeError) as error:
-            parser.error(str(error))
-    figures = f"{made.users} texts of {made.prefill} + {made.generated} tokens, perplexity {made.perplexity:.3f}"
-    try:
-        made.save(output)
-    except OSError as error:
-        raise whole_file.NotWritten(f"--output {output}: {error.strerror}; lost: {figures}") from error
-    print(f"{output}: {figures}")
-
+from models.common import console
+from models.tt_transformers.measure.make_reference import main
 
 if __name__ == "__main__":
     console.run(main)

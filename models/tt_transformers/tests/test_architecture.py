@@ -1,8 +1,8 @@
 import pytest
 
-from models.tt_transformers.tests.tiny_phi3 import tiny_config
-from models.tt_transformers.tt.architecture import Architecture, read_config
-from models.tt_transformers.tt.model_location import MODEL_PARAMS
+from tests.support.tiny_phi3 import tiny_config
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 
 
 def mini_128k(**changes):

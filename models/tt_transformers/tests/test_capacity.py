@@ -8,13 +8,12 @@ import pytest
 
 from models.common.mesh import open_mesh
 from models.common.ttnn_emulator.device import shape_only
-from models.tt_transformers.long_context import report
-from models.tt_transformers.scripts import capacity
-from models.tt_transformers.tt import dram
+from models.tt_transformers.measure import long_context_report as report
+from models.tt_transformers.measure import capacity
+from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.prefill_chunks import VARIABLE
-from tests.vendor.conftest import run_on_mock  # noqa: F401
+from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
 
 MESHES = ("N150", "N300", "T3K")
 BFP4_CACHE = {"optimizations": "precision_cfg = {kv_cache: bfp4}"}
@@ -59,7 +58,7 @@ def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tm
     """On the mock device, in a process of its own; the vendor's allocator has no peaks to compare activations with."""
     context = contexts[MESHES.index(mesh)]
     output = tmp_path / "usage.json"
-    code = "import sys; from models.tt_transformers.scripts.capacity import main; main()"
+    code = "import sys; from models.tt_transformers.measure.capacity import main; main()"
     changes = [] if optimizations is None else ["--optimizations", optimizations]
     run_on_mock(mesh, code, "--mesh", mesh, "--context", str(context), "--mode", mode, *changes, "--output", str(output))
     vendors = json.loads(output.read_text())

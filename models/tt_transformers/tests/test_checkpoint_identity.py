@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.common.mesh import open_mesh
-from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
-from models.tt_transformers.tt import checkpoint_identity as checkpoint_identity_module
-from models.tt_transformers.tt.checkpoint_identity import (
+from tests.support.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.checkpoints import identity as identity_module
+from models.tt_transformers.tt.checkpoints.identity import (
     EMULATOR_CODE,
     LIBRARY_CODE,
     SAMPLE_BYTES,
@@ -24,11 +24,11 @@ from models.tt_transformers.tt.checkpoint_identity import (
     checkpoint_identity,
     digest_of_code,
 )
-from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.model_location import PROJECT
-from models.tt_transformers.tt.safetensors_files import SafetensorsFiles
-from models.tt_transformers.tt.weight_cache import WeightCache
+from models.tt_transformers.tt.checkpoints.location import PROJECT
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def test_a_change_of_what_code_does_changes_its_digest(tmp_path, old, new):
 def test_all_code_of_the_project_that_runs_in_a_conversion_is_in_the_digest(tmp_path, monkeypatch):
     """But for the cache's own, and for where tensors lie in a device's memory."""
     save_tiny_phi3(tmp_path)
-    package, emulator = (Path(module.__file__).parent for module in (checkpoint_identity_module, ttnn))
+    package, emulator = Path(identity_module.__file__).parents[1], Path(ttnn.__file__).parent
     digested = {file for pattern in LIBRARY_CODE for file in package.glob(pattern)}
     digested |= {file for pattern in EMULATOR_CODE for file in emulator.glob(pattern)}
     files, convert = set(), WeightCache.host_tensor
@@ -178,9 +178,8 @@ def test_all_code_of_the_project_that_runs_in_a_conversion_is_in_the_digest(tmp_
 
     monkeypatch.setattr(WeightCache, "host_tensor", host_tensor)
     with open_mesh("N300") as mesh_device:
-        args = ModelArgs(mesh_device, hf_model=tmp_path, max_seq_len=64)
-        Transformer(args, args.load_state_dict()).deallocate()
+        Generator.build(ModelArgs(mesh_device, hf_model=tmp_path, max_seq_len=64)).close()
     ran = {Path(file) for file in files if file.startswith(str(PROJECT / "models"))}
-    others = {"weight_cache.py", "whole_file.py", "backend.py", "memory.py", Path(__file__).name}
+    others = {"cache.py", "whole_file.py", "backend.py", "memory.py", Path(__file__).name}
     assert {file for file in ran - digested if file.name not in others} == set()
-    assert {"weights.py", "load_checkpoints.py", "bfp.py"} <= {file.name for file in ran}
+    assert {"weights.py", "state_dict.py", "bfp.py"} <= {file.name for file in ran}

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from models.common import backend
-from models.tt_transformers.demo.simple_text_demo import CASES, run
-from models.tt_transformers.tt.model_location import BUNDLED
+from models.tt_transformers.demo.cases import CASES
+from models.tt_transformers.demo.run import RunError, run
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = ("HF_MODEL", "MESH_DEVICE", "FAKE_DEVICE")
@@ -221,10 +222,16 @@ def test_a_user_at_max_seq_len_stops_and_the_others_go_on(demo, tmp_path):
     ],
 )
 def test_what_does_not_fit_fails_with_one_clear_message_and_no_record(demo, tmp_path, options, message):
-    with pytest.raises(pytest.fail.Exception, match=message) as failure:
+    with pytest.raises(RunError, match=message):
         demo("batch-1", **options)
-    assert not failure.value.pytrace
     assert not (tmp_path / "run.json").exists()
+
+
+def test_what_does_not_fit_is_shown_without_a_traceback():
+    result = command("--max_seq_len", "64")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "max_seq_len 64" in result.stdout and "Traceback" not in result.stdout + result.stderr
+    assert ".py:" not in result.stdout.split("FAILURES")[1].split("short test summary")[0]
 
 
 def test_precision_options_reach_the_model_and_the_record(demo):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.common.pcc import pcc
-from models.tt_transformers.tests.generation import greedy, greedy_of, open_generator, random_tokens
-from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
+from tests.support.generation import greedy, greedy_of, open_generator, random_tokens
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 PROMPT, STEPS = 37, 8
 

@@ -4,7 +4,8 @@ import pytest
 from loguru import logger
 
 from models.common import benchmark_record
-from models.tt_transformers.demo.simple_text_demo import CASES, run
+from models.tt_transformers.demo.cases import CASES
+from models.tt_transformers.demo.run import run
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Phi3ForCausalLM
 from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
 
-from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
-from models.tt_transformers.tt.architecture import Architecture, read_config
-from models.tt_transformers.tt.load_checkpoints import (
+from tests.support.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.checkpoints.state_dict import (
     DummyStateDict,
     StateDict,
     permute,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.common.pcc import pcc
-from models.tt_transformers.tests.generation import (
+from tests.support.generation import (
     generator,  # noqa: F401
     greedy,
     greedy_of,
@@ -13,8 +13,8 @@ from models.tt_transformers.tests.generation import (
     sample_tokens,
     tiny,  # noqa: F401
 )
-from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.program_configs import padded_prefill_length
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.config.program_configs import padded_prefill_length
 
 # Whole multiples of nothing; padded to 1536 and 4096 rows.
 PROMPT_LENGTHS = (1501, 3999)

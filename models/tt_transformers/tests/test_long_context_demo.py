@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from models.tt_transformers.demo import simple_text_demo
-from models.tt_transformers.demo.simple_text_demo import CASES, run
+from models.tt_transformers.demo.cases import CASES
+from models.tt_transformers.demo.run import run
 
 ROOT = Path(__file__).resolve().parents[3]
-DEMO = Path(simple_text_demo.__file__)
+DEMO = ROOT / "models/tt_transformers/demo/simple_text_demo.py"
 LONG = [f"long-context-{thousands}k" for thousands in (16, 32, 64, 128)]
 
 

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from models.common.benchmark_record import medians
-from models.tt_transformers.long_context import prefill, prefill_chunks, report
-from models.tt_transformers.perf.report import read_records
-from models.tt_transformers.tt.architecture import Architecture, read_config
-from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.model_params import Limits
-from models.tt_transformers.tt.prefill_chunks import SIZES
-from tests.vendor.conftest import run_on_mock  # noqa: F401
+from models.tt_transformers.measure import long_prefill as prefill
+from models.tt_transformers.measure import chunks as prefill_chunks
+from models.tt_transformers.measure import long_context_report as report
+from models.tt_transformers.measure.report import read_records
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.config.model_params import Limits
+from models.tt_transformers.tt.config.prefill_chunks import SIZES
 
 MESHES = ("N150", "N300", "T3K")
 # What the peak may grow by beside the KV cache: what the allocator keeps of freed activations (8 MB measured). Scores of
@@ -39,7 +40,7 @@ TRY_CHUNKS = """
 import json, sys
 import models
 from models.common.mesh import open_mesh
-from models.tt_transformers.long_context.prefill_chunks import PRECISIONS, try_chunk
+from models.tt_transformers.measure.chunks import PRECISIONS, try_chunk
 
 with open_mesh() as mesh_device:
     answers = {

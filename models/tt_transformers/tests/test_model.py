@@ -10,8 +10,8 @@ from models.common.pcc import pcc
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.model_location import BUNDLED
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.config.precision import ModelOptimizations
 
 PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
 STEPS = 64

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_toke
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
-from models.tt_transformers.tests.tiny_phi3 import save_tiny_phi3
-from models.tt_transformers.tt import model_location
-from models.tt_transformers.tt.load_checkpoints import to_hugging_face
+from tests.support.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.checkpoints import location as model_location
+from models.tt_transformers.tt.checkpoints.state_dict import to_hugging_face
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.model_location import BUNDLED, PROJECT, ModelLocation, locate
-from models.tt_transformers.tt.page_table import PagedAttentionConfig
-from models.tt_transformers.tt.precision import DecodersPrecision, ModelOptimizations
+from models.tt_transformers.tt.checkpoints.location import BUNDLED, PROJECT, ModelLocation, locate
+from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 
 MINI_128K = "microsoft/Phi-3-mini-128k-instruct"
 CHAT_TEMPLATE = (
@@ -398,7 +398,7 @@ def test_a_model_given_by_name_is_checked_before_its_weights_are_downloaded(chec
 @pytest.mark.parametrize("network", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=str)
 def test_a_name_without_network_says_what_to_do(tmp_path, network):
     script = """
-        from models.tt_transformers.tt.model_location import locate
+        from models.tt_transformers.tt.checkpoints.location import locate
         try:
             locate("some-org/some-model")
         except RuntimeError as error:

@@ -13,16 +13,16 @@ import ttnn
 
 from models.common.mesh import open_mesh
 from models.common.pcc import pcc
-from models.tt_transformers.tt.ccl import make_ccl
-from models.tt_transformers.tt.decoder import Decoder
-from models.tt_transformers.tt.embedding import Embedding, RotaryEmbedding
-from models.tt_transformers.tt.decode_step import host_tensor
-from models.tt_transformers.tt.kv_cache import make_kv_caches
-from models.tt_transformers.tt.lm_head import LMHead, LMHeadConfig
+from models.tt_transformers.tt.modules.ccl import make_ccl
+from models.tt_transformers.tt.modules.decoder import Decoder
+from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
+from models.tt_transformers.tt.runtime.decode_step import host_tensor
+from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
+from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.page_table import PageTable
-from models.tt_transformers.tt.precision import ModelOptimizations, TensorGroup
-from models.tt_transformers.tt.weights import Weights
+from models.tt_transformers.tt.runtime.page_table import PageTable
+from models.tt_transformers.tt.config.precision import ModelOptimizations, TensorGroup
+from models.tt_transformers.tt.checkpoints.weights import Weights
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 MAX_SEQ_LEN = 256

@@ -7,7 +7,7 @@ import pytest
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
-from models.tt_transformers.tt.precision import (
+from models.tt_transformers.tt.config.precision import (
     MODES,
     DecodersPrecision,
     MathFidelitySetting,
@@ -16,7 +16,7 @@ from models.tt_transformers.tt.precision import (
     PrecisionSetting,
     TensorGroup,
 )
-from models.tt_transformers.tt.precision_config import load_decoder_config, parse_optimizations, resolve_precision
+from models.tt_transformers.tt.config.precision_config import load_decoder_config, parse_optimizations, resolve_precision
 
 README_EXAMPLE = (
     "precision_cfg = {ff1_3: bfp4, ff2: bfp4, wqkv: bfp8, wo: bfp8, kv_cache: bfp8, activation: mixed}, "

@@ -10,7 +10,7 @@ import pytest
 
 from models.tt_transformers.demo import prompts as prompts_module
 from models.tt_transformers.demo.prompts import Prompt, batches, load_prompts
-from models.tt_transformers.scripts import make_long_context
+from models.tt_transformers.tools import make_long_context
 
 SAMPLE_PROMPTS = Path(__file__).parents[1] / "demo" / "sample_prompts"
 

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 from models.common.mesh import open_mesh
 from models.common.whole_file import NotWritten
-from models.tt_transformers.tests import generate_reference_hf
-from models.tt_transformers.tests.generate_reference_hf import make_reference
-from models.tt_transformers.tests.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
+from models.tt_transformers.measure import make_reference as make_reference_module
+from models.tt_transformers.measure.make_reference import make_reference
+from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 from models.tt_transformers.tt import reference, token_accuracy
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.precision import ModelOptimizations
+from models.tt_transformers.tt.config.precision import ModelOptimizations
 
 ROOT = Path(__file__).resolve().parents[3]
 PREFILL, GENERATED, USERS = SWITCH_LEN - 8, 24, 2
@@ -267,13 +267,13 @@ def test_the_command_makes_the_reference_that_python_makes(program, checkpoint, 
 
 def test_a_reference_that_finds_the_disk_full_is_named_with_its_figures(checkpoint, made, monkeypatch):
     monkeypatch.setenv("HF_MODEL", str(checkpoint[0]))
-    monkeypatch.setattr(generate_reference_hf, "make_reference", lambda *args, **kwargs: made)
+    monkeypatch.setattr(make_reference_module, "make_reference", lambda *args, **kwargs: made)
     with open("/dev/full", "wb") as full:
         os.set_inheritable(full.fileno(), True)
         output = f"/dev/fd/{full.fileno()}"
         monkeypatch.setattr(sys, "argv", ["generate_reference_hf", "--prefill", "8", "--generated", "8", "--output", output])
         with pytest.raises(NotWritten, match=f"^--output {output}: No space left on device; lost: 2 texts of .* perplexity "):
-            generate_reference_hf.main()
+            make_reference_module.main()
 
 
 def test_the_command_refuses_a_text_that_is_too_short(checkpoint, text, tmp_path):

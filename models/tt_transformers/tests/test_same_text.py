@@ -3,8 +3,8 @@
 import pytest
 
 from models.common.pcc import pcc
-from models.tt_transformers.tests.generation import greedy, known_by_heart, open_generator
-from models.tt_transformers.tt.model_location import BUNDLED
+from tests.support.generation import greedy, known_by_heart, open_generator
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
 PROMPT_TOKENS = (40, 60, 80, 100)
 NEW_TOKENS = 64

@@ -16,8 +16,8 @@ from loguru import logger
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.common.mesh import open_mesh
-from models.tt_transformers.tt.model_location import PROJECT
-from models.tt_transformers.tt.weight_cache import WeightCache, describe_mapper
+from models.tt_transformers.tt.checkpoints.location import PROJECT
+from models.tt_transformers.tt.checkpoints.cache import WeightCache, describe_mapper
 
 IDENTITY = {"model": "a", "files": [["model.safetensors", 10, 1]]}
 WEIGHT = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float32)

@@ -8,13 +8,13 @@ import ttnn
 
 from models.common.process_memory import return_freed_memory
 
-from .ccl import make_ccl
-from .decoder import Decoder
-from .distributed_norm import DistributedNorm, NormConfig
-from .embedding import Embedding, RotaryEmbedding
-from .lm_head import LMHead, LMHeadConfig
-from .page_table import PagedAttentionConfig
-from .program_configs import TILE
+from models.tt_transformers.tt.modules.ccl import make_ccl
+from models.tt_transformers.tt.modules.decoder import Decoder
+from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
+from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
+from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
+from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.config.program_configs import TILE
 
 
 class Transformer:

@@ -9,7 +9,7 @@ A file (safetensors) holds, for each of `users` texts of prefill + generated tok
 | `log_probs` | [users, generated] | float32 | natural log of the probability of the text's own token there |
 
 and as metadata the identity of the model, so that a reference of another model is refused.
-`tests/generate_reference_hf.py` makes the files.
+The command `models/tt_transformers/tests/generate_reference_hf.py` makes the files.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ from safetensors.torch import save as serialized
 
 from models.common import whole_file
 
-from .safetensors_files import SafetensorsFiles
+from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
 
 FORMAT = "token accuracy reference 1"
-REFERENCES = Path(__file__).resolve().parents[1] / "tests" / "reference_outputs"
 TOP = 5
 
 _DTYPES = {"tokens": torch.int32, "top5": torch.int32, "log_probs": torch.float32}
@@ -40,7 +40,7 @@ _SAMPLE_BYTES = 4096
 
 def reference_path(model_name: str) -> Path:
     """Where the reference of a model is, unless one is named."""
-    return REFERENCES / f"{model_name}.safetensors"
+    return MODEL_PARAMS / model_name / "reference.safetensors"
 
 
 @dataclass(frozen=True)

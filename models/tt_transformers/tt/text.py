@@ -5,9 +5,9 @@ from pathlib import Path
 
 from models.common.library_errors import reported
 
-from .architecture import Architecture, read_config, token_ids
-from .hugging_face import load_config, quiet
-from .model_location import BUNDLED
+from models.tt_transformers.tt.config.architecture import Architecture, read_config, token_ids
+from models.tt_transformers.tt.checkpoints.hugging_face import load_config, quiet
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
 
 class Text:

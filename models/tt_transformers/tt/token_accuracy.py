@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .reference import Reference
+from models.tt_transformers.tt.reference import Reference
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .family import Family
-from .phi3 import PHI3
+from models.tt_transformers.tt.families.family import Family
+from models.tt_transformers.tt.families.phi3 import PHI3
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.architecture: family for family in (PHI3,)})

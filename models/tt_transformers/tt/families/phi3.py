@@ -1,6 +1,6 @@
 """Phi-3 (Microsoft, 2024): fused query, key and value weights, a fused gate and up projection, LongRoPE."""
 
-from .family import Family
+from models.tt_transformers.tt.families.family import Family
 
 PHI3 = Family(
     architecture="Phi3ForCausalLM",

@@ -1,0 +1,45 @@
+"""The demo's cases. README.md in this folder lists them."""
+
+from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
+
+CASES = [
+    Case(
+        name="batch-1",
+        input_prompts=SAMPLE_PROMPTS / "input_data_questions_prefill_128.json",
+        max_seq_len=2048,
+        batch_size=1,
+        max_generated_tokens=200,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0},
+    ),
+    Case(
+        name="batch-32",
+        input_prompts=SAMPLE_PROMPTS / "input_data_questions_prefill_128.json",
+        max_seq_len=1024,
+        batch_size=32,
+        max_generated_tokens=200,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0},
+    ),
+    Case(
+        name="reasoning-1",
+        input_prompts=SAMPLE_PROMPTS / "input_data_reasoning.json",
+        max_seq_len=16384,
+        batch_size=1,
+        max_generated_tokens=15000,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0.6, "top_p": 0.95},
+    ),
+    *(
+        Case(
+            name=f"long-context-{thousands}k",
+            input_prompts=SAMPLE_PROMPTS / f"input_data_long_{thousands}k.json",
+            max_seq_len=thousands * 1024,
+            batch_size=1,
+            max_generated_tokens=200,
+            page_params={"block_size": 64, "max_num_blocks": thousands * 1024 // 64},
+            sampling_params={"temperature": 0},
+        )
+        for thousands in (16, 32, 64, 128)
+    ),
+]

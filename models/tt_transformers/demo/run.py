@@ -1,0 +1,223 @@
+"""Runs a case of the demo: users, prefill, decode, texts, measurements, record."""
+
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+
+from models.common import backend, op_costs
+from models.common.mesh import open_mesh
+from models.common.profiler import Measurement, Profiler
+from models.common.sampling import Sampler
+from models.tt_transformers.demo import record, report
+from models.tt_transformers.demo.case import Case
+from models.tt_transformers.tt.runtime import dram
+from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.reference import Reference, reference_path
+from models.tt_transformers.tt.token_accuracy import TeacherForcing
+from models.tt_transformers.tt.checkpoints.weights import Weights
+
+
+@dataclass
+class User:
+    """One user's sequence. `stop_reason` is None while it grows; `note` says what was done to the prompt."""
+
+    batch: int
+    index: int
+    prompt: str
+    prompt_ids: list[int]
+    token_ids: list[int] = field(default_factory=list)
+    stop_reason: str | None = None
+    note: str | None = None
+
+    def add(self, token_id: int, stop_token_ids, max_generated_tokens: int, max_seq_len: int):
+        self.token_ids.append(token_id)
+        if token_id in stop_token_ids:
+            self.stop_reason = "eos"
+        elif len(self.token_ids) == max_generated_tokens:
+            self.stop_reason = "max_generated_tokens"
+        elif len(self.prompt_ids) + len(self.token_ids) == max_seq_len:
+            self.stop_reason = "max_seq_len"
+
+
+def run(settings: Case, mode: str, make_weights=Weights.of):
+    """Runs a case, printing as it goes, and writes its record if one is asked for. `make_weights`: `ModelArgs` -> `Weights`."""
+    profiler = Profiler()
+    with ExitStack() as stack:
+        with clear_errors():
+            if settings.profile:
+                op_costs.check_available()
+            mesh_device = stack.enter_context(open_mesh())
+            args = make_args(settings, mode, mesh_device)
+            reference = load_reference(settings, args) if settings.token_accuracy else None
+            if reference is not None:
+                settings = settings.with_reference(reference)
+            batches = make_users(settings, args, reference)
+            for users in batches:
+                check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
+                check_tokens(args, [user.prompt_ids for user in users])
+            dram.check_fits(args)
+            weights = make_weights(args)
+        report.print_header(args, settings)
+        with profiler.timed("load_weights"), clear_errors((ValueError, OSError)):
+            generator = stack.enter_context(Generator.build(args, weights))
+
+        # What is compiled here (or, on the emulator, laid out for speed) is no part of the times measured below.
+        with profiler.timed("compile_prefill"):
+            generator.prefill([batches[0][0].prompt_ids])
+        with profiler.timed("compile_decode"):
+            generator.compile_decode()
+        measurements = [
+            Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
+        ]
+        accuracy = None
+        with op_costs.profiling() if settings.profile else nullcontext() as profile, profiler.timed("batches"):
+            for users in batches:
+                sampler = make_sampler(settings, users, reference)
+                with clear_errors(ValueError):
+                    measurements += generate(generator, users, sampler, settings, args)
+                if reference is not None and backend.values_meaningful():
+                    accuracy = sampler.result()
+
+        if backend.values_meaningful():
+            record.keep_benchmark(args, settings, measurements, accuracy)
+        else:
+            batches, measurements = [], []
+        report.print_texts(batches, args)
+        if settings.profile:
+            report.print_profile(profile, profiler.seconds("batches"))
+        notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
+        report.print_summary(args, settings, measurements, notes, accuracy)
+        if settings.output_json is not None:
+            made = record.make_record(args, settings, batches, measurements, notes, accuracy)
+            with clear_errors():
+                record.write_record(settings.output_json, made)
+
+
+class RunError(Exception):
+    """What is wrong with the user's files or settings; the message says it, so that no traceback is needed."""
+
+
+@contextmanager
+def clear_errors(kinds=(ValueError, OSError, RuntimeError)):
+    """Turns errors of these kinds into RunErrors."""
+    try:
+        yield
+    except kinds as error:
+        raise RunError(str(error)) from error
+
+
+def make_args(settings, mode, mesh_device) -> ModelArgs:
+    return ModelArgs(
+        mesh_device,
+        max_batch_size=settings.batch_size,
+        max_seq_len=settings.max_seq_len,
+        optimizations=settings.optimizations,
+        optimizations_base=mode,
+        decoder_config_file=settings.decoder_config_file,
+        dummy_weights=settings.dummy_weights,
+        num_layers=settings.num_layers,
+        page_params=settings.page_params if settings.paged_attention else None,
+    )
+
+
+def load_reference(settings, args) -> Reference:
+    """The reference for token_accuracy. Raises ValueError if it is not there or not of this model."""
+    reference = Reference.load(settings.reference_file or reference_path(args.model_name))
+    reference.check_fits(args)
+    return reference
+
+
+def make_users(settings, args, reference=None) -> list[list[User]]:
+    """The users of each batch; with a reference, one batch of users with its texts."""
+    if reference is not None:
+        prompts = TeacherForcing(reference, settings.batch_size).prompts
+        return [[User(0, index, args.decode(prompt), prompt) for index, prompt in enumerate(prompts)]]
+    instruct = settings.instruct
+    if instruct is None:
+        instruct = args.tokenizer.chat_template is not None
+    return [
+        [make_user(settings, args, batch, index, prompt, instruct) for index, prompt in enumerate(prompts)]
+        for batch, prompts in enumerate(settings.batches())
+    ]
+
+
+def make_user(settings, args, batch, index, prompt, instruct) -> User:
+    """The user of a prompt, whose context is cut so that it leaves room to generate within max_seq_len."""
+    limit = settings.max_seq_len - settings.max_generated_tokens
+    try:
+        fitted = prompt.fitted(lambda text: len(args.encode_prompt(text, instruct)), limit)
+        user = User(batch, index, fitted.text, args.encode_prompt(fitted.text, instruct))
+    except ValueError as error:
+        raise ValueError(f"{prompt.source}: {error}") from error
+    if fitted != prompt:
+        user.note = (
+            f"batch {batch}, user {index}: context cut from {len(prompt.context)} to {len(fitted.context)} characters, "
+            f"for {settings.max_generated_tokens} tokens to fit max_seq_len {settings.max_seq_len}"
+        )
+    return user
+
+
+def make_sampler(settings, users, reference=None):
+    """What chooses the next tokens of a batch: the model's logits, or the reference's text."""
+    if reference is not None:
+        return TeacherForcing(reference, len(users))
+    # Users are numbered through all batches, so that one draws the same tokens whatever the batch size.
+    return Sampler(settings.sampling(), [user.batch * settings.batch_size + user.index for user in users])
+
+
+def generate(generator, users, sampler, settings, args) -> list[Measurement]:
+    """Generates the texts of one batch, printing the first user's as it comes, and returns what it measured.
+
+    On a backend whose values mean nothing it does prefill and one decode step: the ops of further steps are the same.
+    """
+    profiler = Profiler()
+    stop_token_ids = args.stop_token_ids if settings.stop_at_eos else ()
+    if not backend.values_meaningful():
+        generator.decode(sampler(generator.prefill([user.prompt_ids for user in users])))
+        return []
+
+    stream = report.Stream(users[0], args.decode)
+    with profiler.timed("generate"):
+        with profiler.timed("TTFT"):
+            with profiler.timed("inference_prefill"):
+                logits = generator.prefill([user.prompt_ids for user in users])
+            tokens = sampler(logits)
+        active = [True] * len(users)
+        while True:
+            for user, token in zip(users, tokens):
+                if user.stop_reason is None:
+                    user.add(token, stop_token_ids, settings.max_generated_tokens, settings.max_seq_len)
+            if active[0]:
+                stream.add(tokens[0])
+            active = [user.stop_reason is None for user in users]
+            if not any(active):
+                break
+            with profiler.timed("inference_decode"):
+                logits = generator.decode(tokens, active)
+                tokens = sampler(logits, active)
+    stream.finish()
+    return measure(profiler, users)
+
+
+def measure(profiler, users) -> list[Measurement]:
+    """What one batch's times say. The first token of each user comes from prefill, all others from decode steps."""
+    batch = users[0].batch
+    prefill = profiler.seconds("inference_prefill")
+    prompt_tokens = sum(len(user.prompt_ids) for user in users)
+    measurements = [
+        Measurement("TTFT", profiler.seconds("TTFT") * 1000, "ms", batch),
+        Measurement("inference_prefill", prefill, "s", batch),
+        Measurement("prefill_t/s", prompt_tokens / prefill, "t/s", batch),
+        Measurement("generate", profiler.seconds("generate"), "s", batch),
+    ]
+    steps = profiler.count("inference_decode")
+    if steps:
+        decode = profiler.seconds("inference_decode")
+        decoded_tokens = sum(len(user.token_ids) - 1 for user in users)
+        measurements += [
+            Measurement("inference_decode", decode, "s", batch),
+            Measurement("decode_t/s/u", steps / decode, "t/s/u", batch),
+            Measurement("decode_t/s", decoded_tokens / decode, "t/s", batch),
+        ]
+    return measurements

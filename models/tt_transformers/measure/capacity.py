@@ -1,0 +1,215 @@
+"""How much DRAM a model needs for a context, and the largest context that fits, without values or a card.
+
+    python -m models.tt_transformers.measure.capacity --mesh N300 --context 131072 --largest
+
+On the emulator the whole model runs shape-only: a prefill that fills the context but for one token, and one decode step,
+in chunks of the model's default or of MAX_PREFILL_CHUNK_SIZE. With TT_BACKEND=mock the weights and caches are laid out by
+the vendor's allocator instead, which knows no peaks, so that activations are left out.
+"""
+
+import argparse
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import models  # noqa: F401
+import ttnn
+
+from models.common import backend, benchmark_record, console, whole_file
+from models.common.mesh import dram_capacity, open_mesh
+from models.common.mesh_names import MESH_SHAPES
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
+from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.config.precision import MODES
+from models.tt_transformers.tt.config.program_configs import TILE
+from models.tt_transformers.tt.checkpoints.weights import Weights
+
+MODEL = "microsoft/Phi-3-mini-128k-instruct"
+BLOCK_SIZE = 64
+# Contexts are searched in steps of so many tokens.
+STEP = 1024
+DRAM = ttnn.BufferType.DRAM
+
+
+@dataclass(frozen=True)
+class Usage:
+    """DRAM of one device, in bytes, for one user with `context` tokens.
+
+    weights: with the embedding and RoPE tables; activations: the most that is held at a time beyond weights and caches,
+    None where the backend cannot tell. capacity: all banks together, less the trace region.
+    """
+
+    context: int
+    chunk: int
+    weights: int
+    kv_cache: int
+    activations: int | None
+    capacity: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + (self.activations or 0)
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.capacity
+
+
+class AllocatedWeights(Weights):
+    """Weights that take their place on the devices and have no values; shapes are those of one device."""
+
+    def __init__(self, args):
+        super().__init__(args.mesh_device, args.placement, DummyStateDict(args.arch, device="meta"), cache=None)
+
+    def _linear(self, name, make, config, mesh_mapper, **recipe):
+        return self._place((1, 1, config.k, config.n), config.weight_dtype, config.chip.dram_sharded_weight(config.k, config.n))
+
+    def embedding(self):
+        rows, columns = self.state_dict["tok_embeddings.weight"].shape
+        return self._place((1, 1, rows, self.placement.residual_width(columns)), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
+
+    def norm(self, name: str):
+        columns = self.state_dict[f"{name}.weight"].shape[0]
+        return self._place((1, 1, columns // TILE, TILE), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
+
+    def _place(self, shape, dtype, memory_config=ttnn.DRAM_MEMORY_CONFIG, layout=ttnn.TILE_LAYOUT):
+        tensor = allocate(shape, dtype=dtype, layout=layout, device=self.mesh_device, memory_config=memory_config)
+        self._tensors.append(tensor)
+        return tensor
+
+
+def allocate(shape, *, dtype, layout, device, memory_config):
+    """In place of `ttnn.zeros`."""
+    return ttnn.allocate_tensor_on_device(ttnn.Shape(list(shape)), dtype, layout, device, memory_config)
+
+
+def held(mesh_device) -> int:
+    """Bytes that are allocated on each device."""
+    view = ttnn.get_memory_view(mesh_device, DRAM)
+    return view.total_bytes_allocated_per_bank * view.num_banks
+
+
+def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: str = MODEL, **precision) -> Usage:
+    """Lays the model out for `context` tokens and runs a prompt of all but one, or of `chunks` chunks, then a step.
+
+    `precision`: `optimizations` and so on, as `ModelArgs` takes them. The model runs even if it does not fit, so that
+    what it lacks can be read from the result; on the mock device what does not fit is a RuntimeError of its allocator.
+    """
+    on_emulator = backend.name() == "emulator"
+    with ExitStack() as stack:
+        if on_emulator:
+            stack.enter_context(_shape_only())
+        mesh_device = stack.enter_context(open_mesh(mesh_name))
+        capacity, before = dram_capacity(mesh_device), held(mesh_device)
+        if on_emulator:
+            mesh_device.allocator.capacity[DRAM] = 1 << 60
+        args = ModelArgs(
+            mesh_device,
+            max_seq_len=context,
+            hf_model=model,
+            dummy_weights=True,
+            page_params={"block_size": BLOCK_SIZE, "max_num_blocks": -(-context // BLOCK_SIZE)},
+            **precision,
+        )
+        kv_caches = make_kv_caches(args, allocate)
+        with_caches = held(mesh_device)
+        with Generator.build(args, AllocatedWeights(args), kv_caches) as generator:
+            laid_out = held(mesh_device)
+            prompt = context - 1 if chunks is None else min(context - 1, chunks * args.prefill_chunk_size)
+            activations = _run(generator, prompt) if on_emulator else None
+        return Usage(
+            context, args.prefill_chunk_size, laid_out - with_caches, with_caches - before, activations, capacity
+        )
+
+
+def _run(generator: Generator, prompt: int) -> int:
+    """Prefill of `prompt` tokens and a decode step -> the most bytes held beyond what was held before."""
+    allocator = generator.args.mesh_device.allocator
+    start = allocator.peak[DRAM] = allocator.used[DRAM]
+    generator.prefill([[0] * prompt])
+    generator.decode([0])
+    return (allocator.peak[DRAM] - start) * allocator.banks[DRAM]
+
+
+def _shape_only():
+    from models.common.ttnn_emulator.device import shape_only
+
+    return shape_only()
+
+
+def largest(mesh_name: str, limit: int, **options) -> Usage | None:
+    """The largest context up to `limit`, in steps of 1024 tokens, that fits; None if not even the smallest does.
+
+    Memory grows with the context, so it is found by bisection. Activations are at their peak within two chunks, and no
+    more of the prompt is run.
+    """
+    best, low, high = None, 0, limit // STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = measure(mesh_name, middle * STEP, chunks=2, **options)
+        if found.fits:
+            best, low = found, middle
+        else:
+            high = middle - 1
+    return best
+
+
+def describe(usage: Usage) -> str:
+    activations = "" if usage.activations is None else f" + activations {_gb(usage.activations)}"
+    verdict = "fits" if usage.fits else "does not fit"
+    return (
+        f"context {usage.context}, chunks of {usage.chunk}: weights {_gb(usage.weights)} + KV cache {_gb(usage.kv_cache)}"
+        f"{activations} = {_gb(usage.total)} of {_gb(usage.capacity)} GB a device: {verdict}"
+    )
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.3f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mesh", choices=list(MESH_SHAPES), default="N150")
+    parser.add_argument("--context", type=int, default=131072, metavar="N", help="tokens, prompt and generated together")
+    parser.add_argument("--mode", choices=MODES, default="performance")
+    parser.add_argument("--optimizations", metavar="TEXT", help="changes to the mode, as the demo takes them")
+    parser.add_argument("--model", default=MODEL, help="org/name or directory; only its config.json is read")
+    parser.add_argument("--largest", action="store_true", help="also find the largest context that fits, up to N")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    given = parser.parse_args()
+    options = dict(model=given.model, optimizations=given.optimizations, optimizations_base=given.mode)
+    if given.largest and backend.name() != "emulator":
+        parser.error(f"--largest is found on the emulator, which counts activations; TT_BACKEND is {backend.name()}")
+    if given.largest and given.context < STEP:
+        parser.error(f"--largest is found in steps of {STEP} tokens, up to --context {given.context}, which is less than one")
+    try:
+        if given.output is not None:
+            whole_file.check_writable(given.output, "--output")
+        record = run(given.mesh, given.context, given.largest, options)
+    except (ValueError, OSError, RuntimeError) as error:
+        parser.exit(1, f"{error}\n")
+    if given.output is not None:
+        with whole_file.printed_if_not_written(record, "--output"):
+            whole_file.write_json(given.output, record, indent=2)
+
+
+def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict:
+    """Prints the figures and returns them as a record."""
+    print(f"{options['model']} on {mesh_name}, {options['optimizations_base']} {options['optimizations'] or ''}".rstrip())
+    start = time.perf_counter()
+    usage = measure(mesh_name, context, **options)
+    seconds = round(time.perf_counter() - start, 1)
+    print(f"{describe(usage)} ({seconds} s)")
+    record = {**benchmark_record.origin(), "mesh": mesh_name, **options, "seconds": seconds, **asdict(usage)}
+    if find_largest:
+        best = largest(mesh_name, context, **options)
+        record["largest"] = None if best is None else asdict(best)
+        print("largest: " + (f"not even {STEP} tokens fit" if best is None else describe(best)))
+    return record
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,44 @@
+"""What one decode step of a model is made of, as the emulator sees it."""
+
+from collections.abc import Mapping
+
+from models.common import op_costs
+from models.tt_transformers.tt.runtime.decode_step import idle_decode_inputs
+from models.tt_transformers.tt.generator import Generator
+
+
+def decode_step_costs(generator: Generator, context_len: int) -> op_costs.OpCosts:
+    """`OpCosts` of a decode step of all users, each with `context_len` tokens. It changes no sequence and no cache."""
+    inputs = idle_decode_inputs(generator.model, generator.pages)
+    with op_costs.recording() as records:
+        generator.model.decode_forward(*inputs)
+    return op_costs.OpCosts.of(records, context_len)
+
+
+def trace_misses(generator: Generator, tokens: list[int]) -> int:
+    """Ops of a decode step that Python called, because the captured trace does not hold them: 0 when it is replayed.
+
+    Appends `tokens` to the users' sequences, which must have been prefilled.
+    """
+    generator.compile_decode()
+    with op_costs.recording() as records:
+        generator.decode(tokens)
+    return len(records)
+
+
+class CountingStateDict(Mapping):
+    """A state dict that counts the weights read from it: each is a miss of the weight cache."""
+
+    def __init__(self, state_dict):
+        self._state_dict = state_dict
+        self.reads = 0
+
+    def __getitem__(self, name):
+        self.reads += 1
+        return self._state_dict[name]
+
+    def __iter__(self):
+        return iter(self._state_dict)
+
+    def __len__(self):
+        return len(self._state_dict)

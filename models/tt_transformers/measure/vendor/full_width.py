@@ -1,0 +1,108 @@
+"""Runs the demo at Phi-3-mini's full width on the vendor's mock device, and records what was accepted.
+
+    TT_BACKEND=mock MESH_DEVICE=T3K python -m models.tt_transformers.measure.vendor.full_width --output FILE
+
+2 of the 32 layers, random weights; each case is one run of the demo, with prompts of 128 and of 2048 tokens.
+"""
+
+import argparse
+import os
+import tempfile
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import models  # noqa: F401
+import ttnn
+
+from models.common import backend, console, mesh, whole_file
+from models.common.vendor import watching as validation
+from models.tt_transformers.demo.run import run
+from models.tt_transformers.demo.case import Case
+from models.tt_transformers.tt.config.precision import DEMO_MODES
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.measure.vendor.prompts import write_prompts
+
+MODEL = "microsoft/Phi-3-mini-128k-instruct"
+LAYERS = 2
+PROMPT_TOKENS = (128, 2048)
+MAX_SEQ_LEN = 2560
+
+
+class MemoryCache(WeightCache):
+    """Converted weights in memory: cases that differ in their KV caches only need not pack them again."""
+
+    def __init__(self):
+        super().__init__(None, {})
+        self._hosts = {}
+
+    def weights(self, args) -> Weights:
+        return Weights(args.mesh_device, args.placement, args.load_state_dict(), self)
+
+    def host_tensor(self, name, make, *, dtype, **placement):
+        key = name, dtype
+        if key not in self._hosts:
+            self._hosts[key] = super().host_tensor(name, make, dtype=dtype, **placement)
+        return self._hosts[key]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
+    output = parser.parse_args().output
+    if backend.name() != "mock":
+        parser.error(f"the vendor's mock device is what validates: set TT_BACKEND=mock (it is {backend.name()})")
+    try:
+        whole_file.make_folder(output.parent, "--output")
+        whole_file.check_writable(output, "--output")
+    except ValueError as error:
+        parser.error(str(error))
+    os.environ["HF_MODEL"] = MODEL
+    validation.write_json(output, make_record())
+
+
+def make_record() -> dict:
+    """Runs all cases on the mesh of the environment; `README.md` of this folder describes the record."""
+    cases = []
+    with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
+        prompts = prompt_files(Path(folder))
+        for mode in DEMO_MODES:
+            make_weights = MemoryCache().weights
+            for users, paged in product((1, 32), (True, False)):
+                case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
+                demo = partial(run, settings(users, paged, prompts[users]), mode, make_weights)
+                cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
+    facts = {"mesh": mesh.mesh_name_from_environment(), "model": MODEL.split("/")[1], "layers": LAYERS, "weights": "random"}
+    return validation.make_record(watch, facts, cases)
+
+
+def settings(users: int, paged: bool, prompts: Path) -> Case:
+    return Case(
+        name=f"full width, batch-{users}, {'paged' if paged else 'unpaged'}",
+        input_prompts=prompts,
+        max_seq_len=MAX_SEQ_LEN,
+        batch_size=users,
+        max_generated_tokens=2,
+        # One user's two prompts come one after the other; 32 users have them in one batch.
+        repeat_batches=2 if users == 1 else 1,
+        paged_attention=paged,
+        page_params={"block_size": 32, "max_num_blocks": 1024},
+        sampling_params={"temperature": 0},
+        instruct=False,
+        num_layers=LAYERS,
+        dummy_weights=True,
+    )
+
+
+def prompt_files(folder: Path) -> dict[int, Path]:
+    """Prompt files for 1 and 32 users. Of 32 users, all but the two named in `PROMPT_TOKENS` have short prompts."""
+    short = (4,) * (32 - len(PROMPT_TOKENS))
+    files = {1: folder / "1.json", 32: folder / "32.json"}
+    write_prompts(files[1], PROMPT_TOKENS)
+    write_prompts(files[32], PROMPT_TOKENS + short)
+    return files
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,27 @@
+"""Prompts of a wanted number of tokens, for runs whose text means nothing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+
+
+def write_prompts(path: Path, tokens: Sequence[int]) -> None:
+    """Writes a prompts file of the demo's: one prompt for each number of tokens, counted by the bundled tokenizer.
+
+    A model with random weights that has no tokenizer of its own uses the bundled one too.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(BUNDLED, local_files_only=True)
+    path.write_text(json.dumps([{"prompt": _prompt_of(count, tokenizer)} for count in tokens]))
+
+
+def _prompt_of(tokens: int, tokenizer) -> str:
+    words = 0
+    while (length := len(tokenizer.encode(" the" * words))) < tokens:
+        words += tokens - length
+    if length != tokens:
+        raise ValueError(f"{words} words are {length} tokens, not {tokens}: the bundled tokenizer splits them")
+    return " the" * words

@@ -1,0 +1,77 @@
+"""Hugging Face's config and model of a checkpoint, read the way this library reads it."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.common.library_errors import reported
+
+from models.tt_transformers.tt.config.architecture import Architecture, architecture_name, read_config
+from models.tt_transformers.tt.families import FAMILIES
+from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, to_hugging_face
+
+
+def load_config(directory: Path):
+    """The `transformers` config of a checkpoint directory.
+
+    `AutoConfig.from_pretrained` refuses two kinds of checkpoints that run here: those with an older name of a RoPE kind
+    (it checks the keys by the older name before it replaces it), and those whose `model_type` is missing. So the names
+    are replaced first, and the class is that of the architecture.
+
+    Raises ValueError with Hugging Face's reason if it refuses the config all the same.
+    """
+    from transformers import CONFIG_MAPPING
+
+    path = directory / "config.json"
+    config = read_config(path)
+    family = FAMILIES[architecture_name(config)]
+    fields = {**with_current_rope_names(config, family.rope_aliases), "name_or_path": str(directory)}
+    with quiet(), reported(f"{path}: Hugging Face refuses it"):
+        return CONFIG_MAPPING[family.model_type].from_dict(fields)
+
+
+def load_model(directory: Path, arch: Architecture, weights, dtype):
+    """Hugging Face's model in eval mode, with as many layers as `arch` and the weights of a `StateDict` or `DummyStateDict`.
+
+    `directory` has the `config.json`. Raises ValueError for a weight of a checkpoint that is not finite.
+    """
+    import transformers
+
+    config = load_config(directory)
+    config.num_hidden_layers = arch.n_layers
+    # Attention as torch has it everywhere, whatever the checkpoint asks for.
+    options = dict(config=config, dtype=dtype, attn_implementation="sdpa")
+    model_class = getattr(transformers, arch.architecture)
+    if isinstance(weights, DummyStateDict):
+        return model_class.from_pretrained(None, state_dict=to_hugging_face(weights, arch), **options).eval()
+    files = weights.files.directory
+    model = model_class.from_pretrained(files, local_files_only=True, **options)
+    for name, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} in {files} holds NaN or infinity")
+    return model.eval()
+
+
+def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict:
+    """A copy of `config` in which the RoPE kinds that `aliases` lists have the name that Hugging Face has today."""
+    config = copy.deepcopy(dict(config))
+    for parameters in (config.get("rope_scaling"), config.get("rope_parameters")):
+        if isinstance(parameters, dict):
+            for key in ("rope_type", "type"):
+                if parameters.get(key) in aliases:
+                    parameters[key] = aliases[parameters[key]]
+    return config
+
+
+@contextmanager
+def quiet():
+    """No advice on how the checkpoint's config.json should be written, which its user cannot act on."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,121 @@
+"""What tells one checkpoint from another, found without reading a large model whole.
+
+The weight cache asks it whether converted weights are still those of the checkpoint. By default each file is known by
+
+- its name, size and modification time,
+- its header (names, types and shapes of all tensors),
+- up to 4 samples of 4 KiB of every tensor, from its first byte to its last: about 12 MB for a 70B, under a second.
+
+What these let through: a file that was changed between the samples only and given the old size and time again. What
+they tell apart needlessly: a copy with another time. `TT_CACHE_VERIFY=full` reads every byte instead, at about 1 GB a
+second, and looks at the content alone. A link into a Hugging Face cache costs nothing: its target's name is the
+SHA-256 of the content.
+"""
+
+import ast
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from models.common import backend
+
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
+
+VARIABLE = "TT_CACHE_VERIFY"
+SAMPLES = 4
+SAMPLE_BYTES = 4096
+_BLOB = re.compile(r"[0-9a-f]{64}")
+
+
+def check_variable() -> bool:
+    """Whether TT_CACHE_VERIFY asks for whole files. Raises ValueError for a value that is not known."""
+    value = os.environ.get(VARIABLE, "samples")
+    if value not in ("samples", "full"):
+        raise ValueError(f"{VARIABLE}={value!r} is not accepted: full, samples (the default)")
+    return value == "full"
+
+
+# The code that decides what a converted weight is: it reads, permutes, fuses and splits it, and the emulator's rounds and
+# writes it. Paths are relative to `tt/` and to the emulator's package.
+LIBRARY_CODE = (
+    "checkpoints/safetensors_files.py", "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py",
+    "config/rope.py", "families/*.py", "placement.py",
+)  # fmt: skip
+EMULATOR_CODE = (
+    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "shapes.py", "tensor.py",
+    "ops/creation.py", "ops/files.py", "ops/transfer.py",
+)  # fmt: skip
+
+
+def weights_identity(files: SafetensorsFiles) -> dict:
+    """What converted weights depend on besides their placement, as JSON can hold it: the checkpoint, and what converts it."""
+    config = files.directory / "config.json"
+    return {
+        "config": hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest(),
+        "files": checkpoint_identity(files),
+        "code": digest_of_code(Path(__file__).parents[1], LIBRARY_CODE),
+        "format": _file_format(),
+    }
+
+
+def _file_format() -> str:
+    if backend.name() != "emulator":
+        return f"ttnn {backend.versions()['ttnn']}"
+    import ttnn
+
+    return f"emulator {digest_of_code(Path(ttnn.__file__).parent, EMULATOR_CODE)}"
+
+
+def digest_of_code(package: Path, patterns: tuple[str, ...]) -> str:
+    """Changes with what the code of these files does, and not with its comments, docstrings and layout."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(file for pattern in patterns for file in package.glob(pattern)):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+                node.body[0] = ast.Pass()
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + ast.unparse(tree).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def checkpoint_identity(files: SafetensorsFiles) -> list[dict]:
+    """One entry a file, as JSON can hold it: its name and what its content is known by."""
+    whole = check_variable()
+    return [{"name": file.name, **_content(file, files, whole)} for file in files.files]
+
+
+def _content(file: Path, files: SafetensorsFiles, whole: bool) -> dict:
+    if whole:
+        return {"sha256": _sha256(file)}
+    target = file.resolve()
+    if file.is_symlink() and target.parent.name == "blobs" and _BLOB.fullmatch(target.name):
+        return {"sha256": target.name}
+    status = file.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "samples": _digest_of_samples(file, files)}
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest_of_samples(file: Path, files: SafetensorsFiles) -> str:
+    tensors = [info for info in files.tensors.values() if info.file == file]
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb", buffering=0) as stream:
+        digest.update(stream.read(min((info.start for info in tensors), default=0)))
+        for info in tensors:
+            for start, size in _spans(info.size):
+                digest.update(os.pread(stream.fileno(), size, info.start + start))
+    return digest.hexdigest()
+
+
+def _spans(size: int) -> list[tuple[int, int]]:
+    """(start, bytes) of the samples of a tensor of `size` bytes; a small one is read whole."""
+    if size <= SAMPLES * SAMPLE_BYTES:
+        return [(0, size)]
+    return [((size - SAMPLE_BYTES) * i // (SAMPLES - 1), SAMPLE_BYTES) for i in range(SAMPLES)]

@@ -1,0 +1,99 @@
+"""Where a model's files are: a directory, a name to download, a bare `config.json`; and where its weight cache goes."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from models.tt_transformers.tt.checkpoints.safetensors_files import INDEX
+
+PROJECT = Path(__file__).resolve().parents[4]
+MODEL_PARAMS = PROJECT / "models/tt_transformers/model_params"
+BUNDLED = PROJECT / "models/checkpoints/Phi-3-tiny-kjv"
+
+# All a model needs but its weights; these come first, so that a model that is not supported costs no long download.
+FACTS = ["*.json", "tokenizer*", "*.jinja"]
+WEIGHTS = ["model*.safetensors", INDEX]
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_SNAPSHOT = re.compile(r"models--[\w.-]+?--([\w.-]+)/snapshots/[0-9a-f]+$")
+
+
+@dataclass(frozen=True)
+class ModelLocation:
+    """`directory` holds at least a `config.json`; `hub_name` is set if the user gave org/name, not a directory."""
+
+    name: str
+    directory: Path
+    hub_name: str | None = None
+
+    @cached_property
+    def weights_directory(self) -> Path:
+        """The directory with the weights in it, which are downloaded first if the model was given by name."""
+        return self.directory if self.hub_name is None else download(self.hub_name, FACTS + WEIGHTS)
+
+    def cache_directory(self, device_name: str, environ: Mapping[str, str] = os.environ) -> Path:
+        """Where converted weights go.
+
+        `TT_CACHE_PATH/<model>/<device>` if that variable is set, `<directory>/<device>` for a model given as a
+        directory, `model_cache/<org>/<name>/<device>` in the project for a name.
+        """
+        if "TT_CACHE_PATH" in environ:
+            if not environ["TT_CACHE_PATH"]:
+                raise ValueError("TT_CACHE_PATH is empty: unset it or give a directory")
+            return Path(environ["TT_CACHE_PATH"]).expanduser() / self.name / device_name
+        if self.hub_name is None:
+            return self.directory / device_name
+        return PROJECT / "model_cache" / self.hub_name / device_name
+
+
+def locate(hf_model: str | os.PathLike | None, *, dummy_weights: bool = False) -> ModelLocation:
+    """Finds the model that `HF_MODEL` names: a directory or org/name; the bundled checkpoint for None.
+
+    With `dummy_weights`, a name whose `config.json` is in `model_params` needs no download.
+    Raises FileNotFoundError for what is not there or is no model, RuntimeError if a download fails.
+    """
+    text = os.fspath(BUNDLED if hf_model is None else hf_model)
+    if not text:
+        raise FileNotFoundError("HF_MODEL is empty; unset it, or give a directory with a config.json, or org/name")
+    path = Path(text).expanduser()
+    if path.exists():
+        return _from_directory(path)
+    if not _HUB_NAME.fullmatch(text):
+        raise FileNotFoundError(f"HF_MODEL {text!r} is not there; give a directory with a config.json, or org/name")
+    name = text.split("/")[1]
+    if dummy_weights and (MODEL_PARAMS / name / "config.json").is_file():
+        return ModelLocation(name, MODEL_PARAMS / name, hub_name=text)
+    directory = download(text, FACTS)
+    return ModelLocation(name, _from_directory(directory).directory, hub_name=text)
+
+
+def download(hub_name: str, patterns: list[str]) -> Path:
+    """Brings the files of a Hugging Face model here, with progress bars, and returns their directory.
+
+    Files already in Hugging Face's cache are taken from there. Raises RuntimeError that says what to do instead.
+    """
+    from huggingface_hub import snapshot_download  # takes a second to import
+
+    try:
+        return Path(snapshot_download(hub_name, allow_patterns=patterns))
+    except Exception as error:  # the library raises its own, the HTTP client's and the system's errors
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        raise RuntimeError(
+            f"HF_MODEL {hub_name!r} is not a directory here and could not be downloaded ({reason}). Without a network, "
+            "set HF_MODEL to a directory that holds the model"
+        ) from error
+
+
+def _from_directory(path: Path) -> ModelLocation:
+    if not path.is_dir():
+        raise FileNotFoundError(f"HF_MODEL {str(path)!r} is a file; give the directory that holds the model")
+    if not (path / "config.json").is_file():
+        is_meta = (path / "params.json").is_file()
+        meta = "; it holds Meta's params.json, a format that is not supported" if is_meta else ""
+        raise FileNotFoundError(f"HF_MODEL {str(path)!r} is not a Hugging Face model: it has no config.json{meta}")
+    directory = path.resolve()
+    snapshot = _HUB_SNAPSHOT.search(directory.as_posix())
+    return ModelLocation(snapshot.group(1) if snapshot else directory.name, directory)

@@ -1,0 +1,155 @@
+"""The safetensors files of a checkpoint directory: checked from their headers alone, then read by rows.
+
+Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, a JSON header, then the data).
+"""
+
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import Mapping
+
+import torch
+from safetensors import safe_open
+
+from models.tt_transformers.tt.config.architecture import read_config
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+INDEX_ENDING = ".safetensors.index.json"
+# Names of files with weights, whether we read them or not.
+WEIGHTS = ("*.safetensors", f"*{INDEX_ENDING}", "pytorch_model*.bin", "consolidated*", "*.gguf")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """`start` and `size`: where the tensor's bytes lie in `file`."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+class SafetensorsFiles:
+    """The tensors of a checkpoint directory, from the files that Hugging Face would read.
+
+    These are, in this order: the file that `transformers_weights` of `config.json` names, `model.safetensors`, the
+    shards that `model.safetensors.index.json` names.
+
+    Attributes:
+        files: the files that are read.
+        tensors: name -> `TensorInfo`.
+        not_read: names of other files in the directory that hold weights.
+
+    Raises FileNotFoundError if there is no such file or a shard is missing (all missing ones are named), ValueError if
+    a file is truncated or corrupt, if two files hold one tensor, or if the directory holds an adapter.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        refuse_adapter(directory)
+        first = _first_file(directory)
+        self.files = _shards(first) if first.name.endswith(INDEX_ENDING) else (first,)
+        self.not_read = _other_weights(directory, {first, *self.files})
+        tensors: dict[str, TensorInfo] = {}
+        for file in self.files:
+            for name, info in _read_header(file).items():
+                if name in tensors:
+                    raise ValueError(f"{directory}: {tensors[name].file.name} and {file.name} both hold {name}")
+                tensors[name] = info
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
+        self._open = {}
+
+    def read(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows [start, stop) of the tensor `name`, in the file's dtype. Only these rows are read."""
+        file = self.tensors[name].file
+        if file not in self._open:
+            self._open[file] = safe_open(file, framework="pt")
+        return self._open[file].get_slice(name)[start:stop]
+
+
+def refuse_adapter(directory: Path) -> None:
+    """Raises ValueError if there is one: Hugging Face adds it to the weights where peft is installed, and only there."""
+    if not (directory / ADAPTER).is_file():
+        return
+    base = read_config(directory / ADAPTER).get("base_model_name_or_path")
+    raise ValueError(
+        f"{directory} holds an adapter ({ADAPTER}) for {base}: adapters are not supported. Merge it into the weights "
+        "and save those without it, or move it away to run the weights beside it"
+    )
+
+
+def _first_file(directory: Path) -> Path:
+    """The file that Hugging Face would open first: one with tensors, or an index."""
+    name = _named_in_config(directory) or next((name for name in (SINGLE, INDEX) if (directory / name).is_file()), None)
+    if name is None:
+        others = _other_weights(directory, set())
+        found = f"; found {', '.join(others)}, which is not read: convert it to {SINGLE}" if others else ""
+        raise FileNotFoundError(f"{directory} has neither {SINGLE} nor {INDEX}{found}")
+    return directory / name
+
+
+def _named_in_config(directory: Path) -> str | None:
+    config = directory / "config.json"
+    name = read_config(config).get("transformers_weights") if config.is_file() else None
+    if name is None:
+        return None
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", INDEX_ENDING)):
+        accepted = f"the name of a file in {directory} that ends in .safetensors or {INDEX_ENDING}"
+        raise ValueError(f"{config}: transformers_weights is {name!r}; accepted: {accepted}")
+    if not (directory / name).is_file():
+        raise FileNotFoundError(f"{config}: transformers_weights names {name}, which is not in {directory}")
+    return name
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = tuple(index.parent / name for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is corrupt: it must be a JSON object with a 'weight_map' ({error})") from error
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"{index.parent} lacks {len(missing)} of {len(files)} shards: {', '.join(missing)}")
+    return files
+
+
+def _other_weights(directory: Path, read: set[Path]) -> tuple[str, ...]:
+    found = {path for pattern in WEIGHTS for path in directory.glob(pattern)}
+    return tuple(sorted(path.name for path in found - read))
+
+
+def _read_header(file: Path) -> dict[str, TensorInfo]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{file} is a pointer of Git LFS, not the weights: run `git lfs pull` in {file.parent}")
+        stream.seek(0)
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+            raise ValueError(f"{file} is truncated or not a safetensors file: {size} bytes, header of {length} bytes")
+        header = stream.read(length)
+    try:
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        tensors, end = {}, 0
+        for name, entry in entries.items():
+            begin, tensor_end = entry["data_offsets"]
+            size_of_tensor = tensor_end - begin
+            info = TensorInfo(file, entry["dtype"], tuple(entry["shape"]), 8 + length + begin, size_of_tensor)
+            if size_of_tensor != prod(info.shape) * ITEM_BYTES.get(info.dtype, 1):
+                raise ValueError(f"{name} takes {size_of_tensor} bytes; {info.shape} of {info.dtype} differs")
+            tensors[name] = info
+            end = max(end, tensor_end)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is corrupt: its header cannot be read ({error})") from error
+    if size != 8 + length + end:
+        state = "truncated" if size < 8 + length + end else "corrupt"
+        raise ValueError(f"{file} is {state}: it has {size} bytes, its header describes {8 + length + end}")
+    return tensors

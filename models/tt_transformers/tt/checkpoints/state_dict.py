@@ -1,0 +1,219 @@
+"""Weights of a checkpoint under one naming, read tensor by tensor when asked for.
+
+The naming is Meta's (`layers.0.attention.wq.weight`, ...); weights are [out_features, in_features] as in torch. Fused
+Hugging Face tensors are split on read, and the rows of wq and wk are permuted from Hugging Face's half-split order
+(all real parts of a head, then all imaginary ones) to the interleaved order that `rotary_embedding_llama` rotates.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from models.tt_transformers.tt.config.architecture import Architecture
+from models.tt_transformers.tt.families import FAMILIES
+from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
+
+FLOATS = ("BF16", "F16", "F32")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one of our tensors lies in the checkpoint: rows [start, stop) of the tensor `name`."""
+
+    name: str
+    start: int
+    stop: int
+    rotated_heads: int | None = None  # rows to bring to the interleaved order, of that many heads
+
+
+def reverse_permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
+    """[n_heads * head_dim, ...] in Hugging Face's half-split order -> the interleaved order, head by head."""
+    rows, rest = weight.shape[0], weight.shape[1:]
+    return weight.view(n_heads, 2, rows // n_heads // 2, *rest).transpose(1, 2).reshape(rows, *rest)
+
+
+def permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
+    """The inverse of `reverse_permute`."""
+    rows, rest = weight.shape[0], weight.shape[1:]
+    return weight.view(n_heads, rows // n_heads // 2, 2, *rest).transpose(1, 2).reshape(rows, *rest)
+
+
+def sources(arch: Architecture) -> dict[str, Source]:
+    """Where each of our tensors lies in a checkpoint, in the order in which the model is built."""
+    rows = {name: shape[0] for name, shape in shapes(arch).items()}
+    heads = {"wq": arch.n_heads, "wk": arch.n_kv_heads}
+    found = {}
+    for theirs, parts in FAMILIES[arch.architecture].tensors(arch.n_layers).items():
+        stop = 0
+        for ours in parts:
+            start, stop = stop, stop + rows[ours]
+            found[ours] = Source(theirs, start, stop, rotated_heads=heads.get(ours.split(".")[-2]))
+    if arch.tie_word_embeddings:
+        found["output.weight"] = found["tok_embeddings.weight"]
+    return found
+
+
+def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of the model, in the order in which the model is built."""
+    q, kv = arch.n_heads * arch.head_dim, arch.n_kv_heads * arch.head_dim
+    by_suffix = {
+        "norm.weight": (arch.dim,),
+        "attention_norm.weight": (arch.dim,),
+        "ffn_norm.weight": (arch.dim,),
+        "attention.wq.weight": (q, arch.dim),
+        "attention.wk.weight": (kv, arch.dim),
+        "attention.wv.weight": (kv, arch.dim),
+        "attention.wo.weight": (arch.dim, q),
+        "feed_forward.w1.weight": (arch.hidden_dim, arch.dim),
+        "feed_forward.w2.weight": (arch.dim, arch.hidden_dim),
+        "feed_forward.w3.weight": (arch.hidden_dim, arch.dim),
+        "tok_embeddings.weight": (arch.vocab_size, arch.dim),
+        "output.weight": (arch.vocab_size, arch.dim),
+    }
+    parts = FAMILIES[arch.architecture].tensors(arch.n_layers).values()
+    return {name: by_suffix[_suffix(name)] for names in parts for name in names}
+
+
+class StateDict(Mapping[str, torch.Tensor]):
+    """The weights of a Hugging Face checkpoint directory. Nothing is kept: every access reads from disk.
+
+    The constructor reads headers only. It raises ValueError if a file is missing, truncated or corrupt, or if a tensor
+    is missing, has another shape, is not bf16, fp16 or fp32, or belongs to no part of the model; the message names it.
+    Reading a tensor raises ValueError if it holds NaN, infinity or a number that bf16 cannot hold.
+
+    `notes`: what a user should know of how the files were read, where they leave a choice or contradict `config.json`;
+    each choice is Hugging Face's.
+    """
+
+    def __init__(self, directory: Path, arch: Architecture):
+        self.files = SafetensorsFiles(directory)
+        stored = self.files.tensors
+        self.notes = []
+        if others := self.files.not_read:
+            self.notes.append(f"weights are read from {_listed([f.name for f in self.files.files])}, not from {_listed(others)}")
+        if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
+            self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
+            arch = replace(arch, tie_word_embeddings=False)
+        self._sources = sources(arch)
+        if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor under the other of its two names
+            for name in ("tok_embeddings.weight", "output.weight"):
+                self._sources[name] = replace(self._sources[name], name=OUTPUT)
+        self._check(arch)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        source = self._sources[name]
+        weight = self.files.read(source.name, source.start, source.stop)
+        in_bf16 = weight.bfloat16()
+        # The sum is NaN or infinite if a value is. Only where it is, all values are looked at: a sum can overflow too.
+        if not in_bf16.sum(dtype=torch.float32).isfinite() and not in_bf16.isfinite().all():
+            file = self.files.tensors[source.name].file
+            raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
+        return weight if source.rotated_heads is None else reverse_permute(weight, source.rotated_heads)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers the files hold, whatever `config.json` says."""
+        indices = [name.split(".")[2] for name in self.files.tensors if name.startswith("model.layers.")]
+        return max((int(index) + 1 for index in indices if index.isdecimal()), default=0)
+
+    def _check(self, arch: Architecture) -> None:
+        directory, found = self.files.directory, self.files.tensors
+        expected = hugging_face_shapes(self._sources, arch)
+        if missing := [name for name in expected if name not in found]:
+            raise ValueError(f"{directory} lacks {len(missing)} tensors of the model: {_listed(missing)}")
+        for name, shape in expected.items():
+            info = found[name]
+            if info.shape != shape:
+                raise ValueError(
+                    f"{name} in {info.file} has shape {list(info.shape)}; config.json implies {list(shape)}"
+                )
+            if info.dtype not in FLOATS:
+                raise ValueError(f"{name} in {info.file} has dtype {info.dtype}; supported are {', '.join(FLOATS)}")
+        if unknown := [name for name in found if name not in expected and not _has_no_use(name, arch)]:
+            raise ValueError(f"{directory} holds tensors that {arch.architecture} does not have: {_listed(unknown)}")
+
+
+class DummyStateDict(Mapping[str, torch.Tensor]):
+    """Random weights in bf16 under the same names: normal with a standard deviation of 0.02, norms all ones.
+
+    A tensor depends on its name, its shape and `seed` only, and is made anew on every access. On the device "meta"
+    the tensors have shapes and no values.
+    """
+
+    def __init__(self, arch: Architecture, seed: int = 0, device: str = "cpu"):
+        self._shapes = shapes(arch)
+        self._tied = arch.tie_word_embeddings
+        self._seed, self._device = seed, device
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        shape = self._shapes[name]
+        if self._device == "meta" or len(shape) == 1:
+            return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
+        if self._tied and name == "output.weight":
+            name = "tok_embeddings.weight"
+        digest = hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+        weight = torch.empty(shape, dtype=torch.bfloat16)
+        # Drawn in fp32, because draws in bf16 have few distinct values, and in parts, to need little memory besides.
+        for rows in weight.split(1024):
+            rows.copy_(torch.empty(rows.shape).normal_(0.0, 0.02, generator=generator))
+        return weight
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> dict[str, tuple[int, ...]]:
+    """The tensors, and their shapes, that the checkpoint must have which `sources` describes."""
+    ours, result = shapes(arch), {}
+    for name, source in sources.items():
+        rows = max(source.stop, result.get(source.name, (0,))[0])
+        result[source.name] = (rows, *ours[name][1:])
+    return result
+
+
+def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) -> dict[str, torch.Tensor]:
+    """The same weights under Hugging Face's names and in its order, fused as there."""
+    parts: dict[str, dict[int, torch.Tensor]] = {}
+    for name, source in sources(arch).items():
+        weight = state_dict[name]
+        if source.rotated_heads is not None:
+            weight = permute(weight, source.rotated_heads)
+        parts.setdefault(source.name, {})[source.start] = weight
+    weights = {}
+    for name in list(parts):
+        by_row = parts.pop(name)
+        pieces = [by_row[start] for start in sorted(by_row)]
+        weights[name] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return weights
+
+
+def _suffix(name: str) -> str:
+    return name.split(".", 2)[2] if name.startswith("layers.") else name
+
+
+def _has_no_use(name: str, arch: Architecture) -> bool:
+    """Layers left out by num_layers, and tables that are computed from config.json."""
+    if name.startswith("model.layers."):
+        index = name.split(".")[2]
+        if index.isdecimal() and int(index) >= arch.n_layers:
+            return True
+    return name.endswith("rotary_emb.inv_freq")
+
+
+def _listed(names: list[str], limit: int = 8) -> str:
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,179 @@
+"""Facts of a checkpoint's `config.json` as one frozen dataclass, which refuses what the model code cannot run."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Mapping
+
+from models.tt_transformers.tt.families import FAMILIES
+from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
+
+TILE = 32
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder-only transformer. Weights are [out_features, in_features]; q has n_heads * head_dim columns."""
+
+    architecture: str
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    hidden_dim: int
+    vocab_size: int
+    norm_eps: float
+    max_context_len: int
+    rope: DefaultRope
+    tie_word_embeddings: bool
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    pad_token_id: int | None
+    sliding_window: int | None
+    # Choices that were made where `config.json` says one thing twice.
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self):
+        sizes = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_context_len")
+        for name in sizes:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"num_attention_heads {self.n_heads} is not a multiple of num_key_value_heads {self.n_kv_heads}"
+            )
+        for name in ("dim", "head_dim", "hidden_dim"):
+            if getattr(self, name) % TILE:
+                raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the tile width {TILE}")
+        if not isinstance(self.norm_eps, float) or self.norm_eps <= 0:
+            raise ValueError(f"rms_norm_eps must be a positive number, got {self.norm_eps!r}")
+        for token_id in self.eos_token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(f"eos_token_id {token_id} is outside the vocabulary of {self.vocab_size}")
+        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window <= 0):
+            raise ValueError(f"sliding_window must be a positive integer or null, got {self.sliding_window!r}")
+        if type(self.tie_word_embeddings) is not bool:
+            raise ValueError(f"tie_word_embeddings must be true or false, got {self.tie_word_embeddings!r}")
+
+    @classmethod
+    def from_hf_config(cls, config: Mapping[str, Any]) -> "Architecture":
+        """From the parsed `config.json` of a Hugging Face checkpoint.
+
+        Raises ValueError that names the key, its value and what is supported.
+        """
+        name = architecture_name(config)
+        family = FAMILIES[name]
+        value = _Reader(config, family.defaults)
+
+        if value("hidden_act") != "silu":
+            raise ValueError(f"hidden_act {value('hidden_act')!r} is not supported; supported is 'silu'")
+        if config.get("quantization_config") is not None:
+            raise ValueError("quantization_config: quantised checkpoints are not supported; use bf16, fp16 or fp32")
+
+        dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
+        head_dim = config.get("head_dim")
+        if head_dim is None:
+            if dim % n_heads:
+                raise ValueError(f"hidden_size {dim} is not a multiple of num_attention_heads {n_heads}")
+            head_dim = dim // n_heads
+        n_kv_heads = config.get("num_key_value_heads")
+        max_context_len = value.integer("max_position_embeddings")
+        return cls(
+            architecture=name,
+            dim=dim,
+            n_layers=value.integer("num_hidden_layers"),
+            n_heads=n_heads,
+            n_kv_heads=n_heads if n_kv_heads is None else value.integer("num_key_value_heads"),
+            head_dim=head_dim,
+            hidden_dim=value.integer("intermediate_size"),
+            vocab_size=value.integer("vocab_size"),
+            norm_eps=value("rms_norm_eps"),
+            max_context_len=max_context_len,
+            rope=make_rope(
+                config,
+                head_dim=head_dim,
+                max_context_len=max_context_len,
+                default_original_len=family.defaults.get("original_max_position_embeddings"),
+                aliases=family.rope_aliases,
+            ),
+            tie_word_embeddings=value("tie_word_embeddings"),
+            eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
+            bos_token_id=value("bos_token_id"),
+            pad_token_id=value("pad_token_id"),
+            sliding_window=value("sliding_window"),
+            notes=tuple(rope_parameters(config, family.rope_aliases)[1]),
+        )
+
+    def with_layers(self, n_layers: int | None) -> "Architecture":
+        """The same model with its first `n_layers` layers only; all of them for None."""
+        if n_layers is None:
+            return self
+        if not 1 <= n_layers <= self.n_layers:
+            raise ValueError(f"num_layers {n_layers} is outside 1 to {self.n_layers}, the layers of this checkpoint")
+        return replace(self, n_layers=n_layers)
+
+
+def architecture_name(config: Mapping[str, Any]) -> str:
+    """The supported architecture of a `config.json`: what `architectures` names, or what `model_type` implies.
+
+    Raises ValueError if it is not supported, or if the two name different ones.
+    """
+    names, model_type = config.get("architectures"), config.get("model_type")
+    if names is None:
+        names = [name for name, family in FAMILIES.items() if family.model_type == model_type]
+        if not names:
+            raise ValueError(f"config.json names no architecture, and model_type {model_type!r} implies none; {_supported()}")
+    if not isinstance(names, list) or len(names) != 1:
+        raise ValueError(f"config.json must name one architecture, got architectures {names!r}; {_supported()}")
+    (name,) = names
+    if name not in FAMILIES:
+        raise ValueError(f"architecture {name!r} is not supported; {_supported()}")
+    if model_type not in (None, FAMILIES[name].model_type):
+        raise ValueError(
+            f"config.json contradicts itself: architecture {name!r} has model_type {FAMILIES[name].model_type!r}, "
+            f"and model_type is {model_type!r}"
+        )
+    return name
+
+
+def read_config(path: Path) -> dict:
+    """The parsed `config.json` at `path`. Raises ValueError that names the file if it is not a JSON object."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object, got a {type(config).__name__}")
+    return config
+
+
+def _supported() -> str:
+    return f"supported are {', '.join(FAMILIES)}"
+
+
+def token_ids(value, file) -> tuple[int, ...]:
+    """The ids that `eos_token_id` of `file` holds: an integer, a list of integers or null; ValueError for others."""
+    ids = () if value is None else tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not all(type(token_id) is int for token_id in ids):
+        raise ValueError(f"{file}: eos_token_id must be an integer or a list of integers, got {value!r}")
+    return ids
+
+
+class _Reader:
+    def __init__(self, config: Mapping, defaults: Mapping):
+        self._config, self._defaults = config, defaults
+
+    def __call__(self, key: str):
+        if key in self._config:
+            return self._config[key]
+        if key in self._defaults:
+            return self._defaults[key]
+        raise ValueError(f"config.json has no {key!r}")
+
+    def integer(self, key: str) -> int:
+        value = self(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
+        return value

@@ -1,0 +1,110 @@
+"""Multi-head attention with rotary positions; heads split over the devices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ttnn
+
+from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig
+from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
+from models.tt_transformers.tt.placement import HeadSplit
+from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
+from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """One layer on one device. `heads` says which of the layer's heads each device has; `users` is the decode batch."""
+
+    chip: ChipLayout
+    heads: HeadSplit
+    head_dim: int
+    users: int
+    wqkv: LinearConfig
+    wo: LinearConfig
+    cache: KVCacheConfig
+
+    @classmethod
+    def resolve(cls, args, layer: int) -> "AttentionConfig":
+        arch, precision, chip = args.arch, args.precision.layer(layer), args.chip
+        heads = args.placement.heads(arch.n_heads, arch.n_kv_heads)
+        qkv_width, heads_width = (heads.n_heads + 2 * heads.n_kv_heads) * arch.head_dim, heads.n_heads * arch.head_dim
+        residual_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
+        wqkv = LinearConfig(
+            chip=chip, k=arch.dim, n=qkv_width, cores=chip.decode_cores(arch.dim, qkv_width),
+            # The head-splitting and rotary ops work in bf16.
+            weight_dtype=precision.dtype(TensorGroup.WQKV), output_dtype=ttnn.bfloat16,
+            decode_kernel=precision.kernel(OpGroup.LI_QKV_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_QKV_PREFILL),
+        )
+        wo = LinearConfig(
+            # nlp_concat_heads_decode leaves one head a core.
+            chip=chip, k=heads_width, n=arch.dim, cores=heads.n_heads,
+            weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
+            decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
+        )
+        return cls(chip, heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
+
+
+class Attention:
+    """wq, wk and wv are one matrix, split over the devices by heads; wo is split by rows.
+
+    `rotate` turns q and k by the angles of the tokens at hand (a `Rotation` of `embedding.py`).
+    """
+
+    def __init__(self, config: AttentionConfig, weights, layer: int, ccl):
+        self.config = config
+        self.ccl = ccl
+        self.wqkv = Linear(config.wqkv, weights.fused_qkv(layer, config.wqkv, config.heads))
+        self.wo = Linear(config.wo, weights.attention_output(layer, config.wo, config.heads))
+        self._heads_memory_config = config.chip.user_sharded(config.users, config.head_dim)
+
+    def decode_forward(self, x, rotate, kv_cache, positions, page_table):
+        """x: [1, 1, users, dim], L1 width-sharded over `wqkv.cores`; positions: [users] int32, -1 skips a user.
+
+        Returns [1, 1, users, dim / N], L1 interleaved.
+        """
+        c = self.config
+        x = ttnn.sharded_to_interleaved(self.wqkv.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
+        # One user a core: [1, users, heads, head_dim]
+        q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
+            x, num_heads=c.heads.n_heads, num_kv_heads=c.heads.n_kv_heads, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
+        )
+        kv_cache.update(rotate(k), v, positions, page_table)
+        x = kv_cache.attend(rotate(q), positions, page_table)
+        x = ttnn.to_memory_config(x, self._heads_memory_config)
+        x = ttnn.experimental.nlp_concat_heads_decode(x, num_heads=c.heads.n_heads)
+        # The op gives a full tile of rows whatever the batch; the users are its first.
+        x = ttnn.reshape(x, (1, 1, c.users, c.wo.k), (1, 1, TILE, c.wo.k))
+        x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
+        return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
+
+    def prefill_forward(
+        self, x, rotate, kv_cache, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int
+    ):
+        """x: [1, 1, n_users * seq_len, dim], DRAM interleaved, for the users in `slots`: tokens of one user's sequence
+        from position `chunk_start` on, or the whole sequences of several users, padded to one length.
+
+        page_table: the pages that each user's tokens fill, [n_users, pages] int32, -1 for none; prefix_page_table: those
+        of a single user up to the chunk's end, [1, pages].
+        Returns [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
+        """
+        c, rows, n_users = self.config, x.shape[2], len(slots)
+        q, k, v = ttnn.experimental.nlp_create_qkv_heads(
+            ttnn.reshape(self.wqkv.prefill_forward(x), (n_users, 1, rows // n_users, c.wqkv.n)),
+            num_heads=c.heads.n_heads,
+            num_kv_heads=c.heads.n_kv_heads,
+            transpose_k_heads=False,
+            memory_config=ttnn.DRAM_MEMORY_CONFIG,
+        )
+        ttnn.deallocate(x)
+        q = rotate(q)
+        # What attention reads is what the cache holds, so that a chunk's result does not depend on where it was cut.
+        k, v = ttnn.typecast(rotate(k), c.cache.dtype), ttnn.typecast(v, c.cache.dtype)
+        kv_cache.fill(k, v, slots, page_table)
+        if chunk_start == 0:
+            x = kv_cache.attend_prompt(q, k, v)
+        else:
+            x = kv_cache.attend_chunk(q, prefix_page_table, chunk_start)
+        x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        x = ttnn.reshape(x, (1, 1, rows, c.wo.k))
+        return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)

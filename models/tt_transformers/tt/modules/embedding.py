@@ -1,0 +1,97 @@
+"""Token embeddings and rotary angles: rows of tables that lie on the devices."""
+
+import torch
+import ttnn
+
+from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
+
+
+class Embedding:
+    """weight: [1, 1, vocab_size, dim / N], row-major, DRAM."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def forward(self, tokens, memory_config):
+        """tokens: [1, rows] uint32, row-major -> [1, 1, rows, dim / N] bf16, tiled, interleaved."""
+        x = ttnn.embedding(tokens, self.weight, layout=ttnn.TILE_LAYOUT, memory_config=memory_config)
+        return ttnn.unsqueeze_to_4D(x)
+
+
+class Rotation:
+    """Turns heads by the angles of the tokens at hand."""
+
+    def __init__(self, cos, sin, transformation, is_decode: bool):
+        self.cos, self.sin = cos, sin
+        self._transformation = transformation
+        self._is_decode = is_decode
+
+    def __call__(self, x):
+        """x: [1, users, heads, head_dim] in decode, [1, heads, seq_len, head_dim] in prefill -> the same."""
+        return ttnn.experimental.rotary_embedding_llama(
+            x, self.cos, self.sin, self._transformation, is_decode_mode=self._is_decode
+        )
+
+
+class RotaryEmbedding:
+    """Tables of cos and sin for every position, and for LongRoPE with either set of factors (see `rope.py`).
+
+    A token's angles are one row, so users with different factors share a decode step. Tables: [1, 1, rows, head_dim],
+    bf16, row-major, DRAM, replicated. rotary_embedding_llama takes head_dim 96 as it is, where the other rotary ops
+    want 32 or a multiple of 64.
+    """
+
+    def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, mesh_device):
+        replicate = dict(
+            dtype=ttnn.bfloat16, device=mesh_device, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device)
+        )
+        self._cos, self._sin = (
+            ttnn.from_torch(
+                table[None, None],
+                layout=ttnn.ROW_MAJOR_LAYOUT,
+                memory_config=ttnn.DRAM_MEMORY_CONFIG,
+                **replicate,
+            )
+            for table in rope.table(max_seq_len)
+        )
+        # One copy of the matrix beside each user in decode.
+        self._decode_transformation = ttnn.from_torch(
+            _pair_rotation().repeat(1, 1, users, 1),
+            layout=ttnn.TILE_LAYOUT,
+            memory_config=chip.user_sharded(users, TILE),
+            **replicate,
+        )
+        self._prefill_transformation = ttnn.from_torch(
+            _pair_rotation(), layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **replicate
+        )
+        self._users_memory_config = chip.user_sharded(users, rope.head_dim)
+
+    def decode(self, rows) -> Rotation:
+        """rows: [1, users] uint32, each user's row of the tables."""
+        cos, sin = (self._one_row_a_user(table, rows) for table in (self._cos, self._sin))
+        return Rotation(cos, sin, self._decode_transformation, is_decode=True)
+
+    def prefill(self, rows) -> Rotation:
+        """rows: [1, seq_len] uint32, each position's row of the tables."""
+        cos, sin = (
+            ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT)) for table in (self._cos, self._sin)
+        )
+        return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
+
+    def _one_row_a_user(self, table, rows):
+        x = ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT))
+        # [1, users, 1, head_dim], as the heads lie: one user a core.
+        return ttnn.interleaved_to_sharded(ttnn.transpose(x, 1, 2), self._users_memory_config)
+
+    def deallocate(self):
+        for tensor in (self._cos, self._sin, self._decode_transformation, self._prefill_transformation):
+            ttnn.deallocate(tensor)
+
+
+def _pair_rotation() -> torch.Tensor:
+    """[1, 1, 32, 32]: a row times it turns each pair (a, b) to (-b, a), the half of RoPE that meets sin."""
+    matrix = torch.zeros(1, 1, TILE, TILE)
+    even = torch.arange(0, TILE, 2)
+    matrix[..., even, even + 1] = 1
+    matrix[..., even + 1, even] = -1
+    return matrix

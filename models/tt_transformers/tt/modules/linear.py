@@ -1,0 +1,61 @@
+"""One weight matrix on the mesh, used by prefill and decode alike."""
+
+from dataclasses import dataclass
+
+import ttnn
+
+from models.tt_transformers.tt.config.program_configs import ChipLayout, prefill_rows
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """A matmul [rows, k] x [k, n] on each device; k and n are one device's share.
+
+    `cores`: over how many cores the decode activations are width-sharded. `output_dtype`: of the product.
+    """
+
+    chip: ChipLayout
+    k: int
+    n: int
+    cores: int
+    weight_dtype: ttnn.DataType
+    output_dtype: ttnn.DataType
+    decode_kernel: object
+    prefill_kernel: object
+
+
+class Linear:
+    """weight: [1, 1, k, n] on each device, its columns split over the DRAM banks.
+
+    Decode: `x` [1, 1, users, k], L1 width-sharded over `cores` -> [1, 1, users, n], L1 width-sharded;
+    a DRAM-sharded matmul, bound by reading the weight.
+    Prefill: `x` [1, 1, seq_len, k], DRAM interleaved -> [1, 1, seq_len, n]; a 2D multicast matmul on the whole grid.
+    """
+
+    def __init__(self, config: LinearConfig, weight):
+        self.config = config
+        self.weight = weight
+        self._decode_program = config.chip.decode_matmul(config.k, config.n, config.cores)
+
+    def decode_forward(self, x):
+        return ttnn.linear(
+            x,
+            self.weight,
+            program_config=self._decode_program,
+            memory_config=ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG,
+            dtype=self.config.output_dtype,
+            compute_kernel_config=self.config.decode_kernel,
+        )
+
+    def prefill_forward(self, x):
+        c, seq_len = self.config, x.shape[2]
+        rows = prefill_rows(seq_len)
+        x = ttnn.linear(
+            ttnn.reshape(x, (1, seq_len // rows, rows, c.k)),
+            self.weight,
+            program_config=c.chip.prefill_matmul(rows, rows == seq_len, c.k, c.n, c.weight_dtype, c.output_dtype),
+            memory_config=ttnn.DRAM_MEMORY_CONFIG,
+            dtype=c.output_dtype,
+            compute_kernel_config=c.prefill_kernel,
+        )
+        return ttnn.reshape(x, (1, 1, seq_len, c.n))

@@ -1,0 +1,74 @@
+"""Gated MLP: w2(silu(w1 x) * w3 x)."""
+
+from dataclasses import dataclass
+
+import ttnn
+
+from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
+from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """One layer on one device: `ff1_3` is [dim, hidden / N], for w1 and w3 each; `ff2` is [hidden / N, dim]."""
+
+    ff1_3: LinearConfig
+    ff2: LinearConfig
+
+    @classmethod
+    def resolve(cls, args, layer: int) -> "MLPConfig":
+        precision = args.precision.layer(layer)
+        dim, hidden = args.arch.dim, args.placement.model_width(args.arch.hidden_dim)
+        hidden_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat8_b
+        residual_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
+        cores = args.chip.decode_cores(dim, hidden)
+        ff1_3 = LinearConfig(
+            chip=args.chip, k=dim, n=hidden, cores=cores,
+            weight_dtype=precision.dtype(TensorGroup.FF1_FF3), output_dtype=hidden_dtype,
+            decode_kernel=precision.kernel(OpGroup.LI_FF1_FF3), prefill_kernel=precision.kernel(OpGroup.LI_FF1_FF3),
+        )
+        ff2 = LinearConfig(
+            chip=args.chip, k=hidden, n=dim, cores=cores,
+            weight_dtype=precision.dtype(TensorGroup.FF2), output_dtype=residual_dtype,
+            decode_kernel=precision.kernel(OpGroup.LI_FF2), prefill_kernel=precision.kernel(OpGroup.LI_FF2),
+        )
+        return cls(ff1_3, ff2)
+
+
+class MLP:
+    """w1 (gate) and w3 (up) are split by columns over the devices, w2 (down) by rows.
+
+    Decode: x [1, 1, users, dim], L1 width-sharded over `ff1_3.cores` -> [1, 1, users, dim / N], L1 interleaved.
+    Prefill: x [1, 1, seq_len, dim] -> [1, 1, seq_len, dim / N], DRAM interleaved.
+    """
+
+    def __init__(self, config: MLPConfig, weights, layer: int, ccl):
+        self.config = config
+        self.ccl = ccl
+        name = f"layers.{layer}.feed_forward"
+        self.w1 = Linear(config.ff1_3, weights.column_parallel(f"{name}.w1", config.ff1_3))
+        self.w3 = Linear(config.ff1_3, weights.column_parallel(f"{name}.w3", config.ff1_3))
+        self.w2 = Linear(config.ff2, weights.row_parallel(f"{name}.w2", config.ff2))
+
+    def decode_forward(self, x):
+        gate, up = self.w1.decode_forward(x), self.w3.decode_forward(x)
+        x = self._gated(gate, up)
+        x = ttnn.sharded_to_interleaved(self.w2.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
+        return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
+
+    def prefill_forward(self, x):
+        gate, up = self.w1.prefill_forward(x), self.w3.prefill_forward(x)
+        ttnn.deallocate(x)
+        hidden = self._gated(gate, up)
+        ttnn.deallocate(gate)
+        ttnn.deallocate(up)
+        return self.ccl.reduce_scatter(self.w2.prefill_forward(hidden), ttnn.DRAM_MEMORY_CONFIG)
+
+    def _gated(self, gate, up):
+        return ttnn.mul(
+            gate,
+            up,
+            input_tensor_a_activations=[ttnn.UnaryOpType.SILU],
+            dtype=self.config.ff1_3.output_dtype,
+            memory_config=gate.memory_config(),
+        )

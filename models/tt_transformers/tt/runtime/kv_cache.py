@@ -1,0 +1,182 @@
+"""Key and value caches of one layer, and the ops that read and write them.
+
+`PagedKVCache` keeps pages of `block_size` tokens in a pool that users share; a page table says whose page is where.
+`ContiguousKVCache` keeps `max_seq_len` tokens a user. Both have the same methods. Either is given its two tensors: this
+project's come from `make_kv_caches`, a server may bring its own from `allocate_kv_cache`.
+"""
+
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import ttnn
+
+from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
+from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
+
+
+@dataclass(frozen=True)
+class KVCacheConfig:
+    """Of one layer on one device. `scale` multiplies q k^T: 1 / sqrt(head_dim)."""
+
+    n_kv_heads: int
+    head_dim: int
+    dtype: ttnn.DataType
+    scale: float
+    chip: object
+    sdpa_decode_kernel: object
+    sdpa_prefill_kernel: object
+
+    @classmethod
+    def resolve(cls, args, layer: int) -> "KVCacheConfig":
+        arch, precision = args.arch, args.precision.layer(layer)
+        return cls(
+            n_kv_heads=args.placement.heads(arch.n_heads, arch.n_kv_heads).n_kv_heads, head_dim=arch.head_dim,
+            dtype=precision.dtype(TensorGroup.KV_CACHE), scale=_float32(arch.head_dim**-0.5), chip=args.chip,
+            sdpa_decode_kernel=precision.kernel(OpGroup.SDPA_DECODE),
+            sdpa_prefill_kernel=precision.kernel(OpGroup.SDPA_PREFILL),
+        )
+
+    def shape(self, args) -> tuple[int, int, int, int]:
+        """Of the keys, and of the values, on each device, for the users and tokens that `args` sets up.
+
+        Paged: [max_num_blocks, n_kv_heads, block_size, head_dim]. Unpaged: [users, n_kv_heads, rows, head_dim], where
+        rows is `max_seq_len` rounded up to a multiple of 128.
+        """
+        paged = args.paged_attention_config
+        if paged is not None:
+            return paged.max_num_blocks, self.n_kv_heads, paged.block_size, self.head_dim
+        rows = -(-args.max_seq_len // PREFILL_MULTIPLE) * PREFILL_MULTIPLE
+        return args.max_batch_size, self.n_kv_heads, rows, self.head_dim
+
+
+def allocate_kv_cache(shape, dtype, layers: int, mesh_device, zeros=ttnn.zeros) -> list[tuple]:
+    """(keys, values) of each layer: zeros of `shape` on each device, tiled, DRAM interleaved.
+
+    `zeros` makes a tensor; another one may take the place in memory only.
+    """
+    placement = dict(layout=ttnn.TILE_LAYOUT, device=mesh_device, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+    return [tuple(zeros(shape, dtype=dtype, **placement) for _ in range(2)) for _ in range(layers)]
+
+
+def make_kv_caches(args, zeros=ttnn.zeros) -> list:
+    """The empty cache of each layer, as `args` sets it up. If one does not fit, those before it are freed."""
+    kind = ContiguousKVCache if args.paged_attention_config is None else PagedKVCache
+    kv_caches = []
+    with ExitStack() as made:
+        for layer in range(args.arch.n_layers):
+            config = KVCacheConfig.resolve(args, layer)
+            ((keys, values),) = allocate_kv_cache(config.shape(args), config.dtype, 1, args.mesh_device, zeros)
+            kv_caches.append(kind(config, keys, values))
+            made.callback(kv_caches[-1].deallocate)
+        made.pop_all()
+    return kv_caches
+
+
+class _KVCache:
+    """Raises ValueError for tensors of other heads or of another dtype than the layer works with."""
+
+    def __init__(self, config: KVCacheConfig, keys, values):
+        for name, tensor in (("keys", keys), ("values", values)):
+            given = tensor.shape[1], tensor.shape[3], tensor.dtype
+            needed = config.n_kv_heads, config.head_dim, config.dtype
+            if given != needed:
+                raise ValueError(f"KV cache: {name} of (heads, head_dim, dtype) {given}, the layer needs {needed}")
+        self.config = config
+        self.keys, self.values = keys, values
+        self._decode = dict(
+            scale=config.scale,
+            program_config=config.chip.decode_sdpa(),
+            compute_kernel_config=config.sdpa_decode_kernel,
+            memory_config=ttnn.DRAM_MEMORY_CONFIG,
+        )
+
+    def attend_prompt(self, q, k, v):
+        """Causal attention of prompts' first chunks over themselves: q, k, v [n_users, heads, seq_len, head_dim] -> like q."""
+        return ttnn.transformer.scaled_dot_product_attention(
+            q, k, v, is_causal=True, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._prefill(q)
+        )
+
+    def deallocate(self):
+        ttnn.deallocate(self.keys)
+        ttnn.deallocate(self.values)
+
+    def _prefill(self, q, chunk_start: int = 0):
+        return dict(
+            scale=self.config.scale,
+            program_config=self.config.chip.prefill_sdpa(q.shape[2], chunk_start),
+            compute_kernel_config=self.config.sdpa_prefill_kernel,
+        )
+
+
+class PagedKVCache(_KVCache):
+    """keys, values: [max_num_blocks, n_kv_heads, block_size, head_dim] on each device, DRAM interleaved."""
+
+    def __init__(self, config: KVCacheConfig, keys, values):
+        super().__init__(config, keys, values)
+        self.paged = PagedAttentionConfig(block_size=keys.shape[2], max_num_blocks=keys.shape[0])
+
+    def fill(self, k, v, slots, page_table):
+        """Writes a prefill's k, v [n_users, n_kv_heads, seq_len, head_dim] into the pages of `page_table`, int32
+        [n_users, pages], -1 for none.
+
+        Rows past the last page (padding of the prefill) are left out.
+        """
+        rows = min(k.shape[2], page_table.shape[1] * self.paged.block_size)
+        for cache, new in ((self.keys, k), (self.values, v)):
+            for index in range(new.shape[0]):
+                ttnn.experimental.paged_fill_cache(cache, _rows_of(new, index, rows), page_table, batch_idx=index)
+
+    def update(self, k, v, positions, page_table):
+        """Writes one token a user: k, v [1, users, n_kv_heads, head_dim], one user a core, at `positions` [users]."""
+        for cache, new in ((self.keys, k), (self.values, v)):
+            ttnn.experimental.paged_update_cache(cache, new, update_idxs_tensor=positions, page_table=page_table)
+
+    def attend(self, q, positions, page_table):
+        """One query a user, q [1, users, n_heads, head_dim], over positions 0..`positions` of its pages -> like q."""
+        return ttnn.transformer.paged_scaled_dot_product_attention_decode(
+            q, self.keys, self.values, cur_pos_tensor=positions, page_table_tensor=page_table, **self._decode
+        )
+
+    def attend_chunk(self, q, page_table, chunk_start: int):
+        """A later chunk of a prompt, q [1, n_heads, seq_len, head_dim] from position `chunk_start`, over the pages."""
+        return ttnn.transformer.chunked_scaled_dot_product_attention(
+            q, self.keys, self.values, page_table, chunk_start, **self._prefill(q, chunk_start)
+        )
+
+
+class ContiguousKVCache(_KVCache):
+    """keys, values: [users, n_kv_heads, rows, head_dim] on each device, DRAM interleaved."""
+
+    paged = None
+
+    def fill(self, k, v, slots: Sequence[int], page_table):
+        """Writes a prefill's k, v [n_users, n_kv_heads, seq_len, head_dim] into the rows of the users `slots`."""
+        rows = min(k.shape[2], self.keys.shape[2])
+        for cache, new in ((self.keys, k), (self.values, v)):
+            for index, slot in enumerate(slots):
+                ttnn.fill_cache(cache, _rows_of(new, index, rows), slot)
+
+    def update(self, k, v, positions, page_table):
+        for cache, new in ((self.keys, k), (self.values, v)):
+            ttnn.experimental.paged_update_cache(cache, new, update_idxs_tensor=positions)
+
+    def attend(self, q, positions, page_table):
+        return ttnn.transformer.scaled_dot_product_attention_decode(
+            q, self.keys, self.values, cur_pos_tensor=positions, **self._decode
+        )
+
+    def attend_chunk(self, q, page_table, chunk_start: int):
+        raise ValueError(f"chunk at {chunk_start}: only paged caches can be attended to in chunks")
+
+
+def _rows_of(x, index: int, rows: int):
+    """The first `rows` positions of one user: x [n_users, heads, seq_len, head_dim] -> [1, heads, rows, head_dim]."""
+    return ttnn.slice(x, [index, 0, 0, 0], [index + 1, x.shape[1], rows, x.shape[3]])
+
+
+def _float32(value: float) -> float:
+    """`value` rounded to what a float32 holds: chunked_scaled_dot_product_attention refuses any other scale."""
+    return struct.unpack("f", struct.pack("f", value))[0]

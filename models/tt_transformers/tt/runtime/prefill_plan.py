@@ -1,0 +1,51 @@
+"""What runs at a time in a prefill: short sequences together, long ones in chunks.
+
+Positions and lengths only, so that it can be read and tested without a device.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
+from models.tt_transformers.tt.config.program_configs import padded_prefill_length
+
+# Rows of sequences that run together. So many make the reading of the weights cheap, and their activations still take
+# little memory.
+GROUP_ROWS = 2048
+
+
+def groups(
+    starts: Sequence[int], ends: Sequence[int], lengths: Sequence[int], chunk_size: int | None, rope
+) -> Iterator[slice]:
+    """Neighbours in the lists that run together: whole, in one chunk, padded alike, with the same rotary factors.
+
+    Sequence i runs from position `starts[i]` to `ends[i]`; its length, `lengths[i]`, chooses its rotary factors. A group's
+    rows are at most a chunk's and `GROUP_ROWS`, and such that the matmuls can cut them into batches.
+    """
+    limit = min(chunk_size or GROUP_ROWS, GROUP_ROWS)
+    keys = [(start, padded_prefill_length(end), rope.row(0, length)) for start, end, length in zip(starts, ends, lengths)]
+    first = 0
+    while first < len(keys):
+        start, padded, _ = keys[first]
+        alike = next((row for row in range(first, len(keys)) if keys[row] != keys[first]), len(keys)) - first
+        counts = [n for n in range(2, alike + 1) if n * padded <= limit and n * padded == padded_prefill_length(n * padded)]
+        count = max(counts, default=1) if start == 0 else 1
+        yield slice(first, first + count)
+        first += count
+
+
+def chunks(start: int, end: int, chunk_size: int | None) -> Iterator[tuple[int, int]]:
+    """The positions `start` to `end`, cut at multiples of `chunk_size` (None: nowhere), as pairs of start and end."""
+    while start < end:
+        cut = end if chunk_size is None else min(end, (start // chunk_size + 1) * chunk_size)
+        yield start, cut
+        start = cut
+
+
+def check_chunks(args, user: int, length: int, what: str) -> None:
+    """Raises ValueError if `length` tokens need more than one chunk but the cache is unpaged; `what` they are."""
+    chunk = args.prefill_chunk_size
+    if args.paged_attention_config is None and chunk is not None and length > chunk:
+        raise ValueError(
+            f"user {user}: {what} runs in chunks of {chunk}, which needs paged attention; turn that on, shorten the "
+            f"sequence, set {VARIABLE} (thousands of tokens) so that a chunk holds {length}, or unset it"
+        )

@@ -1,0 +1,230 @@
+"""Runs a model on its devices: prefill in chunks, decode steps by a replayed trace. It keeps nothing of a caller's."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import ttnn
+
+from models.tt_transformers.tt.runtime.decode_step import SKIP, DecodeStep, host_tensor
+from models.tt_transformers.tt.runtime.prefill_plan import check_chunks, chunks, groups
+from models.tt_transformers.tt.config.program_configs import TILE, padded_prefill_length
+
+
+def check_tokens(args, sequences: Sequence[Sequence[int]], users: Sequence[int] | None = None) -> None:
+    """Raises ValueError for a token that the model has no embedding of, such as one added to the tokenizer alone."""
+    for user, tokens in zip(range(len(sequences)) if users is None else users, sequences):
+        outside = next((token for token in tokens if not 0 <= token < args.arch.vocab_size), None)
+        if outside is not None:
+            raise ValueError(f"user {user}: token {outside} is outside the model's vocabulary of {args.arch.vocab_size}")
+
+
+class DecodeHandle:
+    """A decode step that was submitted, for `Runner.read`."""
+
+
+class Runner:
+    """The device side of a model. Tokens, slots, positions and page tables come from outside with every call.
+
+    A slot is a user's place in the decode batch, 0 to `max_batch_size` - 1; unpaged KV caches keep its keys and values.
+    Page tables are host tensors, int32, of page ids; unused entries may be any page of the pool, such as 0.
+
+    What a caller must see to:
+    - Pages of different sequences are different, but for a prefix that both have.
+    - A cached prefix was computed from the same tokens at the same positions, and with the same rotary factors. LongRoPE
+      turns all keys of a sequence of up to `switch_len` tokens by its short factors, and all keys of a longer one by its
+      long factors. So a sequence that decoding brings to `switch_len` + 1 tokens has to be prefilled again as a whole, and
+      a prefix that was cached on one side of the switch must not be continued on the other.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.args = model.args
+        self.mesh_device = model.mesh_device
+        self._decode_step = None
+        self._submitted: DecodeHandle | None = None
+
+    def prefill(
+        self,
+        tokens: Sequence[list[int]],
+        slots: Sequence[int],
+        start_pos: Sequence[int] | None = None,
+        page_table: torch.Tensor | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> torch.Tensor:
+        """Fills the caches of `slots` with `tokens`; returns the logits after each last one, float32 [n, vocab_size].
+
+        tokens: of each sequence, from position `start_pos` on.
+        start_pos: where the caches already hold what comes before; a multiple of the page size. None: all 0.
+        page_table: [n, pages], a row for each sequence, from its first token on; None for unpaged caches.
+        lengths: of the sequences that these tokens are part of, where more pieces follow: the rotary factors are chosen by
+            them. None: the sequences end here.
+        progress: called after every chunk with the number of its tokens.
+
+        Sequences run in the given order, `args.prefill_chunk_size` tokens at a time; neighbours in the list that are short
+        and padded to one length run together. Raises ValueError, before anything runs, for what does not fit.
+        """
+        starts = [0] * len(tokens) if start_pos is None else start_pos
+        self._check_prefill(tokens, slots, starts, lengths)
+        ends = [start + len(row) for start, row in zip(starts, tokens)]
+        self._check_pages(page_table, ends)
+        lengths = ends if lengths is None else lengths
+        logits = []
+        for group in groups(starts, ends, lengths, self.args.prefill_chunk_size, self.args.arch.rope):
+            pages = None if page_table is None else page_table[group]
+            logits += self._prefill_group(tokens[group], slots[group], starts[group][0], max(lengths[group]), pages, progress)
+        return torch.stack(logits)
+
+    def _prefill_group(self, tokens, slots, start: int, length: int, pages, progress) -> list[torch.Tensor]:
+        """Prefill of what runs together, with the rotary factors of `length` -> logits of each sequence's last token."""
+        rope = self.args.arch.rope
+        for first, end in chunks(start, start + max(map(len, tokens)), self.args.prefill_chunk_size):
+            parts = [row[first - start : end - start] for row in tokens]
+            padded = padded_prefill_length(end - first)
+            rotary_rows = [rope.row(position, length) for position in range(first, end)]
+            page_table, prefix_page_table = self._chunk_pages(pages, parts, first, end, first + padded)
+            x = self.model.prefill_forward(
+                self._to_device([[token for part in parts for token in _padded(part, padded)]], ttnn.uint32),
+                self._to_device([_padded(rotary_rows, padded)], ttnn.uint32),
+                slots,
+                page_table,
+                prefix_page_table,
+                first,
+            )
+            if progress is not None:
+                progress(sum(map(len, parts)))
+        rows = [index * padded + len(part) - 1 for index, part in enumerate(parts)]
+        return [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
+
+    def _chunk_pages(self, pages, parts, first: int, end: int, padded_end: int):
+        """Pages that a chunk's `parts` fill, a row each, and those that it attends to (as many as its padded rows reach).
+
+        The row of a shorter part ends in -1, which is no page: its padding is not kept.
+        """
+        paged = self.model.paged
+        if paged is None:
+            return None, None
+        page = first // paged.block_size
+        fill = pages[:, page : paged.blocks_for(end)].clone()
+        for row, part in zip(fill, parts):
+            row[paged.blocks_for(first + len(part)) - page :] = -1
+        prefix = pages[:1, : paged.blocks_for(end)]
+        prefix = torch.nn.functional.pad(prefix, (0, paged.blocks_for(padded_end) - prefix.shape[1]))
+        return self._to_device(fill, ttnn.int32), self._to_device(prefix, ttnn.int32)
+
+    def compile_decode(self, page_table: torch.Tensor | None = None) -> None:
+        """Compiles the decode step and, where the device can, captures its trace. The first `submit_decode` does it if not.
+
+        page_table: what lies on the devices until a step brings another; see `submit_decode`.
+        """
+        if self._decode_step is None:
+            self._decode_step = DecodeStep(self.model, self._as_compiled(page_table))
+
+    def submit_decode(self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None = None) -> DecodeHandle:
+        """Starts a decode step: `tokens` [users] at `positions` [users], -1 for a slot that does not run.
+
+        page_table: [users, pages]; None for unpaged caches. Only one that changed is copied to the devices.
+        Nothing moves from the devices to the host. The logits lie where the next step's will, so a step is read before the
+        next one is submitted; prefills may come in between. Raises ValueError, before anything runs, for what does not fit.
+        """
+        if self._submitted is not None:
+            raise ValueError("the decode step submitted before has not been read: its logits would be overwritten")
+        self._check_decode(tokens, positions)
+        self._check_pages(page_table, [position + 1 for position in positions])
+        rope = self.args.arch.rope
+        tokens = [0 if position == SKIP else token for token, position in zip(tokens, positions)]
+        rotary_rows = [0 if position == SKIP else rope.row(position, position + 1) for position in positions]
+        self.compile_decode(page_table)
+        self._decode_step.submit(tokens, positions, rotary_rows, self._as_compiled(page_table))
+        self._submitted = DecodeHandle()
+        return self._submitted
+
+    def read(self, handle: DecodeHandle) -> torch.Tensor:
+        """Waits for a submitted step -> logits, float32 [users, vocab_size]; rows of slots that did not run mean nothing.
+
+        Raises ValueError for a step that was read before, or is another runner's.
+        """
+        if handle is not self._submitted:
+            raise ValueError("this decode step was read before, or was submitted to another runner")
+        self._submitted = None
+        return self.model.logits_to_torch(self._decode_step.logits)
+
+    def close(self) -> None:
+        """Releases the trace and frees the model, its weights and caches."""
+        if self._decode_step is not None:
+            self._decode_step.release()
+            self._decode_step = self._submitted = None
+        self.model.deallocate()
+
+    def _as_compiled(self, page_table: torch.Tensor | None) -> torch.Tensor | None:
+        """A page table of the width that the decode step has: columns that no user can reach are cut off or added."""
+        paged, users = self.model.paged, self.args.max_batch_size
+        if paged is None:
+            return None
+        width = paged.pages_per_user(self.args.max_seq_len)
+        if page_table is None:
+            return torch.zeros(users, width, dtype=torch.int32)
+        return torch.nn.functional.pad(page_table, (0, width - page_table.shape[1]))
+
+    def _check_prefill(self, tokens, slots, starts, lengths) -> None:
+        args, paged = self.args, self.model.paged
+        given = [len(rows) for rows in (tokens, slots, starts, tokens if lengths is None else lengths)]
+        if len(set(given)) != 1 or not given[0]:
+            raise ValueError(f"prefill of {given[0]} sequences, {given[1]} slots, {given[2]} starts and {given[3]} lengths")
+        if len(set(slots)) != len(slots) or not all(0 <= slot < args.max_batch_size for slot in slots):
+            raise ValueError(f"slots {list(slots)}: they must be different and of 0 to {args.max_batch_size - 1}")
+        check_tokens(args, tokens, slots)
+        for index, (slot, row, start) in enumerate(zip(slots, tokens, starts)):
+            end = start + len(row)
+            length = end if lengths is None else lengths[index]
+            if not row:
+                raise ValueError(f"user {slot}: there are no tokens to prefill")
+            if start and paged is None:
+                raise ValueError(f"user {slot}: a prefill from position {start} needs paged attention")
+            if start < 0 or start and start % paged.block_size:
+                raise ValueError(f"user {slot}: a prefill starts at a multiple of the page size {paged.block_size}, not at {start}")
+            if not end <= length <= args.max_seq_len:
+                raise ValueError(f"user {slot}: {end} tokens of a sequence of {length}; max_seq_len is {args.max_seq_len}")
+            if lengths is None and 0 < start <= args.arch.rope.switch_len < end:
+                raise ValueError(
+                    f"user {slot}: {end} tokens from position {start}: past {args.arch.rope.switch_len} tokens LongRoPE changes its "
+                    "factors, and the cached keys are wrong; prefill the whole sequence, or give `lengths` with every piece of it"
+                )
+            check_chunks(args, slot, end, f"a sequence of {end} tokens")
+
+    def _check_decode(self, tokens, positions) -> None:
+        args, users = self.args, self.args.max_batch_size
+        if not len(tokens) == len(positions) == users:
+            raise ValueError(f"a decode step of {len(tokens)} tokens and {len(positions)} positions for {users} slots")
+        check_tokens(args, [[] if position == SKIP else [token] for token, position in zip(tokens, positions)])
+        for slot, position in enumerate(positions):
+            if not SKIP <= position < args.max_seq_len:
+                raise ValueError(f"user {slot}: position {position} is outside 0 to {args.max_seq_len - 1}, or {SKIP} for none")
+            if position == args.arch.rope.switch_len:
+                raise ValueError(
+                    f"user {slot}: LongRoPE changes its factors at position {position}; prefill all {position + 1} tokens instead"
+                )
+
+    def _check_pages(self, page_table, ends: Sequence[int]) -> None:
+        """Raises ValueError unless row i of the table has the pages of `ends[i]` tokens, and nothing but page ids."""
+        paged = self.model.paged
+        if (paged is None) != (page_table is None):
+            raise ValueError("paged KV caches need a page_table" if paged else "a page_table was given, but the KV caches are not paged")
+        if paged is None:
+            return
+        shape, needed = tuple(page_table.shape), paged.blocks_for(max(ends))
+        if page_table.dtype is not torch.int32 or len(shape) != 2 or shape[0] != len(ends) or shape[1] < needed:
+            raise ValueError(
+                f"page_table of {page_table.dtype} {list(shape)}: it must be int32 [{len(ends)}, {needed} or more], for {max(ends)} "
+                f"tokens in pages of {paged.block_size}"
+            )
+        if page_table.min() < 0 or page_table.max() >= paged.max_num_blocks:
+            raise ValueError(f"page_table has entries outside the pool's pages, 0 to {paged.max_num_blocks - 1}")
+
+    def _to_device(self, values, dtype):
+        return ttnn.to_device(host_tensor(values, dtype, self.mesh_device), self.mesh_device)
+
+
+def _padded(values: list[int], length: int) -> list[int]:
+    return values + [0] * (length - len(values))

@@ -1,0 +1,49 @@
+"""Fixtures of all tests. A folder of tests has them by importing them into its conftest.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Union
+
+import pytest
+
+from models.common import benchmark_record
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def run_on_mock():
+    """Running code on the vendor's mock device, in a process of its own: `ttnn` here is the emulator.
+
+    Returns `run(mesh, code, *arguments, backend="mock") -> str`: the program's standard output.
+
+    mesh: N150, N300, T3K or TG.
+    code: Python source, or the Path of a file; it has to import `models` before `ttnn`.
+    backend: "mock" or "lockstep".
+
+    Fails the test with the program's error output if the program fails.
+    """
+
+    def run(mesh: str, code: Union[str, Path], *arguments: str, backend: str = "mock") -> str:
+        program = [str(code)] if isinstance(code, Path) else ["-c", code]
+        environment = {**os.environ, "TT_BACKEND": backend, "MESH_DEVICE": mesh, "PYTHONPATH": str(PROJECT_ROOT)}
+        environment.pop("FAKE_DEVICE", None)
+        result = subprocess.run(
+            [sys.executable, *program, *arguments], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True
+        )
+        if result.returncode != 0:
+            pytest.fail(f"on the {backend} {mesh}, exit status {result.returncode}:\n{result.stderr[-8000:]}")
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks(tmp_path_factory):
+    """The folder, a temporary one, where runs in this process leave their benchmark records."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("benchmarks")
+        patch.setattr(benchmark_record, "FOLDER", folder)
+        yield folder
