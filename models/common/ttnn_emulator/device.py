@@ -37,7 +37,9 @@ class DispatchCoreConfig:
 class MeshDevice:
     """Rows and columns of chips that one op call runs on. Use `open_mesh_device`."""
 
-    def __init__(self, shape: MeshShape, device_ids: list, allocator: Allocator, shape_only: bool, parent=None):
+    def __init__(
+        self, shape: MeshShape, device_ids: list, allocator: Allocator, shape_only: bool, num_command_queues: int
+    ):
         self.shape = shape
         self.allocator = allocator
         self.shape_only = shape_only
@@ -45,7 +47,7 @@ class MeshDevice:
         self.capture = None
         self.traces = {}
         self._device_ids = device_ids
-        self._parent = parent
+        self._num_command_queues = num_command_queues
         self._submeshes = []
         self._open = True
 
@@ -76,6 +78,11 @@ class MeshDevice:
         if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
             raise RuntimeError(f"get_device_id: {coordinate} is outside {self.shape}")
         return self._device_ids[row * self.shape[1] + column]
+
+    def check_queue(self, cq_id: int) -> None:
+        """RuntimeError if the mesh has no command queue of that number; None is the first one."""
+        if cq_id is not None and cq_id not in range(self._num_command_queues):
+            raise RuntimeError(f"cq_id {cq_id!r} is not one of the mesh's {self._num_command_queues} command queues")
 
     def enable_program_cache(self) -> None:
         """Nothing to do: there are no programs."""
@@ -115,7 +122,7 @@ class MeshDevice:
             for column in range(left, left + columns)
         ]
         allocator = Allocator.of_submesh(self.allocator)
-        submesh = MeshDevice(MeshShape(rows, columns), ids, allocator, self.shape_only, parent=self)
+        submesh = MeshDevice(MeshShape(rows, columns), ids, allocator, self.shape_only, self._num_command_queues)
         self._submeshes.append(submesh)
         return submesh
 
@@ -161,7 +168,7 @@ def open_mesh_device(
     if len(ids) != shape.mesh_size():
         raise RuntimeError(f"open_mesh_device: {len(ids)} physical_device_ids for {shape}")
     allocator = Allocator(l1_small_size, trace_region_size, worker_l1_size)
-    mesh = MeshDevice(shape, ids, allocator, _shape_only)
+    mesh = MeshDevice(shape, ids, allocator, _shape_only, num_command_queues)
     _open_meshes.add(mesh)
     return mesh
 

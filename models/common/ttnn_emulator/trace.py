@@ -9,6 +9,7 @@ import weakref
 
 from . import oplog
 from .device import MeshDevice
+from .op import name_in
 from .tensor import meta_shards
 
 _ids = itertools.count()
@@ -52,16 +53,19 @@ class Trace:
         for (name, step, _, _), dropping in zip(self._calls, drops):
             self.steps.append((name, step))
             self.steps += [("drop", drop) for drop in dropping]
-        self._replay = [step for _, step in self.steps]
         self._calls = self._outputs = None
 
     def execute(self) -> None:
-        if oplog.profile is None:
-            for step in self._replay:
-                step()
-        else:
+        profiled = oplog.profile is not None
+        try:
             for name, step in self.steps:
-                oplog.timed(name, step)
+                if profiled:
+                    oplog.timed(name, step)
+                else:
+                    step()
+        except Exception as error:
+            name_in(error, name)
+            raise
         for storage in self._lasting:
             storage.pending = False
 
