@@ -161,7 +161,7 @@ def _check_uses(function, parameters) -> None:
     # What inner functions read are cell variables.
     read = set(function.__code__.co_cellvars)
     for instruction in dis.get_instructions(function):
-        if "LOAD" in instruction.opname:
+        if instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
             names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
             read.update(names)
     for parameter in parameters:

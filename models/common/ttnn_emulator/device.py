@@ -1,12 +1,15 @@
 """Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
 
 import weakref
+from collections.abc import Sequence
 from contextlib import contextmanager
 
-from .allocator import Allocator
+from .allocator import Allocator, MemoryView
 from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid
+from .declaration import NoEffect, NotEmulated
 from .dtypes import Arch, BufferType, DispatchCoreAxis, DispatchCoreType, FabricConfig
 from .memory import DRAM_ALIGNMENT, DRAM_BANKS, L1_ALIGNMENT
+from .op import FUNCTIONS, op
 from .shapes import MeshCoordinate, MeshShape
 
 MAX_DEVICES = 32
@@ -143,14 +146,15 @@ class MeshDevice:
 Device = MeshDevice
 
 
+@op("ttnn.open_mesh_device", registry=FUNCTIONS)
 def open_mesh_device(
-    mesh_shape: MeshShape = None,
+    mesh_shape: Sequence[int] = None,
     l1_small_size: int = DEFAULT_L1_SMALL_SIZE,
     trace_region_size: int = DEFAULT_TRACE_REGION_SIZE,
     num_command_queues: int = 1,
-    dispatch_core_config: DispatchCoreConfig = None,
+    dispatch_core_config: NoEffect[DispatchCoreConfig] = None,
     offset: MeshCoordinate = None,
-    physical_device_ids: list = (),
+    physical_device_ids: Sequence[int] = (),
     worker_l1_size: int = DEFAULT_WORKER_L1_SIZE,
 ) -> MeshDevice:
     """Opens an emulated mesh of at most 32 chips. Sizes in bytes, as the vendor's function takes them.
@@ -159,14 +163,14 @@ def open_mesh_device(
     """
     shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
     if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
-        raise RuntimeError(f"open_mesh_device: {shape} is not rows and columns of at most {MAX_DEVICES} devices")
+        raise RuntimeError(f"{shape} is not rows and columns of at most {MAX_DEVICES} devices")
     if num_command_queues not in (1, 2):
-        raise RuntimeError(f"open_mesh_device: num_command_queues must be 1 or 2, got {num_command_queues}")
+        raise RuntimeError(f"num_command_queues must be 1 or 2, got {num_command_queues}")
     if offset is not None and tuple(offset) != (0, 0):
-        raise RuntimeError(f"open_mesh_device: the emulator opens meshes at offset (0, 0) only, got {offset}")
+        raise RuntimeError(f"the emulator opens meshes at offset (0, 0) only, got {offset}")
     ids = list(physical_device_ids) or list(range(shape.mesh_size()))
     if len(ids) != shape.mesh_size():
-        raise RuntimeError(f"open_mesh_device: {len(ids)} physical_device_ids for {shape}")
+        raise RuntimeError(f"{len(ids)} physical_device_ids for {shape}")
     allocator = Allocator(l1_small_size, trace_region_size, worker_l1_size)
     mesh = MeshDevice(shape, ids, allocator, _shape_only, num_command_queues)
     _open_meshes.add(mesh)
@@ -189,6 +193,7 @@ def create_mesh_device(*args, **kwargs):
         close_mesh_device(mesh)
 
 
+@op("ttnn.open_device", registry=FUNCTIONS)
 def open_device(
     *,
     device_id: int,
@@ -249,9 +254,10 @@ def get_fabric_config() -> FabricConfig:
     return _fabric_config
 
 
-def synchronize_device(device: MeshDevice, cq_id: int = None, sub_device_ids: list = ()) -> None:
+@op("ttnn.synchronize_device", registry=FUNCTIONS)
+def synchronize_device(device: MeshDevice, cq_id: int = None, sub_device_ids: NotEmulated = ()) -> None:
     """Nothing to wait for: every op is finished when its call returns."""
-    device.get_num_devices()
+    device.check_queue(cq_id)
 
 
 def get_num_devices() -> int:
@@ -266,7 +272,8 @@ def get_device_ids() -> list:
     return list(range(MAX_DEVICES))
 
 
-def get_memory_view(device: MeshDevice, buffer_type: BufferType):
+@op("ttnn.get_memory_view", registry=FUNCTIONS)
+def get_memory_view(device: MeshDevice, buffer_type: BufferType) -> MemoryView:
     """Bytes per bank of one kind of memory: total, allocated, free; and the number of banks."""
     return device.allocator.view(buffer_type)
 

@@ -23,6 +23,8 @@ from .program import Program, run
 
 # Public dotted name -> op.
 REGISTRY = {}
+# The same for functions that are no ops, such as those of meshes, traces and queues. They are declared alike.
+FUNCTIONS = {}
 
 
 def op(*names: str, registry: dict = REGISTRY):

@@ -27,6 +27,13 @@ def interleaved(value) -> bool:
     return isinstance(value, MemoryConfig) and not value.is_sharded()
 
 
+def check_host(**arguments) -> None:
+    """Refuses what says where an output lies, of an op on a host tensor: it would be ignored."""
+    for argument, value in arguments.items():
+        if value is not None:
+            raise RuntimeError(f"the output is on the host, as the input is; leave {argument} out, got {value}")
+
+
 def check_tiled(argument: str, tensor: Tensor) -> None:
     if tensor.layout is not Layout.TILE:
         raise RuntimeError(f"{argument} must be in TILE layout, got {tensor.layout.name}")

@@ -11,7 +11,7 @@ from ..op import op
 from ..program import Program
 from ..shapes import Shape
 from ..tensor import Storage, Tensor, TensorSpec
-from .checks import worker_cores
+from .checks import check_host, worker_cores
 from .common import config_for, into, moves_exactly, normalise_dim
 from .placement import to_memory_config
 
@@ -184,6 +184,7 @@ def _pad(input_tensor, padding, value, memory_config):
         return padded
 
     if on_host:
+        check_host(memory_config=memory_config)
         spec = TensorSpec(new_shape, input_tensor.dtype, input_tensor.layout)
         return Tensor(spec, Storage(type(input_tensor.shards)([kernel(shard) for shard in input_tensor.shards])))
     config = config_for(input_tensor, new_shape, memory_config)

@@ -3,7 +3,7 @@
 import torch
 
 from ..cores import GRID_X, GRID_Y, CoreCoord, num_cores_to_corerangeset
-from ..declaration import NotEmulated
+from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
 from ..op import op
@@ -137,13 +137,13 @@ def nlp_concat_heads_decode(
     input_tensor: Tensor,
     *,
     num_heads: int,
-    memory_config: MemoryConfig = None,
+    memory_config: NoEffect[MemoryConfig] = None,
     output_tensor: NotEmulated = None,
     sub_core_grids: NotEmulated = None,
 ) -> Tensor:
     """`[1, B, heads, head_dim]`, height-sharded, to `[1, 1, 32, num_heads * head_dim]`, one head a core.
 
-    The output has 32 rows whatever B is, as on a card; those past B are zero here.
+    So it is whatever `memory_config` says, as on a card. The output has 32 rows whatever B is, as on a card; those past B are zero here.
     """
     first, batch, heads, head_dim = _heads_shape(input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)

@@ -111,7 +111,7 @@ def _matmul(
     fused = getattr(program_config, "fused_activation", None)
     activation = fused if activation is None else activation
 
-    spec = TensorSpec(shape, dtype, a.layout, matmul_memory_config(a, shape, memory_config, program_config))
+    spec = TensorSpec(shape, dtype, a.layout, matmul_memory_config(shape, memory_config, program_config))
     kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:
         hold_transposed(b)

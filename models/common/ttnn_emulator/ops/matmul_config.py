@@ -18,7 +18,7 @@ from .checks import check_grid
 def check_matmul_config(a, b, shape, dtype, memory_config, program_config, compute_kernel_config) -> None:
     """RuntimeError if the program config does not fit the tensors (`shape` and `dtype` are the product's)."""
     if program_config is None:
-        _check_default(a, b, memory_config)
+        _check_default(b, memory_config)
     elif isinstance(program_config, MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig):
         _check_dram_sharded(a, b, shape, memory_config, program_config)
     else:
@@ -26,7 +26,7 @@ def check_matmul_config(a, b, shape, dtype, memory_config, program_config, compu
         _check_buffers(a, b, dtype, program_config)
 
 
-def matmul_memory_config(a, shape, memory_config, program_config) -> MemoryConfig:
+def matmul_memory_config(shape, memory_config, program_config) -> MemoryConfig:
     """Where the product lies: as asked, but a sharded output's cores and shard are the program config's choice."""
     if memory_config is None:
         return DRAM_MEMORY_CONFIG
@@ -61,7 +61,7 @@ def _tiles(shape):
     return volume(shape[:-2]) * height // TILE_SIZE, round_up(shape[-1], TILE_SIZE) // TILE_SIZE
 
 
-def _check_default(a, b, memory_config):
+def _check_default(b, memory_config):
     if b.memory_config().is_sharded():
         raise RuntimeError(f"without program_config input_tensor_b must be interleaved, got {b.memory_config()}")
     if memory_config is not None and memory_config.is_sharded():

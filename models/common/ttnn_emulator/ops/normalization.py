@@ -76,8 +76,7 @@ def rms_norm_pre_all_gather(
     _check_input(input_tensor, residual_input_tensor)
     _check_config(input_tensor, program_config)
     held = input_tensor.memory_config()
-    if memory_config is None:
-        memory_config = held
+    memory_config = _output_config(input_tensor, memory_config)
     if held.is_sharded():
         core = CoreRangeSet([CoreRange(CoreCoord(0, 0), CoreCoord(0, 0))])
         spec = ShardSpec(core, (volume(tuple(input_tensor.padded_shape)[:-1]), TILE_SIZE), ShardOrientation.ROW_MAJOR)

@@ -12,7 +12,7 @@ from ..op import op
 from ..program import Program
 from ..shapes import Shape
 from ..tensor import Storage, Tensor, TensorSpec
-from .checks import worker_cores
+from .checks import check_host, worker_cores
 from .common import into, same_stored_values
 from .creation import to_dtype
 
@@ -166,6 +166,7 @@ def _typecast_from(
 
 def _typecast(input_tensor, wanted, memory_config, output_tensor):
     if input_tensor.storage_type().name == "HOST":
+        check_host(memory_config=memory_config, output_tensor=output_tensor)
         return to_dtype(input_tensor, wanted)
     kept = input_tensor.memory_config()
     config = kept if memory_config is None else memory_config
@@ -191,6 +192,7 @@ def to_layout(
     elif layout is Layout.ROW_MAJOR and target is not tensor.dtype:
         raise RuntimeError(f"{tensor.dtype} cannot become {target} when going to ROW_MAJOR; use typecast")
     if tensor.storage_type().name == "HOST":
+        check_host(memory_config=memory_config)
         spec = TensorSpec(tensor.shape, target, layout, tensor.memory_config())
         source = tensor if target is tensor.dtype else to_dtype(tensor, target)
         return Tensor(spec, Storage(source.shards, aliased=True))

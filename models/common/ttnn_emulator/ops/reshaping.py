@@ -9,7 +9,7 @@ from ..op import op
 from ..program import Program
 from ..shapes import Shape, volume
 from ..tensor import Storage, Tensor, TensorSpec
-from .checks import worker_cores
+from .checks import check_host, worker_cores
 from .common import config_for, moves_exactly, normalise_dim
 
 
@@ -73,6 +73,7 @@ def reshape(
     if volume(shape) != input_tensor.logical_volume():
         raise RuntimeError(f"{list(input_tensor.shape)} cannot become {list(shape)}: volumes differ")
     if input_tensor.storage_type().name == "HOST":
+        check_host(memory_config=memory_config)
         return _reshaped_host(input_tensor, shape)
     kept = input_tensor.memory_config()
     if memory_config in (None, kept) and _is_view(input_tensor, shape):
