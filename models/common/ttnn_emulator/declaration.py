@@ -11,6 +11,7 @@ The annotation also says what becomes of the argument:
     dim: int                                the op reads it
     numeric_stable: NoEffect[bool] = True   checked and logged, without effect on values; the op does not read it
     sub_device_id: NotEmulated = None       nothing but the default is accepted
+    variant: NotEmulated = ...              the same, where the vendor's default is of a class that the emulator lacks
 
 Declaring an op that reads what has no effect, or does not read what it should, is a TypeError.
 """
@@ -101,7 +102,7 @@ class _Parameter:
         has_effect = get_origin(annotation) is not Annotated
         self.read = has_effect and self.emulated
         if not self.emulated:
-            kind = _Kind([], lambda value: value is default, f"{default!r} only")
+            kind = _Kind([], lambda value: value is default, "its default only")
         else:
             kind = _kind(annotation if has_effect else get_args(annotation)[0])
             if default is None:

@@ -63,6 +63,11 @@ def check_grid(argument: str, grid) -> None:
         raise RuntimeError(f"{argument} {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
 
 
+def check_multicore(use_multicore: bool, sub_core_grids: CoreRangeSet) -> None:
+    if sub_core_grids is not None and not use_multicore:
+        raise RuntimeError("sub_core_grids is for use_multicore=True")
+
+
 def check_sub_core_grids(sub_core_grids: CoreRangeSet, *tensors: Tensor) -> None:
     """Where an op may use some cores only, they must be all those that hold its tensors' shards."""
     if sub_core_grids is None:

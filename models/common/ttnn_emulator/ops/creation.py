@@ -130,7 +130,7 @@ def as_tensor(
     cache_file_name: NotEmulated = None,
     preprocess: Callable = None,
     mesh_mapper: CppTensorToMesh | ReplicateTensorToMeshWrapper = None,
-    cache_dump_mode: NotEmulated = None,
+    cache_dump_mode: NotEmulated = ...,
 ) -> Tensor:
     """`from_torch` of `preprocess(tensor)`. `memory_config` is required with a device."""
     if device is not None and memory_config is None:

@@ -11,7 +11,7 @@ from ..op import op
 from ..program import Program
 from ..shapes import Shape
 from ..tensor import Storage, Tensor, TensorSpec
-from .checks import check_host, worker_cores
+from .checks import check_host, check_multicore, worker_cores
 from .common import config_for, into, moves_exactly, normalise_dim
 from .placement import to_memory_config
 
@@ -135,15 +135,16 @@ def pad(
     padding: Sequence[Sequence[int]],
     value: float,
     *,
-    use_multicore: NoEffect[bool] = True,
+    use_multicore: bool = True,
     memory_config: MemoryConfig = None,
-    sub_core_grids: NoEffect[worker_cores] = None,
+    sub_core_grids: worker_cores = None,
 ) -> Tensor:
     """The tensor with `value` put around it, logically: `padding` is a (before, after) per dimension, missing leading
     ones being (0, 0). Or, as another form, `output_padded_shape` and `input_tensor_start` say where the tensor goes.
 
     In TILE layout nothing can be put before. Host tensors too.
     """
+    check_multicore(use_multicore, sub_core_grids)
     return _pad(input_tensor, padding, value, memory_config)
 
 
@@ -154,14 +155,15 @@ def _pad_to(
     input_tensor_start: Sequence[int],
     value: float,
     *,
-    use_multicore: NoEffect[bool] = True,
+    use_multicore: bool = True,
     memory_config: MemoryConfig = None,
-    sub_core_grids: NoEffect[worker_cores] = None,
+    sub_core_grids: worker_cores = None,
 ) -> Tensor:
     padding = [
         (start, target - start - size)
         for target, start, size in zip(output_padded_shape, input_tensor_start, input_tensor.shape)
     ]
+    check_multicore(use_multicore, sub_core_grids)
     return _pad(input_tensor, padding, value, memory_config)
 
 

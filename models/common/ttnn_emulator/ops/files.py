@@ -21,7 +21,7 @@ _FORMAT = "ttnn-emulator-1"
 
 
 @op("ttnn.dump_tensor")
-def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulated = None) -> None:
+def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulated = ...) -> None:
     """Writes a tensor, with the shards of all devices, to a `.tensorbin` file.
 
     The file is the emulator's own format, not the vendor's. Memory config is not kept. RuntimeError if the file

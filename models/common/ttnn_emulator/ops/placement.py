@@ -12,7 +12,7 @@ from ..op import op
 from ..program import Program
 from ..shapes import Shape
 from ..tensor import Storage, Tensor, TensorSpec
-from .checks import check_host, worker_cores
+from .checks import check_host, check_multicore, worker_cores
 from .common import into, same_stored_values
 from .creation import to_dtype
 
@@ -220,7 +220,7 @@ def tilize(
     dtype: DataType = None,
     use_multicore: NoEffect[bool] = True,
     use_low_perf: NoEffect[bool] = False,
-    tile: NotEmulated = None,
+    tile: NotEmulated = ...,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
     """A ROW_MAJOR tensor, whose last two sizes are multiples of 32, in TILE layout."""
@@ -278,10 +278,11 @@ def untilize(
     input_tensor: Tensor,
     *,
     memory_config: MemoryConfig = None,
-    use_multicore: NoEffect[bool] = True,
-    sub_core_grids: NoEffect[worker_cores] = None,
+    use_multicore: bool = True,
+    sub_core_grids: worker_cores = None,
 ) -> Tensor:
     """A TILE tensor in ROW_MAJOR layout; block floats become BFLOAT16."""
+    check_multicore(use_multicore, sub_core_grids)
     return _untilized(input_tensor, input_tensor.shape, memory_config)
 
 

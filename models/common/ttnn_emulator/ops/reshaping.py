@@ -60,7 +60,7 @@ def reshape(
     *,
     memory_config: MemoryConfig = None,
     pad_value: NoEffect[float] = None,
-    reshape_tile_mode: NotEmulated = None,
+    reshape_tile_mode: NotEmulated = ...,
     sub_core_grids: NoEffect[worker_cores] = None,
     skip_padding_fill: NoEffect[bool] = False,
 ) -> Tensor:
@@ -107,7 +107,7 @@ def _relabelled(
     *,
     memory_config: MemoryConfig = None,
     pad_value: NotEmulated = None,
-    reshape_tile_mode: NotEmulated = None,
+    reshape_tile_mode: NotEmulated = ...,
     sub_core_grids: NoEffect[worker_cores] = None,
     skip_padding_fill: NoEffect[bool] = False,
 ) -> Tensor:

@@ -79,7 +79,7 @@ gelu = _declare_with_mode("gelu", UnaryOpType.GELU)
 def _gelu_variant(
     input_tensor: Tensor,
     *,
-    variant: NotEmulated = None,
+    variant: NotEmulated = ...,
     memory_config: MemoryConfig = None,
     output_tensor: Tensor = None,
     sub_core_grids: worker_cores = None,
@@ -92,7 +92,7 @@ def sigmoid(
     input_tensor: Tensor,
     *,
     vector_mode: NotEmulated = 4,
-    mode: NotEmulated = None,
+    mode: NotEmulated = ...,
     memory_config: MemoryConfig = None,
     output_tensor: Tensor = None,
     sub_core_grids: worker_cores = None,
