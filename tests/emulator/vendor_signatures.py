@@ -1,8 +1,8 @@
 """Signatures of functions, of the emulator and of the vendor's package, in one form that can be compared.
 
 As a program, with the vendor's package as `ttnn` and without any device: prints as JSON, for each function that an
-argument names, its forms (overloads). A form is a dict: parameter -> default as text, "required" if there is none. Those
-that have a position come first; the others have a star in front and are sorted, because their order says nothing.
+argument names, its forms (overloads). A form is a dict: parameter -> default as text, "required" if there is none.
+Those that have a position come first; the others have a star in front and are sorted, since their order says nothing.
 """
 
 import enum
@@ -26,10 +26,11 @@ def described(default) -> str:
 
 def form_of(signature: inspect.Signature) -> dict:
     """A Python function's form."""
-    return _form(
-        (each.name, each.kind is each.KEYWORD_ONLY, "required" if each.default is each.empty else described(each.default))
-        for each in signature.parameters.values()
-    )
+    parameters = []
+    for each in signature.parameters.values():
+        default = "required" if each.default is each.empty else described(each.default)
+        parameters.append((each.name, each.kind is each.KEYWORD_ONLY, default))
+    return _form(parameters)
 
 
 def _form(parameters) -> dict:

@@ -72,8 +72,10 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
         result = outputs[0] if single else type(specs)(outputs)
         targets = [output.storage for output in outputs]
         rounders = None if program.exact or program.view else [_ROUNDINGS[spec.dtype] for spec in specs]
-        make = _collective_step if program.collective else _step
-        step = make(program.kernel, storages, targets, rounders, device.num_devices, aliases=program.exact)
+        if program.collective:
+            step = _collective_step(program.kernel, storages, targets, rounders, program.exact)
+        else:
+            step = _step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
     if oplog.active:
         oplog.add(name, program, outputs or changed, form.bind(args, kwargs), device.shape)
     if device.capture is not None:
@@ -176,7 +178,7 @@ def _map_devices(compute, inputs, num_devices):
     return Replicated(results) if len(done) == 1 else results
 
 
-def _collective_step(kernel, inputs, targets, rounders, num_devices, aliases):
+def _collective_step(kernel, inputs, targets, rounders, aliases):
     def step():
         results = kernel(*[None if storage is None else list(storage.shards) for storage in inputs])
         if rounders is not None:

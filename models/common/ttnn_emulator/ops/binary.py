@@ -84,11 +84,9 @@ def _binary(
         both = kernel
         kernel = (lambda value: both(value, number)) if source is a else (lambda value: both(number, value))
     check_sub_core_grids(sub_core_grids, *inputs)
-    if output_tensor is not None:
-        config = output_tensor.memory_config()
-    if dtype is None:
-        dtype = DataType.FLOAT32 if function is _divide and source.dtype not in FLOATS else source.dtype
-    return into(output_tensor, kernel, inputs, TensorSpec(shape, dtype, layout, config))
+    default = DataType.FLOAT32 if function is _divide and source.dtype not in FLOATS else source.dtype
+    spec = TensorSpec(shape, default if dtype is None else dtype, layout, config)
+    return into(output_tensor, kernel, inputs, spec, dtype, memory_config)
 
 
 def _divide(a, b):

@@ -36,15 +36,23 @@ def config_for(tensor: Tensor, shape, memory_config: MemoryConfig) -> MemoryConf
     return kept
 
 
-def into(output_tensor: Tensor, kernel, inputs, spec: TensorSpec) -> Program:
-    """A program with one output, written into `output_tensor` (same shape and layout) if that is given."""
+def into(
+    output_tensor: Tensor, kernel, inputs, spec: TensorSpec, dtype: DataType = None, memory_config: MemoryConfig = None
+) -> Program:
+    """A program with one output, written into `output_tensor` if that is given.
+
+    It must have the shape and layout of `spec`, and `dtype` and `memory_config` where the call asks for them too.
+    """
     if output_tensor is None:
         return Program(kernel, inputs, spec)
-    if output_tensor.shape != spec.shape or output_tensor.layout is not spec.layout:
-        raise RuntimeError(
-            f"output_tensor {list(output_tensor.shape)} {output_tensor.layout.name} "
-            f"must be {list(spec.shape)} {spec.layout.name}"
-        )
+    for what, wanted, have in (
+        ("shape", spec.shape, output_tensor.shape),
+        ("layout", spec.layout, output_tensor.layout),
+        ("dtype", dtype, output_tensor.dtype),
+        ("memory_config", memory_config, output_tensor.memory_config()),
+    ):
+        if wanted is not None and wanted != have:
+            raise RuntimeError(f"the output tensor's {what} must be {wanted}, got {have}")
     round_to = rounding(output_tensor.dtype)
 
     def write(out, *values):

@@ -40,6 +40,10 @@ def from_torch(
     if tensor is None:
         return None
     if spec is not None:
+        if not dtype is layout is memory_config is None:
+            raise RuntimeError(f"dtype, layout and memory_config must be left out with a spec, got {spec}")
+        if spec.shape != tuple(tensor.shape):
+            raise RuntimeError(f"{spec} must have the tensor's shape {list(tensor.shape)}")
         dtype, layout, memory_config = spec.dtype, spec.layout, spec.memory_config
     dtype = dtype_from_torch(tensor.dtype) if dtype is None else dtype
     if layout is None:

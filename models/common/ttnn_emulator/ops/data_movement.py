@@ -70,13 +70,16 @@ def _slice(input_tensor, begin, end, step, memory_config, output_tensor):
     new_shape = Shape(-(-(last - first) // stride) for first, last, stride in zip(begin, end, step))
     if new_shape == shape and memory_config in (None, input_tensor.memory_config()) and output_tensor is None:
         return input_tensor
-    if output_tensor is not None and memory_config is None:
-        memory_config = output_tensor.memory_config()
-    config = config_for(input_tensor, new_shape, memory_config)
+    wanted = memory_config
+    if output_tensor is not None and wanted is None:
+        wanted = output_tensor.memory_config()
+    config = config_for(input_tensor, new_shape, wanted)
     spec = TensorSpec(new_shape, input_tensor.dtype, input_tensor.layout, config)
     index = tuple(slice(first, last, stride) for first, last, stride in zip(begin, end, step))
     if output_tensor is not None:
-        return into(output_tensor, lambda value: value[index], [input_tensor], spec)
+        return into(
+            output_tensor, lambda value: value[index], [input_tensor], spec, input_tensor.dtype, memory_config
+        )
     return Program(lambda value: value[index], [input_tensor], spec, exact=True)
 
 
@@ -86,7 +89,7 @@ def concat(
     dim: int = 0,
     *,
     memory_config: MemoryConfig = None,
-    output_tensor: Tensor = None,
+    output_tensor: NotEmulated = None,
     groups: NotEmulated = 1,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
@@ -114,14 +117,10 @@ def concat(
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
     layout = first.layout if all(tensor.layout is first.layout for tensor in tensors) else Layout.TILE
     config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
-    if output_tensor is not None:
-        config = output_tensor.memory_config()
     spec = TensorSpec(shape, first.dtype, layout, config)
-    if len(tensors) == 1 and output_tensor is None:
+    if len(tensors) == 1:
         # As the vendor's op: one tensor, where it is wanted already, is given back and not copied.
         return to_memory_config(first, config)
-    if output_tensor is not None:
-        return into(output_tensor, lambda *parts: torch.cat(parts, dim), tensors, spec)
     return Program(lambda *parts: torch.cat(parts, dim), tensors, spec, exact=True)
 
 
@@ -218,7 +217,7 @@ def repeat(
         return tensor.reshape(shape).repeat(times)
 
     if optional_output_tensor is not None:
-        return into(optional_output_tensor, kernel, [input_tensor], spec)
+        return into(optional_output_tensor, kernel, [input_tensor], spec, input_tensor.dtype, memory_config)
     exact = moves_exactly(input_tensor.dtype, times[-1] == 1)
     return Program(kernel, [input_tensor], spec, exact=exact)
 

@@ -39,11 +39,13 @@ def embedding(
     ids_shape = tuple(input_tensor.shape)
     if not 1 <= len(ids_shape) <= 4 or set(ids_shape[1:-1]) - {1}:
         raise RuntimeError(f"input_tensor must be [n], [batch, n] or [batch, 1, 1, n], got {list(ids_shape)}")
-    layout = weight.layout if layout is None or weight.layout is Layout.TILE else layout
+    if weight.layout is Layout.TILE and layout is Layout.ROW_MAJOR:
+        raise RuntimeError("the output of a weight in TILE layout is in TILE layout too; leave layout=ROW_MAJOR out")
+    layout = weight.layout if layout is None else layout
     vocabulary, width = tuple(weight.shape)[-2:]
     shape = (*ids_shape, width) if len(ids_shape) == 1 else (ids_shape[0], ids_shape[-1], width)
-    memory_config = input_tensor.memory_config() if memory_config is None else memory_config
-    _check_sharding(layout, memory_config)
+    config = input_tensor.memory_config() if memory_config is None else memory_config
+    _check_sharding(layout, config)
 
     def kernel(ids, table):
         if ids.is_meta or table.is_meta:
@@ -56,8 +58,8 @@ def embedding(
             bad = [index for index in ids.flatten().tolist() if not 0 <= index < vocabulary]
             raise IndexError(f"ids {bad[:8]} are not in the vocabulary of {vocabulary}") from error
 
-    spec = TensorSpec(shape, DataType.BFLOAT16 if dtype is None else dtype, layout, memory_config)
-    return into(output_tensor, kernel, [input_tensor, weight], spec)
+    spec = TensorSpec(shape, DataType.BFLOAT16 if dtype is None else dtype, layout, config)
+    return into(output_tensor, kernel, [input_tensor, weight], spec, dtype, memory_config)
 
 
 def _check_sharding(layout, memory_config):

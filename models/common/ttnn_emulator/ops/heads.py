@@ -143,7 +143,7 @@ def nlp_concat_heads_decode(
 ) -> Tensor:
     """`[1, B, heads, head_dim]`, height-sharded, to `[1, 1, 32, num_heads * head_dim]`, one head a core.
 
-    So it is whatever `memory_config` says, as on a card. The output has 32 rows whatever B is, as on a card; those past B are zero here.
+    As on a card, the output lies so whatever `memory_config` says. It has 32 rows whatever B is; those past B are zero.
     """
     first, batch, heads, head_dim = _heads_shape(input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)

@@ -97,25 +97,28 @@ def _matmul(
             check_dtype(argument, tensor.dtype)
     if core_grid is not None:
         check_grid("core_grid", core_grid)
+        if program_config is not None:
+            raise RuntimeError("core_grid and program_config cannot both be given")
     shape = _product_shape(a.shape, b.shape, transpose_a, transpose_b)
     _check_bias(bias, shape)
     if activation is not None:
         activation = parse_activation(activation)
     if activation is not None and (a.memory_config().is_sharded() or (memory_config and memory_config.is_sharded())):
         raise RuntimeError("with sharded tensors an activation goes into program_config's fused_activation")
-    if output is not None and memory_config is None:
-        memory_config = output.memory_config()
-    dtype = a.dtype if dtype is None else dtype
-    check_dtype("dtype", dtype)
-    check_matmul_config(a, b, shape, dtype, memory_config, program_config, compute_kernel_config)
+    config = memory_config if output is None or memory_config is not None else output.memory_config()
+    own_dtype = a.dtype if dtype is None else dtype
+    check_dtype("dtype", own_dtype)
+    check_matmul_config(a, b, shape, own_dtype, config, program_config, compute_kernel_config)
     fused = getattr(program_config, "fused_activation", None)
+    if activation is not None and fused is not None:
+        raise RuntimeError(f"activation {activation} and program_config's fused_activation {fused} cannot both be given")
     activation = fused if activation is None else activation
 
-    spec = TensorSpec(shape, dtype, a.layout, matmul_memory_config(shape, memory_config, program_config))
+    spec = TensorSpec(shape, own_dtype, a.layout, matmul_memory_config(shape, config, program_config))
     kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:
         hold_transposed(b)
-    return into(output, kernel, [a, b, bias], spec)
+    return into(output, kernel, [a, b, bias], spec, dtype, memory_config)
 
 
 def _product_shape(a, b, transpose_a, transpose_b):

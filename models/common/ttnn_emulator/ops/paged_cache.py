@@ -102,6 +102,8 @@ def paged_fill_cache(
             raise RuntimeError(f"without batch_idx_tensor one user is filled, got {list(input_tensor.shape)}")
         if not 0 <= batch_idx < page_table.shape[0]:
             raise RuntimeError(f"batch_idx={batch_idx} is not in a page table of {page_table.shape[0]} users")
+    elif batch_idx != 0:
+        raise RuntimeError(f"batch_idx={batch_idx} and batch_idx_tensor cannot both be given")
     elif tuple(batch_idx_tensor.shape) != (input_tensor.shape[0],):
         raise RuntimeError(
             f"batch_idx_tensor must be [{input_tensor.shape[0]}], got {list(batch_idx_tensor.shape)}"
@@ -157,6 +159,8 @@ def _update(cache, rows, update_idxs, positions, page_table):
     _check_rows(cache, rows)
     batch = rows.shape[1]
     if positions is not None:
+        if update_idxs:
+            raise RuntimeError("update_idxs and update_idxs_tensor cannot both be given")
         check_indices("update_idxs_tensor", positions)
         if tuple(positions.shape) != (batch,):
             raise RuntimeError(f"update_idxs_tensor must be [{batch}], got {list(positions.shape)}")

@@ -24,7 +24,7 @@ def _identity(value):
 def _convert(tensor, spec, output_tensor=None):
     """The tensor under another spec of the same shape."""
     if output_tensor is not None:
-        return into(output_tensor, _identity, [tensor], spec)
+        return into(output_tensor, _identity, [tensor], spec, spec.dtype, spec.memory_config)
     exact = same_stored_values(tensor.dtype, spec.dtype)
     kernel = _identity if exact else _conversion(tensor.dtype, spec.dtype)
     return Program(kernel, [tensor], spec, exact=exact)
@@ -57,10 +57,7 @@ def to_memory_config(
     """
     if tensor.is_allocated() and tensor.memory_config() == memory_config and output_tensor is None:
         if dtype not in (None, tensor.dtype):
-            raise RuntimeError(
-                f"the tensor has that memory config already, so a card would ignore {dtype}; "
-                "use typecast"
-            )
+            raise RuntimeError(f"a tensor with that memory config keeps its dtype, so {dtype} is ignored; use typecast")
         return tensor
     if dtype not in (None, tensor.dtype) and tensor.layout is not Layout.TILE:
         raise RuntimeError("only TILE layout can change its dtype")
@@ -170,6 +167,8 @@ def _typecast(input_tensor, wanted, memory_config, output_tensor):
         return to_dtype(input_tensor, wanted)
     kept = input_tensor.memory_config()
     config = kept if memory_config is None else memory_config
+    if output_tensor is not None and memory_config is None:
+        config = output_tensor.memory_config()
     if config.memory_layout is not kept.memory_layout:
         raise RuntimeError(f"memory layout {config.memory_layout} must be the input's {kept.memory_layout}")
     spec = TensorSpec(input_tensor.shape, wanted, input_tensor.layout, config)

@@ -41,8 +41,6 @@ def argmax(
     by_rows = dim is None or dim == len(input_tensor.shape) - 1
     if enable_secondary_dm and not (by_rows and input_tensor.layout is Layout.ROW_MAJOR):
         raise RuntimeError("enable_secondary_dm is for ROW_MAJOR inputs and the last dimension only")
-    if output_tensor is not None:
-        check_dtype("output_tensor", output_tensor.dtype, (DataType.UINT32,))
     config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(shape, DataType.UINT32, Layout.ROW_MAJOR, config)
 
@@ -52,7 +50,7 @@ def argmax(
             value = value.float()
         return torch.argmax(value, dim, keepdim).to(torch.int32).reshape(shape)
 
-    return into(output_tensor, kernel, [input_tensor], spec)
+    return into(output_tensor, kernel, [input_tensor], spec, spec.dtype, memory_config)
 
 
 @op("ttnn.topk")

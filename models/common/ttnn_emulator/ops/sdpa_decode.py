@@ -98,6 +98,8 @@ def scaled_dot_product_attention_decode(
         raise RuntimeError(f"k and v must have {users} users, got {list(k.shape)}")
     _check_key_chunks(capacity, program_config)
     if cur_pos_tensor is not None:
+        if cur_pos:
+            raise RuntimeError("cur_pos and cur_pos_tensor cannot both be given")
         _check_positions(cur_pos_tensor, users)
     elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
         raise RuntimeError(f"cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")

@@ -118,6 +118,8 @@ def chunked_scaled_dot_product_attention(
         raise RuntimeError(f"sliding_window_size must be 1 or more, got {sliding_window_size}")
     capacity = table.shape[1] * k.shape[2]
     if chunk_start_idx_tensor is not None:
+        if chunk_start_idx is not None:
+            raise RuntimeError("chunk_start_idx and chunk_start_idx_tensor cannot both be given")
         check_indices("chunk_start_idx_tensor", chunk_start_idx_tensor)
     elif chunk_start_idx is None:
         raise RuntimeError("give chunk_start_idx or chunk_start_idx_tensor")

@@ -21,12 +21,11 @@ def _unary(kind, input_tensor, memory_config, output_tensor, sub_core_grids):
     ):
         raise RuntimeError(f"{input_tensor.dtype} is not supported")
     check_sub_core_grids(sub_core_grids, input_tensor)
-    if output_tensor is not None and memory_config is None:
-        memory_config = output_tensor.memory_config()
     config = config_for(input_tensor, input_tensor.shape, memory_config)
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, config)
     # torch's own bfloat16 kernels of these functions compute in float32 and round once.
-    return into(output_tensor, activation_function(UnaryWithParam(kind)), [input_tensor], spec)
+    kernel = activation_function(UnaryWithParam(kind))
+    return into(output_tensor, kernel, [input_tensor], spec, memory_config=memory_config)
 
 
 def _declare(name, kind):
