@@ -40,8 +40,12 @@ def _form(parameters) -> dict:
 
 
 def _compiled_form(text: str, defaults) -> dict:
-    r"""The form of a compiled function, from nanobind's text: `def f(self, x: int, *, y: A[B, C] | None = \0) -> D`."""
-    inside = text[text.index("(") + 1 : text.rindex(") ->")]
+    r"""The form of a compiled function, from nanobind's text: `def f(self, x: int, *, y: A[B, C] | None = \0) -> D`.
+
+    A text that the vendor wrote by hand has `\*` for `*` and `= None` for `= \0`, and leaves some defaults out.
+    """
+    by_hand = r"\*" in text
+    inside = text[text.index("(") + 1 : text.split(" ->")[0].rindex(")")].replace(r"\*", "*")
     parameters, keyword_only, depth, part = [], False, 0, ""
     for character in inside + ",":
         depth += (character in "[(") - (character in "])")
@@ -52,10 +56,15 @@ def _compiled_form(text: str, defaults) -> dict:
         if name == "*":
             keyword_only = True
         elif name != "self":
-            default = re.search(r"= \\(\d+)$", name)
-            value = "required" if default is None else described(defaults[int(default[1])])
-            parameters.append((name.split(":")[0], keyword_only, value))
+            parameters.append((name.split(":")[0], keyword_only, _default_in(name, defaults, by_hand)))
     return _form(parameters)
+
+
+def _default_in(parameter: str, defaults, by_hand: bool) -> str:
+    written = re.search(r"= (\\?)(\w+)$", parameter)
+    if written is None:
+        return "unknown" if by_hand else "required"
+    return described(defaults[int(written[2])]) if written[1] else written[2]
 
 
 def _forms(function) -> list:

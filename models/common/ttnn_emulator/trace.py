@@ -113,9 +113,9 @@ def release_trace(mesh_device: MeshDevice, trace_id: MeshTraceId) -> None:
 
 
 @op("ttnn.is_trace_capture_active", registry=FUNCTIONS)
-def is_trace_capture_active(mesh_device: MeshDevice) -> bool:
+def is_trace_capture_active(device: MeshDevice) -> bool:
     """Whether a trace of the mesh is being captured."""
-    return mesh_device.capture is not None
+    return device.capture is not None
 
 
 def _find(mesh_device, trace_id) -> Trace:
