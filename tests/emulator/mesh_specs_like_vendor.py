@@ -3,6 +3,7 @@
 import torch
 
 import models  # noqa: F401
+from tests.emulator import argument_calls
 from tests.emulator.specs_like_vendor import Setting, compare
 
 
@@ -92,4 +93,4 @@ tt.open_mesh_device(tt.MeshShape(5, 8))
 
 
 if __name__ == "__main__":
-    compare(MeshSetting, CALLS)
+    compare(MeshSetting, [*CALLS, *argument_calls.MESH_CALLS])

@@ -4,12 +4,9 @@ The shapes are Phi-3-mini's (32 heads of 96) and those of a model with 8 heads, 
 """
 
 import models  # noqa: F401
-import ttnn as vendor
-
-import models.common.ttnn_emulator as emulator
-from models.common.mesh import open_mesh
+from tests.emulator import argument_calls
 from tests.emulator.nn_calls import CALLS
-from tests.emulator.specs_like_vendor import Setting, outcome
+from tests.emulator.specs_like_vendor import Setting, compare
 
 
 class NetworkSetting(Setting):
@@ -24,8 +21,15 @@ class NetworkSetting(Setting):
     def rows(self, users, width, cores, dtype="bfloat16"):
         return self.new([1, 1, users, width], dtype, config=self.sharded("WIDTH", (32, width // cores), cores))
 
-    def heads(self, users, heads, head_dim=96, dtype="bfloat16", height=32):
-        return self.new([1, users, heads, head_dim], dtype, config=self.sharded("HEIGHT", (height, head_dim), users))
+    def heads(self, users, heads, head_dim=96, dtype="bfloat16", height=32, row=0):
+        """One user a core, on the first cores; or, for up to 8 users, on those of another row."""
+        config = self.sharded("HEIGHT", (height, head_dim), users)
+        if row > 0:
+            tt = self.tt
+            cores = tt.CoreRangeSet({tt.CoreRange(tt.CoreCoord(0, row), tt.CoreCoord(users - 1, row))})
+            spec = tt.ShardSpec(cores, (height, head_dim), tt.ShardOrientation.ROW_MAJOR)
+            config = tt.MemoryConfig(tt.TensorMemoryLayout.HEIGHT_SHARDED, tt.BufferType.L1, spec)
+        return self.new([1, users, heads, head_dim], dtype, config=config)
 
     def trans(self, users):
         return self.new([1, 1, 32 * users, 32], config=self.sharded("HEIGHT", (32, 32), users))
@@ -80,19 +84,5 @@ class NetworkSetting(Setting):
         return self.tt.L1_HEIGHT_SHARDED_MEMORY_CONFIG
 
 
-def main():
-    calls = [call for call in CALLS.splitlines() if call]
-    with open_mesh(trace_region_size=0) as device:
-        own = emulator.open_mesh_device(emulator.MeshShape(*device.shape))
-        settings = [NetworkSetting(vendor, device), NetworkSetting(emulator, own)]
-        refused = 0
-        for call in calls:
-            theirs, ours = (outcome(setting.tt, setting, call) for setting in settings)
-            refused += theirs.startswith("refused")
-            if theirs != ours and not (theirs.startswith("refused") and ours.startswith("refused")):
-                print(f"DISAGREE {call}\n  vendor:   {theirs}\n  emulator: {ours}")
-        print(f"{len(calls)} calls, {refused} refused")
-
-
 if __name__ == "__main__":
-    main()
+    compare(NetworkSetting, [*filter(None, CALLS.splitlines()), *argument_calls.NN_CALLS])

@@ -30,8 +30,10 @@ def test_every_op_refuses_unknown_keywords():
     "call, words",
     [
         (lambda x: ttnn.add(x, x, bogus=1), "bogus"),
-        (lambda x: ttnn.add(x, "2"), "expected a ttnn.Tensor or a number, got str"),
+        (lambda x: ttnn.add(x, "2"), "ttnn.add: input_tensor_b takes Tensor or a number, not '2'"),
         (lambda x: ttnn.mul(x, x, input_tensor_a_activations=["silu"]), "UnaryOpType"),
+        (lambda x: ttnn.silu(x, memory_config=ttnn.L1_MEMORY_CONFIG, output_tensor=x), "memory_config must be .*L1"),
+        (lambda x: ttnn.typecast(ttnn.from_device(x), ttnn.int32, output_tensor=x), "leave output_tensor out"),
         (lambda x: ttnn.permute(x, (0, 1)), r"\[0, 1\] must name the 4 dimensions"),
         (lambda x: ttnn.slice(x, (0, 0, 0, 0), (1, 1, 33, 64)), r"not inside \[1, 1, 32, 64\]"),
         (lambda x: ttnn.concat([x, ttnn.from_device(x)], dim=2), "on the host"),

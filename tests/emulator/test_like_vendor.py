@@ -10,7 +10,7 @@ pytestmark = pytest.mark.vendor
 
 @pytest.mark.parametrize(
     "mesh, program, calls, refused",
-    [("N150", "specs_like_vendor.py", 300, 60), ("T3K", "mesh_specs_like_vendor.py", 57, 10)],
+    [("N150", "specs_like_vendor.py", 490, 150), ("T3K", "mesh_specs_like_vendor.py", 76, 20)],
 )
 def test_outputs_and_refusals_are_the_vendors(run_on_mock, mesh, program, calls, refused):
     output = run_on_mock(mesh, HERE / program)

@@ -1,5 +1,7 @@
 """Traces: captured ops run when executed, on the values their inputs hold then."""
 
+import inspect
+
 import pytest
 import torch
 import ttnn
@@ -146,14 +148,28 @@ def test_replay_works_without_values():
         assert output.shards[0].is_meta and output.shards[0].shape == (1, 1, 32, 64)
 
 
-def test_op_log_has_inputs_outputs_and_attributes(device):
+def test_op_log_has_specs_and_all_arguments(device):
     x = put(device, 1.0)
     with oplog.recording() as log:
         ttnn.add(x, x, dtype=ttnn.bfloat8_b)
-        ttnn.silu(x)
-    assert [record.name for record in log] == ["ttnn.add", "ttnn.silu"]
-    assert log[0].inputs == (x.spec, x.spec) and log[0].outputs[0].dtype is ttnn.bfloat8_b
-    assert log[0].attributes["dtype"] is ttnn.bfloat8_b
+        ttnn.concat([x, x], 2)
+    added, joined = log
+    assert (added.name, joined.name) == ("ttnn.add", "ttnn.concat")
+    assert added.inputs == (x.spec, x.spec) and added.outputs[0].dtype is ttnn.bfloat8_b
+    assert added.mesh_shape == (1, 1)
+    assert set(added.arguments) == set(inspect.signature(ttnn.add).parameters)
+    assert added.arguments["dtype"] is ttnn.bfloat8_b and added.arguments["input_tensor_b"] == x.spec
+    assert added.arguments["fast_and_approximate_mode"] is True and added.arguments["sub_core_grids"] is None
+    assert joined.arguments["tensors"] == [x.spec, x.spec] and joined.arguments["dim"] == 2
+
+
+def test_op_log_has_what_links_a_collective_uses(grid):
+    x = put(grid, 1.0)
+    with oplog.recording() as log:
+        ttnn.all_reduce(x, cluster_axis=1, num_links=2)
+    record = log[0]
+    assert record.mesh_shape == (2, 4) and record.arguments["num_links"] == 2 and record.arguments["cluster_axis"] == 1
+    assert record.arguments["topology"] is ttnn.Topology.Linear, "what None stands for"
 
 
 def test_profile_counts_traced_ops(device):

@@ -156,6 +156,7 @@ def _publish():
 
 _OP_MODULES = (
     "creation",
+    "filling",
     "transfer",
     "files",
     "placement",

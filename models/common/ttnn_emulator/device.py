@@ -1,12 +1,15 @@
 """Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
 
 import weakref
+from collections.abc import Sequence
 from contextlib import contextmanager
 
-from .allocator import Allocator
+from .allocator import Allocator, MemoryView
 from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid
+from .declaration import NoEffect, NotEmulated
 from .dtypes import Arch, BufferType, DispatchCoreAxis, DispatchCoreType, FabricConfig
 from .memory import DRAM_ALIGNMENT, DRAM_BANKS, L1_ALIGNMENT
+from .op import FUNCTIONS, op
 from .shapes import MeshCoordinate, MeshShape
 
 MAX_DEVICES = 32
@@ -37,7 +40,9 @@ class DispatchCoreConfig:
 class MeshDevice:
     """Rows and columns of chips that one op call runs on. Use `open_mesh_device`."""
 
-    def __init__(self, shape: MeshShape, device_ids: list, allocator: Allocator, shape_only: bool, parent=None):
+    def __init__(
+        self, shape: MeshShape, device_ids: list, allocator: Allocator, shape_only: bool, num_command_queues: int
+    ):
         self.shape = shape
         self.allocator = allocator
         self.shape_only = shape_only
@@ -45,7 +50,7 @@ class MeshDevice:
         self.capture = None
         self.traces = {}
         self._device_ids = device_ids
-        self._parent = parent
+        self._num_command_queues = num_command_queues
         self._submeshes = []
         self._open = True
 
@@ -76,6 +81,11 @@ class MeshDevice:
         if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
             raise RuntimeError(f"get_device_id: {coordinate} is outside {self.shape}")
         return self._device_ids[row * self.shape[1] + column]
+
+    def check_queue(self, cq_id: int) -> None:
+        """RuntimeError if the mesh has no command queue of that number; None is the first one."""
+        if cq_id is not None and cq_id not in range(self._num_command_queues):
+            raise RuntimeError(f"cq_id {cq_id!r} is not one of the mesh's {self._num_command_queues} command queues")
 
     def enable_program_cache(self) -> None:
         """Nothing to do: there are no programs."""
@@ -115,7 +125,7 @@ class MeshDevice:
             for column in range(left, left + columns)
         ]
         allocator = Allocator.of_submesh(self.allocator)
-        submesh = MeshDevice(MeshShape(rows, columns), ids, allocator, self.shape_only, parent=self)
+        submesh = MeshDevice(MeshShape(rows, columns), ids, allocator, self.shape_only, self._num_command_queues)
         self._submeshes.append(submesh)
         return submesh
 
@@ -136,14 +146,15 @@ class MeshDevice:
 Device = MeshDevice
 
 
+@op("ttnn.open_mesh_device", registry=FUNCTIONS)
 def open_mesh_device(
-    mesh_shape: MeshShape = None,
+    mesh_shape: Sequence[int] = None,
     l1_small_size: int = DEFAULT_L1_SMALL_SIZE,
     trace_region_size: int = DEFAULT_TRACE_REGION_SIZE,
     num_command_queues: int = 1,
-    dispatch_core_config: DispatchCoreConfig = None,
+    dispatch_core_config: NoEffect[DispatchCoreConfig] = None,
     offset: MeshCoordinate = None,
-    physical_device_ids: list = (),
+    physical_device_ids: Sequence[int] = (),
     worker_l1_size: int = DEFAULT_WORKER_L1_SIZE,
 ) -> MeshDevice:
     """Opens an emulated mesh of at most 32 chips. Sizes in bytes, as the vendor's function takes them.
@@ -152,16 +163,16 @@ def open_mesh_device(
     """
     shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
     if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
-        raise RuntimeError(f"open_mesh_device: {shape} is not rows and columns of at most {MAX_DEVICES} devices")
+        raise RuntimeError(f"{shape} is not rows and columns of at most {MAX_DEVICES} devices")
     if num_command_queues not in (1, 2):
-        raise RuntimeError(f"open_mesh_device: num_command_queues must be 1 or 2, got {num_command_queues}")
+        raise RuntimeError(f"num_command_queues must be 1 or 2, got {num_command_queues}")
     if offset is not None and tuple(offset) != (0, 0):
-        raise RuntimeError(f"open_mesh_device: the emulator opens meshes at offset (0, 0) only, got {offset}")
+        raise RuntimeError(f"the emulator opens meshes at offset (0, 0) only, got {offset}")
     ids = list(physical_device_ids) or list(range(shape.mesh_size()))
     if len(ids) != shape.mesh_size():
-        raise RuntimeError(f"open_mesh_device: {len(ids)} physical_device_ids for {shape}")
+        raise RuntimeError(f"{len(ids)} physical_device_ids for {shape}")
     allocator = Allocator(l1_small_size, trace_region_size, worker_l1_size)
-    mesh = MeshDevice(shape, ids, allocator, _shape_only)
+    mesh = MeshDevice(shape, ids, allocator, _shape_only, num_command_queues)
     _open_meshes.add(mesh)
     return mesh
 
@@ -182,6 +193,7 @@ def create_mesh_device(*args, **kwargs):
         close_mesh_device(mesh)
 
 
+@op("ttnn.open_device", registry=FUNCTIONS)
 def open_device(
     *,
     device_id: int,
@@ -242,9 +254,10 @@ def get_fabric_config() -> FabricConfig:
     return _fabric_config
 
 
-def synchronize_device(device: MeshDevice, cq_id: int = None, sub_device_ids: list = ()) -> None:
+@op("ttnn.synchronize_device", registry=FUNCTIONS)
+def synchronize_device(device: MeshDevice, cq_id: int = None, sub_device_ids: NotEmulated = ()) -> None:
     """Nothing to wait for: every op is finished when its call returns."""
-    device.get_num_devices()
+    device.check_queue(cq_id)
 
 
 def get_num_devices() -> int:
@@ -259,7 +272,8 @@ def get_device_ids() -> list:
     return list(range(MAX_DEVICES))
 
 
-def get_memory_view(device: MeshDevice, buffer_type: BufferType):
+@op("ttnn.get_memory_view", registry=FUNCTIONS)
+def get_memory_view(device: MeshDevice, buffer_type: BufferType) -> MemoryView:
     """Bytes per bank of one kind of memory: total, allocated, free; and the number of banks."""
     return device.allocator.view(buffer_type)
 

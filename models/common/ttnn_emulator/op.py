@@ -1,221 +1,85 @@
-"""How an op runs: the registry of public names, and `run`, which every op ends in.
+"""Ops: how one is declared, and what happens when it is called.
 
-An op validates its arguments, describes its outputs (`TensorSpec`) and hands `run` a kernel: a function of
-one device's torch tensors. A trace records these kernels, and replays them without the op's Python.
+An op is a function under the `op` decorator, which takes its public name. The function's signature is the op's
+(`declaration` says what its annotations mean); every call is checked against it. The function validates what a
+signature cannot say, and returns the `Program` to run, or a result that needs none:
+
+    @op("ttnn.square_sum")
+    def square_sum(
+        input_tensor: Tensor, *, memory_config: MemoryConfig = None, sub_core_grids: NoEffect[CoreRangeSet] = None
+    ) -> Tensor:
+        \"\"\"The sum of squares along the last dimension.\"\"\"
+        shape = (*tuple(input_tensor.shape)[:-1], 1)
+        spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, memory_config)
+        return Program(lambda x: x.float().square().sum(-1, keepdim=True), [input_tensor], spec)
+
+Nothing else has to be written: errors get the op's name, and the op log gets all arguments.
 """
 
-from . import bfp, oplog
-from .allocator import Buffer
-from .dtypes import DataType, storage_dtype
-from .tensor import Replicated, Storage, Tensor
+import functools
 
+from .declaration import Declaration
+from .program import Program, run
+
+# Public dotted name -> op.
 REGISTRY = {}
+# The same for functions that are no ops, such as those of meshes, traces and queues. They are declared alike.
+FUNCTIONS = {}
 
 
-def op(name: str):
-    """Registers a function under its public dotted name, such as "ttnn.transformer.attention"."""
+def op(*names: str, registry: dict = REGISTRY):
+    """Declares a function as the op of the public dotted `names`; the first one is the op's in errors and the op log.
 
-    def register(function):
-        REGISTRY[name] = function
-        function.python_fully_qualified_name = name
-        return function
-
-    return register
-
-
-def run(name, kernel, inputs, specs, attributes=None, collective=False, in_place=None, exact=False, view=False):
-    """Runs `kernel` on every device and returns the output Tensor (a tuple of them for several `specs`).
-
-    Args:
-        name: the op's public name.
-        kernel: takes one torch tensor per input (of the logical shape) and returns the output torch tensor,
-            or a tuple of them for several specs. It must work on meta tensors, must not return (a view of) an
-            input unless `exact`, and must read index tensors when called, since a trace calls it again.
-        inputs: device Tensors; None entries are passed to the kernel as None.
-        specs: a TensorSpec per output.
-        attributes: the op's other arguments, for the op log.
-        collective: the kernel takes, for each input, the list of all devices' tensors (row-major), and returns
-            a list with one output (or tuple of outputs) per device. Devices that agree should share an object.
-        in_place: one of `inputs`, which the kernel changes; it is what `run` returns, and `specs` is empty.
-        exact: the output's values are the input's as they are stored: not rounded, and may share storage.
-        view: the (one) output is another shape of the first input, in the same buffer.
-
-    RuntimeError if an input is on the host, deallocated or on another mesh, or if memory runs out.
+    The op's `overload` decorator declares another function for other arguments of the same op, as the vendor's
+    overloads; of all of them the first that takes the arguments of a call is called. `forms` holds their declarations.
     """
-    device = _common_device(name, inputs)
-    storages = [None if tensor is None else tensor.storage for tensor in inputs]
-    if in_place is not None:
-        outputs = ()
-        step = _in_place_step(kernel, storages, in_place.storage, device.num_devices)
-    else:
-        if view:
-            outputs = (Tensor(specs[0], Storage(None), device, inputs[0]._buffer),)
-        else:
-            outputs = tuple([_allocate(spec, device) for spec in specs])
-        targets = [output.storage for output in outputs]
-        rounders = None if exact or view else [_ROUNDINGS[spec.dtype] for spec in specs]
-        make = _collective_step if collective else _step
-        step = make(kernel, storages, targets, rounders, device.num_devices, aliases=exact)
-    if oplog.active:
-        oplog.add(name, inputs, outputs, attributes, in_place)
-    if device.capture is not None:
-        device.capture.add(name, step, [s for s in storages if s is not None], outputs)
-    elif oplog.profile is None:
-        step()
-    else:
-        oplog.timed(name, step)
-    if in_place is not None:
-        return in_place
-    return outputs[0] if len(outputs) == 1 else outputs
+
+    def declare(function):
+        call = _calling(names[0], function)
+        for name in names:
+            registry[name] = call
+        return call
+
+    return declare
 
 
-def _common_device(name, inputs):
-    device = None
-    for tensor in inputs:
-        if tensor is None:
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a ttnn.Tensor, got {type(tensor).__name__}")
-        if tensor._device is None:
-            raise RuntimeError(f"{name}: {tensor._describe()} must be on a device, it is on the host")
-        if not tensor._buffer.allocated:
-            raise RuntimeError(f"{name}: {tensor._describe()} is not allocated: it was deallocated before this use")
-        if device is None:
-            device = tensor._device
-        elif device is not tensor._device:
-            raise RuntimeError(f"{name}: inputs are on different meshes, {device} and {tensor._device}")
-        if len(tensor.storage.shards) != device.num_devices:
-            raise RuntimeError(f"{name}: {tensor._describe()} is one device's part; ops run on whole tensors")
-    if device is None:
-        raise RuntimeError(f"{name}: needs at least one tensor")
-    return device
+def _calling(name: str, function):
+    forms = [Declaration(function)]
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        try:
+            for form in forms:
+                if form.misfit(args, kwargs) is None:
+                    break
+            else:
+                raise _refusal(forms, args, kwargs)
+            result = form.function(*args, **kwargs)
+            if type(result) is not Program:
+                return result
+            return run(name, result, form, args, kwargs)
+        except Exception as error:
+            name_in(error, name)
+            raise
+
+    def overload(function):
+        forms.append(Declaration(function))
+        return call
+
+    call.python_fully_qualified_name, call.forms, call.overload = name, forms, overload
+    return call
 
 
-def _allocate(spec, device) -> Tensor:
-    buffer = Buffer(device.allocator, spec.memory_config.buffer_type, spec.bank_bytes)
-    return Tensor(spec, Storage(None), device, buffer)
+def _refusal(forms, args, kwargs) -> Exception:
+    misfits = [form.misfit(args, kwargs) for form in forms]
+    if len(misfits) == 1:
+        return misfits[0]
+    kind = NotImplementedError if any(isinstance(misfit, NotImplementedError) for misfit in misfits) else TypeError
+    told = [f"as ({', '.join(form.signature.parameters)}): {misfit}" for form, misfit in zip(forms, misfits)]
+    return kind("; ".join(told))
 
 
-def rounding(dtype: DataType):
-    """The function that rounds a torch tensor to `dtype` and leaves alone what already has it."""
-    return _ROUNDINGS[dtype]
-
-
-def _to_storage(dtype):
-    torch_dtype = storage_dtype(dtype)
-    return lambda tensor: tensor if tensor.dtype is torch_dtype else tensor.to(torch_dtype)
-
-
-_ROUNDINGS = {dtype: _to_storage(dtype) for dtype in DataType}
-_ROUNDINGS[DataType.BFLOAT8_B] = bfp.round_bfp8
-_ROUNDINGS[DataType.BFLOAT4_B] = bfp.round_bfp4
-
-
-def _step(kernel, inputs, targets, rounders, num_devices, aliases):
-    """The op as a function without arguments, from storages to storages, which a trace can call again."""
-    single = len(targets) == 1
-    if num_devices == 1 and single and None not in inputs and rounders is not None:
-        # The common case, spelled out: a replayed decode step is hundreds of these.
-        target, rounder = targets[0], rounders[0]
-
-        def step():
-            target.shards = Replicated((rounder(kernel(*[storage.shards[0] for storage in inputs])),))
-
-        return step
-
-    def compute(index):
-        result = kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
-        if rounders is None:
-            return result
-        return rounders[0](result) if single else [rounder(part) for rounder, part in zip(rounders, result)]
-
-    live = [storage for storage in inputs if storage is not None]
-
-    def step():
-        for storage in live:
-            if type(storage.shards) is not Replicated:
-                results = _map_devices(compute, live, num_devices)
-                break
-        else:
-            results = Replicated((compute(0),) * num_devices)
-        _store(results, targets)
-        if aliases:
-            for storage in (*live, *targets):
-                storage.aliased = True
-
-    return step
-
-
-def _map_devices(compute, inputs, num_devices):
-    """`compute` for each device, once for each different set of input objects: replicated work is done once."""
-    if any(len(set(map(id, storage.shards))) == num_devices for storage in inputs):
-        return [compute(index) for index in range(num_devices)]
-    done = {}
-    results = []
-    for index in range(num_devices):
-        key = tuple([id(storage.shards[index]) for storage in inputs])
-        if key not in done:
-            done[key] = compute(index)
-        results.append(done[key])
-    return Replicated(results) if len(done) == 1 else results
-
-
-def _collective_step(kernel, inputs, targets, rounders, num_devices, aliases):
-    def step():
-        results = kernel(*[None if storage is None else list(storage.shards) for storage in inputs])
-        if rounders is not None:
-            rounded = {}
-            for result in results:
-                if id(result) not in rounded:
-                    parts = (result,) if len(targets) == 1 else result
-                    parts = [rounder(part) for rounder, part in zip(rounders, parts)]
-                    rounded[id(result)] = parts[0] if len(targets) == 1 else parts
-            results = [rounded[id(result)] for result in results]
-        shared = len(set(map(id, results))) == 1
-        _store(Replicated(results) if shared else results, targets)
-        if aliases:
-            for storage in (*inputs, *targets):
-                if storage is not None:
-                    storage.aliased = True
-
-    return step
-
-
-def _store(results, targets):
-    if len(targets) == 1:
-        targets[0].shards = results
-    else:
-        for index, target in enumerate(targets):
-            target.shards = type(results)([result[index] for result in results])
-
-
-def _in_place_step(kernel, inputs, target, num_devices):
-    """As `_step`, for a kernel that changes `target`; devices that shared an object and now differ get copies."""
-    others = [storage for storage in inputs if storage is not None and storage is not target]
-
-    def step():
-        if target.aliased:
-            _unalias(target)
-        before = target.shards
-        shard_of, first_device, claimed = {}, {}, set()
-        after = []
-        for index in range(num_devices):
-            shard = before[index]
-            key = (id(shard), *[id(storage.shards[index]) for storage in others])
-            if key not in shard_of:
-                shard_of[key] = target.copied(shard) if id(shard) in claimed else shard
-                claimed.add(id(shard))
-                first_device[key] = index
-            after.append(shard_of[key])
-        target.shards = Replicated(after) if len(shard_of) == 1 else after
-        target.zeroed = False
-        for index in first_device.values():
-            kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
-
-    return step
-
-
-def _unalias(storage):
-    copies = {id(shard): storage.copied(shard) for shard in storage.shards}
-    storage.shards = type(storage.shards)([copies[id(shard)] for shard in storage.shards])
-    storage.aliased = False
+def name_in(error: Exception, name: str) -> None:
+    """Puts the op's name in front of an error's message."""
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (f"{name}: {error.args[0]}",)

@@ -1,8 +1,11 @@
-"""The op log: what ran, with every input and output spec and attribute; and a profile of where time goes."""
+"""The op log: what ran, with every argument and the specs of all tensors; and a profile of where time goes."""
 
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from .shapes import MeshShape
+from .tensor import Tensor
 
 active = False
 profile = None
@@ -11,12 +14,24 @@ _entries = []
 
 @dataclass(frozen=True)
 class OpRecord:
-    """One op call. `inputs` and `outputs` are TensorSpecs (an input may be None); attributes are the op's own."""
+    """One op call: all that is needed to say what a card would do for it.
+
+    Attributes:
+        name: the op's public name, such as "ttnn.linear".
+        inputs: a TensorSpec (shape, dtype, layout, memory config with its shards) per tensor the op reads; one that
+            the call left out is None.
+        outputs: a TensorSpec per output; of an op that works in place, those of the tensors it changes.
+        arguments: every argument by its name, program and compute kernel configs among them, as passed or as the
+            default is. Tensors are there as their TensorSpecs. What a collective chooses itself if it is None (axis,
+            topology) is there as chosen.
+        mesh_shape: rows and columns of the mesh that the op ran on; tensors are one device's.
+    """
 
     name: str
     inputs: tuple
     outputs: tuple
-    attributes: dict
+    arguments: dict
+    mesh_shape: MeshShape
 
 
 @contextmanager
@@ -32,17 +47,27 @@ def recording():
         active = False
 
 
-def add(name, inputs, outputs, attributes, in_place) -> None:
-    """Appends a call to the recording."""
-    outputs = (in_place,) if in_place is not None else outputs
+def add(name, program, outputs, arguments: dict, mesh_shape) -> None:
+    """Appends a call to the recording. `arguments` may hold Tensors, whose specs are kept."""
+    arguments = {**arguments, **(program.chosen or {})}
     _entries.append(
         OpRecord(
             name,
-            tuple(None if tensor is None else tensor.spec for tensor in inputs),
-            tuple(tensor.spec for tensor in outputs),
-            dict(attributes or {}),
+            tuple(map(_spec, program.inputs)),
+            tuple(map(_spec, outputs)),
+            {name: _spec(value) for name, value in arguments.items()},
+            mesh_shape,
         )
     )
+
+
+def _spec(value):
+    """An argument without values: the spec of a Tensor, also inside of lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.spec
+    if type(value) in (list, tuple):
+        return type(value)(map(_spec, value))
+    return value
 
 
 @contextmanager

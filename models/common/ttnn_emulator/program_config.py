@@ -8,6 +8,7 @@ import enum
 from dataclasses import dataclass, fields
 
 from .cores import CoreCoord, CoreRangeSet
+from .dtypes import Arch
 
 
 class MathFidelity(enum.Enum):
@@ -264,6 +265,8 @@ def init_device_compute_kernel_config(
     throttle_level=ThrottleLevel.NO_THROTTLE,
 ):
     """Returns `device_kernel_config` if there is one, else a config of the keywords, as the vendor's function does."""
+    if not isinstance(arch, Arch):
+        raise TypeError(f"init_device_compute_kernel_config: arch takes an Arch, not {arch!r}")
     if device_kernel_config is not None:
         return device_kernel_config
     return WormholeComputeKernelConfig(

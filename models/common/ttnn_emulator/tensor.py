@@ -178,7 +178,7 @@ class Tensor:
             return tile_size(self.dtype)
         return self.padded_shape[-1] * element_size(self.dtype)
 
-    def deallocate(self, force: bool = True) -> None:
+    def deallocate(self) -> None:
         """Gives back the buffer and the values. The tensor, and views of it, must not be read afterwards."""
         if self._buffer is not None and self._buffer.allocated:
             self._buffer.free()

@@ -8,7 +8,9 @@ import itertools
 import weakref
 
 from . import oplog
+from .declaration import NoEffect, NotEmulated
 from .device import MeshDevice
+from .op import FUNCTIONS, name_in, op
 from .tensor import meta_shards
 
 _ids = itertools.count()
@@ -52,83 +54,100 @@ class Trace:
         for (name, step, _, _), dropping in zip(self._calls, drops):
             self.steps.append((name, step))
             self.steps += [("drop", drop) for drop in dropping]
-        self._replay = [step for _, step in self.steps]
         self._calls = self._outputs = None
 
     def execute(self) -> None:
-        if oplog.profile is None:
-            for step in self._replay:
-                step()
-        else:
+        profiled = oplog.profile is not None
+        try:
             for name, step in self.steps:
-                oplog.timed(name, step)
+                if profiled:
+                    oplog.timed(name, step)
+                else:
+                    step()
+        except Exception as error:
+            name_in(error, name)
+            raise
         for storage in self._lasting:
             storage.pending = False
 
 
+@op("ttnn.begin_trace_capture", registry=FUNCTIONS)
 def begin_trace_capture(mesh_device: MeshDevice, *, cq_id: int = None) -> MeshTraceId:
     """From here on ops are recorded, not run. RuntimeError if a capture is already going on."""
-    _check_queue("begin_trace_capture", cq_id)
+    mesh_device.check_queue(cq_id)
     if mesh_device.capture is not None:
-        raise RuntimeError("begin_trace_capture: a capture is already going on")
+        raise RuntimeError("a capture is already going on")
     trace_id = MeshTraceId(next(_ids))
     mesh_device.traces[trace_id] = mesh_device.capture = Trace()
     return trace_id
 
 
+@op("ttnn.end_trace_capture", registry=FUNCTIONS)
 def end_trace_capture(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id: int = None) -> None:
     """Ends the capture that `begin_trace_capture` began."""
-    _check_queue("end_trace_capture", cq_id)
-    trace = _find("end_trace_capture", mesh_device, trace_id)
+    mesh_device.check_queue(cq_id)
+    trace = _find(mesh_device, trace_id)
     if mesh_device.capture is not trace:
-        raise RuntimeError(f"end_trace_capture: trace {trace_id} is not being captured")
+        raise RuntimeError(f"trace {trace_id} is not being captured")
     mesh_device.capture = None
     trace.finish()
 
 
-def execute_trace(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id: int = None, blocking: bool = True) -> None:
+@op("ttnn.execute_trace", registry=FUNCTIONS)
+def execute_trace(
+    mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id: int = None, blocking: NoEffect[bool] = True
+) -> None:
     """Replays a trace on the values that its input tensors hold now."""
-    _check_queue("execute_trace", cq_id)
-    trace = _find("execute_trace", mesh_device, trace_id)
+    mesh_device.check_queue(cq_id)
+    trace = _find(mesh_device, trace_id)
     if mesh_device.capture is not None:
-        raise RuntimeError("execute_trace: a capture is going on; end it first")
+        raise RuntimeError("a capture is going on; end it first")
     trace.execute()
 
 
+@op("ttnn.release_trace", registry=FUNCTIONS)
 def release_trace(mesh_device: MeshDevice, trace_id: MeshTraceId) -> None:
     """Forgets a trace. It cannot be executed afterwards."""
-    _find("release_trace", mesh_device, trace_id)
+    _find(mesh_device, trace_id)
     del mesh_device.traces[trace_id]
 
 
-def is_trace_capture_active(mesh_device: MeshDevice) -> bool:
-    return mesh_device.capture is not None
+@op("ttnn.is_trace_capture_active", registry=FUNCTIONS)
+def is_trace_capture_active(device: MeshDevice) -> bool:
+    """Whether a trace of the mesh is being captured."""
+    return device.capture is not None
 
 
-def _find(name, mesh_device, trace_id) -> Trace:
+def _find(mesh_device, trace_id) -> Trace:
     if trace_id not in mesh_device.traces:
-        raise RuntimeError(f"{name}: there is no trace {trace_id} on {mesh_device}; it was released or never captured")
+        raise RuntimeError(f"there is no trace {trace_id} on {mesh_device}; it was released or never captured")
     return mesh_device.traces[trace_id]
 
 
-def _check_queue(name, cq_id) -> None:
-    if cq_id not in (None, 0, 1):
-        raise RuntimeError(f"{name}: cq_id must be 0 or 1, got {cq_id!r}")
-
-
 class MeshEvent:
-    """A point in a command queue. Here everything before it has already happened."""
+    """A point in a command queue of a mesh. Here everything before it has already happened."""
+
+    def __init__(self, mesh_device: MeshDevice):
+        self.mesh_device = mesh_device
 
 
-def record_event(mesh_device: MeshDevice, cq_id: int = None, sub_device_ids=(), device_range=None) -> MeshEvent:
-    _check_queue("record_event", cq_id)
-    return MeshEvent()
+@op("ttnn.record_event", registry=FUNCTIONS)
+def record_event(
+    mesh_device: MeshDevice, cq_id: int = None, sub_device_ids: NotEmulated = (), device_range: NotEmulated = None
+) -> MeshEvent:
+    """The point that a command queue has come to."""
+    mesh_device.check_queue(cq_id)
+    return MeshEvent(mesh_device)
 
 
+@op("ttnn.wait_for_event", registry=FUNCTIONS)
 def wait_for_event(cq_id: int = None, mesh_event: MeshEvent = None) -> None:
     """Nothing to wait for: queues run in the order of the calls."""
-    _check_queue("wait_for_event", cq_id)
+    if mesh_event is None:
+        raise TypeError("mesh_event is missing")
+    mesh_event.mesh_device.check_queue(cq_id)
 
 
-def event_synchronize(mesh_event: MeshEvent) -> None:
+@op("ttnn.event_synchronize", registry=FUNCTIONS)
+def event_synchronize(mesh_event: NoEffect[MeshEvent]) -> None:
     """Nothing to wait for: the event is in the past."""

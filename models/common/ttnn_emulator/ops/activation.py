@@ -4,6 +4,9 @@ import torch
 
 from ..program_config import UnaryOpType, UnaryWithParam
 
+# What ops take as an activation; a tuple is a UnaryOpType and its parameter.
+Activation = UnaryOpType | UnaryWithParam | tuple
+
 # The activations by the names that `activation=` takes as a string.
 _NAMED = {
     "exp": UnaryWithParam(UnaryOpType.EXP, 0.0),
@@ -34,17 +37,15 @@ _FUNCTIONS = {
 }
 
 
-def parse_activation(name: str, activation) -> UnaryWithParam:
-    """`activation=` of the op `name` as a UnaryWithParam. RuntimeError if there is no such activation."""
-    if isinstance(activation, str):
-        if activation not in _NAMED:
-            raise RuntimeError(f"{name}: no activation {activation!r}; there are {', '.join(sorted(_NAMED))}")
-        return _NAMED[activation]
-    if isinstance(activation, (UnaryOpType, tuple)):
-        return UnaryWithParam(activation)
+def parse_activation(activation) -> UnaryWithParam:
+    """A UnaryWithParam for a name, UnaryOpType, pair or UnaryWithParam. RuntimeError if no activation has the name."""
     if isinstance(activation, UnaryWithParam):
         return activation
-    raise TypeError(f"{name}: activation takes a name, a UnaryOpType or a UnaryWithParam, not {activation!r}")
+    if not isinstance(activation, str):
+        return UnaryWithParam(activation)
+    if activation not in _NAMED:
+        raise RuntimeError(f"no activation {activation!r}; there are {', '.join(sorted(_NAMED))}")
+    return _NAMED[activation]
 
 
 def activation_function(activation: UnaryWithParam):
@@ -53,3 +54,17 @@ def activation_function(activation: UnaryWithParam):
     A parameter asks a card for a cheaper approximation; values here are the exact function's.
     """
     return _FUNCTIONS[activation.op_type]
+
+
+def chained(activations):
+    """One torch function for a list of activations; None for an empty list."""
+    functions = [activation_function(parse_activation(activation)) for activation in activations]
+    if len(functions) < 2:
+        return functions[0] if functions else None
+
+    def chain(value):
+        for function in functions:
+            value = function(value)
+        return value
+
+    return chain

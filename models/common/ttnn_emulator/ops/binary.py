@@ -5,23 +5,26 @@ Sizes of 1 (and missing leading sizes) are broadcast. The output takes its dtype
 """
 
 import operator
+from collections.abc import Sequence
 
 import torch
 
+from ..declaration import NoEffect, NotEmulated
 from ..dtypes import FLOATS, BufferType, DataType, Layout
 from ..memory import MemoryConfig
 from ..op import op
 from ..tensor import Tensor, TensorSpec
-from .common import check_tensor, run_to
-from .unary import chained
+from .activation import Activation, chained
+from .checks import check_sub_core_grids, worker_cores
+from .common import into
 
 
-def _broadcast(name, a, b):
+def _broadcast(a, b):
     rank = max(len(a), len(b))
     a, b = (1,) * (rank - len(a)) + tuple(a), (1,) * (rank - len(b)) + tuple(b)
     for left, right in zip(a, b):
         if left != right and 1 not in (left, right):
-            raise RuntimeError(f"{name}: shapes {list(a)} and {list(b)} cannot be broadcast")
+            raise RuntimeError(f"shapes {list(a)} and {list(b)} cannot be broadcast")
     return tuple(right if left == 1 else left for left, right in zip(a, b))
 
 
@@ -34,19 +37,17 @@ def _output_config(a, b, memory_config):
     return first
 
 
-def _checked_number(name, tensor, number):
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise TypeError(f"{name}: expected a ttnn.Tensor or a number, got {type(number).__name__}")
+def _number_for(tensor, number):
     if tensor.dtype in FLOATS:
         return float(number)
     if number != int(number):
-        raise RuntimeError(f"{name}: a {tensor.dtype} tensor takes whole numbers only, got {number}")
+        raise RuntimeError(f"a {tensor.dtype} tensor takes whole numbers only, got {number}")
     return int(number)
 
 
-def _check_dtypes(name, a, b):
+def _check_dtypes(a, b):
     if a.dtype is not b.dtype and not (a.dtype in FLOATS and b.dtype in FLOATS):
-        raise RuntimeError(f"{name}: {a.dtype} and {b.dtype} cannot be mixed")
+        raise RuntimeError(f"{a.dtype} and {b.dtype} cannot be mixed")
 
 
 def _kernel(function, before_a, before_b, after):
@@ -61,32 +62,31 @@ def _kernel(function, before_a, before_b, after):
     return kernel
 
 
-def _run_binary(name, function, a, b, dtype, memory_config, output_tensor, activations, on_a, on_b):
-    kernel = _kernel(function, *(chained(name, some) for some in (on_a, on_b, activations)))
-    attributes = {"activations": activations, "input_tensor_a_activations": on_a, "input_tensor_b_activations": on_b}
+def _binary(
+    function, a, b, activations, on_a, on_b, sub_core_grids, dtype=None, memory_config=None, output_tensor=None
+):
+    kernel = _kernel(function, *map(chained, (on_a, on_b, activations)))
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        _check_dtypes(name, a, b)
+        _check_dtypes(a, b)
         inputs, source = [a, b], a
-        shape = a.shape if a.shape == b.shape else _broadcast(name, a.shape, b.shape)
+        shape = a.shape if a.shape == b.shape else _broadcast(a.shape, b.shape)
         layout = a.layout if a.layout is b.layout else Layout.TILE
         config = _output_config(a, b, memory_config)
     else:
         source, number = (a, b) if isinstance(a, Tensor) else (b, a)
-        check_tensor(name, source)
-        number = _checked_number(name, source, number)
+        if not isinstance(source, Tensor):
+            raise TypeError(f"one of the operands must be a Tensor, got {a!r} and {b!r}")
+        number = _number_for(source, number)
         if on_b if source is a else on_a:
-            raise RuntimeError(f"{name}: activations on a number are not supported")
+            raise RuntimeError("activations on a number are not supported")
         inputs, shape, layout = [source], source.shape, source.layout
         config = source.memory_config() if memory_config is None else memory_config
-        attributes["number"] = number
         both = kernel
         kernel = (lambda value: both(value, number)) if source is a else (lambda value: both(number, value))
-    if output_tensor is not None:
-        config = output_tensor.memory_config()
-    if dtype is None:
-        dtype = DataType.FLOAT32 if function is _divide and source.dtype not in FLOATS else source.dtype
-    attributes.update(dtype=dtype, memory_config=config)
-    return run_to(name, kernel, inputs, TensorSpec(shape, dtype, layout, config), output_tensor, attributes)
+    check_sub_core_grids(sub_core_grids, *inputs)
+    default = DataType.FLOAT32 if function is _divide and source.dtype not in FLOATS else source.dtype
+    spec = TensorSpec(shape, default if dtype is None else dtype, layout, config)
+    return into(output_tensor, kernel, inputs, spec, dtype, memory_config)
 
 
 def _divide(a, b):
@@ -94,109 +94,203 @@ def _divide(a, b):
     return a / b if isinstance(a, torch.Tensor) else a / b.float()
 
 
+def _reversed_subtract(a, b):
+    return b - a
+
+
 def _as_number(compare):
     return lambda a, b: compare(a, b).to(torch.bfloat16)
 
 
-def _register(names, function, doc):
+def _declare(names, function, approximate, formula):
     def binary(
-        input_tensor_a,
-        input_tensor_b,
+        input_tensor_a: Tensor | float,
+        input_tensor_b: Tensor | float,
         *,
-        fast_and_approximate_mode: bool = False,
+        fast_and_approximate_mode: NoEffect[bool] = approximate,
         dtype: DataType = None,
         memory_config: MemoryConfig = None,
         output_tensor: Tensor = None,
-        activations=(),
-        input_tensor_a_activations=(),
-        input_tensor_b_activations=(),
-        sub_core_grids=None,
+        activations: Sequence[Activation] = (),
+        input_tensor_a_activations: Sequence[Activation] = (),
+        input_tensor_b_activations: Sequence[Activation] = (),
+        sub_core_grids: worker_cores = None,
+        sub_device_id: NotEmulated = None,
     ) -> Tensor:
-        return _run_binary(
-            f"ttnn.{names[0]}",
+        return _binary(
             function,
             input_tensor_a,
             input_tensor_b,
-            dtype,
-            memory_config,
-            output_tensor,
             activations,
             input_tensor_a_activations,
             input_tensor_b_activations,
+            sub_core_grids,
+            dtype,
+            memory_config,
+            output_tensor,
         )
 
-    binary.__name__ = binary.__qualname__ = names[0]
-    binary.__doc__ = doc
-    for name in names:
-        op(f"ttnn.{name}")(binary)
-    return binary
+    binary.__doc__ = f"{formula}, with optional activations on a, b and the result."
+    return op(*[f"ttnn.{name}" for name in names])(binary)
 
 
-def _register_comparison(name, function):
+def _declare_comparison(name):
+    function = _as_number(getattr(operator, name))
+
     def comparison(
-        input_tensor_a,
-        input_tensor_b,
+        input_tensor_a: Tensor,
+        input_tensor_b: Tensor | float,
         *,
         dtype: DataType = None,
         memory_config: MemoryConfig = None,
         output_tensor: Tensor = None,
-        activations=(),
-        input_tensor_a_activations=(),
-        input_tensor_b_activations=(),
-        sub_core_grids=None,
+        activations: Sequence[Activation] = (),
+        input_tensor_a_activations: Sequence[Activation] = (),
+        input_tensor_b_activations: Sequence[Activation] = (),
+        sub_core_grids: worker_cores = None,
+        sub_device_id: NotEmulated = None,
     ) -> Tensor:
-        return _run_binary(
-            f"ttnn.{name}",
-            _as_number(function),
+        return _binary(
+            function,
             input_tensor_a,
             input_tensor_b,
-            dtype,
-            memory_config,
-            output_tensor,
             activations,
             input_tensor_a_activations,
             input_tensor_b_activations,
+            sub_core_grids,
+            dtype,
+            memory_config,
+            output_tensor,
         )
 
-    comparison.__name__ = comparison.__qualname__ = name
     comparison.__doc__ = f"1 where a is {name} b, else 0, in a's dtype."
     return op(f"ttnn.{name}")(comparison)
 
 
-add = _register(("add",), operator.add, "a + b, with optional activations on a, b and the result.")
-subtract = _register(("subtract", "sub"), operator.sub, "a - b, with optional activations on a, b and the result.")
-multiply = _register(("multiply", "mul"), operator.mul, "a * b, with optional activations on a, b and the result.")
-divide = _register(("divide", "div"), _divide, "a / b, with optional activations on a, b and the result.")
-rsub = _register(("rsub",), lambda a, b: b - a, "b - a, with optional activations on a, b and the result.")
+add = _declare(["add"], operator.add, True, "a + b")
+subtract = _declare(["subtract", "sub"], operator.sub, True, "a - b")
+multiply = _declare(["multiply", "mul"], operator.mul, False, "a * b")
 
 for _name in ("eq", "ne", "gt", "ge", "lt", "le"):
-    globals()[_name] = _register_comparison(_name, getattr(operator, _name))
+    _declare_comparison(_name)
 
 
-def _in_place(name, function, a, b, activations, on_a, on_b):
-    check_tensor(name, a)
-    return _run_binary(name, function, a, b, None, None, a, activations, on_a, on_b)
+@op("ttnn.divide", "ttnn.div")
+def divide(
+    input_tensor_a: Tensor | float,
+    input_tensor_b: Tensor,
+    *,
+    fast_and_approximate_mode: NoEffect[bool] = False,
+    rounding_mode: NotEmulated = None,
+    dtype: DataType = None,
+    memory_config: MemoryConfig = None,
+    output_tensor: Tensor = None,
+    activations: Sequence[Activation] = (),
+    input_tensor_a_activations: Sequence[Activation] = (),
+    input_tensor_b_activations: Sequence[Activation] = (),
+    sub_core_grids: worker_cores = None,
+    sub_device_id: NotEmulated = None,
+) -> Tensor:
+    """a / b, with optional activations on a, b and the result."""
+    lists = activations, input_tensor_a_activations, input_tensor_b_activations
+    output = dtype, memory_config, output_tensor
+    return _binary(_divide, input_tensor_a, input_tensor_b, *lists, sub_core_grids, *output)
 
 
-@op("ttnn.add_")
-def add_(input_tensor_a: Tensor, input_tensor_b, *, activations=(), input_tensor_a_activations=(),
-         input_tensor_b_activations=(), fast_and_approximate_mode: bool = True, sub_core_grids=None) -> Tensor:
-    """`add` written into `input_tensor_a`."""
-    lists = (activations, input_tensor_a_activations, input_tensor_b_activations)
-    return _in_place("ttnn.add_", operator.add, input_tensor_a, input_tensor_b, *lists)
+@divide.overload
+def _divide_by_number(
+    input_tensor_a: Tensor,
+    value: float,
+    *,
+    fast_and_approximate_mode: NoEffect[bool] = False,
+    rounding_mode: NotEmulated = None,
+    dtype: DataType = None,
+    memory_config: MemoryConfig = None,
+    output_tensor: Tensor = None,
+    activations: Sequence[Activation] = (),
+    input_tensor_a_activations: Sequence[Activation] = (),
+    input_tensor_b_activations: Sequence[Activation] = (),
+    sub_core_grids: worker_cores = None,
+    sub_device_id: NotEmulated = None,
+) -> Tensor:
+    lists = activations, input_tensor_a_activations, input_tensor_b_activations
+    return _binary(_divide, input_tensor_a, value, *lists, sub_core_grids, dtype, memory_config, output_tensor)
 
 
-@op("ttnn.subtract_")
-def subtract_(input_tensor_a: Tensor, input_tensor_b, *, activations=(), input_tensor_a_activations=(),
-              input_tensor_b_activations=(), fast_and_approximate_mode: bool = True, sub_core_grids=None) -> Tensor:
-    """`subtract` written into `input_tensor_a`."""
-    lists = (activations, input_tensor_a_activations, input_tensor_b_activations)
-    return _in_place("ttnn.subtract_", operator.sub, input_tensor_a, input_tensor_b, *lists)
+@op("ttnn.rsub")
+def rsub(
+    input_tensor_a: Tensor,
+    input_tensor_b: Tensor,
+    *,
+    dtype: DataType = None,
+    memory_config: MemoryConfig = None,
+    output_tensor: Tensor = None,
+    activations: Sequence[Activation] = (),
+    input_tensor_a_activations: Sequence[Activation] = (),
+    input_tensor_b_activations: Sequence[Activation] = (),
+    fast_and_approximate_mode: NoEffect[bool | None] = True,
+) -> Tensor:
+    """b - a, with optional activations on a, b and the result."""
+    lists = activations, input_tensor_a_activations, input_tensor_b_activations
+    return _binary(
+        _reversed_subtract, input_tensor_a, input_tensor_b, *lists, None, dtype, memory_config, output_tensor
+    )
+
+
+@rsub.overload
+def _rsub_number(
+    input_tensor_a: Tensor,
+    input_b: float,
+    *,
+    dtype: DataType = None,
+    memory_config: MemoryConfig = None,
+    output_tensor: Tensor = None,
+    activations: Sequence[Activation] = (),
+    input_tensor_a_activations: Sequence[Activation] = (),
+    input_tensor_b_activations: Sequence[Activation] = (),
+    fast_and_approximate_mode: NoEffect[bool | None] = True,
+) -> Tensor:
+    lists = activations, input_tensor_a_activations, input_tensor_b_activations
+    return _binary(_reversed_subtract, input_tensor_a, input_b, *lists, None, dtype, memory_config, output_tensor)
+
+
+def _declare_in_place(name, function):
+    def in_place(
+        input_tensor_a: Tensor,
+        input_tensor_b: Tensor | float,
+        *,
+        activations: Sequence[Activation] = (),
+        input_tensor_a_activations: Sequence[Activation] = (),
+        input_tensor_b_activations: Sequence[Activation] = (),
+        fast_and_approximate_mode: NoEffect[bool | None] = True,
+        sub_core_grids: worker_cores = None,
+        sub_device_id: NotEmulated = None,
+    ) -> Tensor:
+        lists = activations, input_tensor_a_activations, input_tensor_b_activations
+        return _binary(
+            function, input_tensor_a, input_tensor_b, *lists, sub_core_grids, output_tensor=input_tensor_a
+        )
+
+    in_place.__doc__ = f"`{name[:-1]}` written into `input_tensor_a`."
+    return op(f"ttnn.{name}")(in_place)
+
+
+_declare_in_place("add_", operator.add)
+_declare_in_place("subtract_", operator.sub)
 
 
 @op("ttnn.multiply_")
-def multiply_(input_a: Tensor, input_b, *, activations=(), input_tensor_a_activations=(),
-              input_tensor_b_activations=(), fast_and_approximate_mode: bool = False, sub_core_grids=None) -> Tensor:
+def multiply_(
+    input_a: Tensor,
+    input_b: Tensor | float,
+    *,
+    activations: Sequence[Activation] = (),
+    input_tensor_a_activations: Sequence[Activation] = (),
+    input_tensor_b_activations: Sequence[Activation] = (),
+    fast_and_approximate_mode: NoEffect[bool | None] = False,
+    sub_core_grids: worker_cores = None,
+    sub_device_id: NotEmulated = None,
+) -> Tensor:
     """`multiply` written into `input_a`."""
-    lists = (activations, input_tensor_a_activations, input_tensor_b_activations)
-    return _in_place("ttnn.multiply_", operator.mul, input_a, input_b, *lists)
+    lists = activations, input_tensor_a_activations, input_tensor_b_activations
+    return _binary(operator.mul, input_a, input_b, *lists, sub_core_grids, output_tensor=input_a)

@@ -1,64 +1,78 @@
-"""Checks that several ops make of their arguments; each raises what a card's library would refuse."""
+"""Checks that several ops make of their arguments; each raises what a card's library would refuse.
 
-from ..cores import GRID_X, GRID_Y, CoreGrid
+The functions of one value are kinds of arguments, for the annotations of ops (see `declaration`).
+"""
+
+from ..cores import GRID_X, GRID_Y, CoreRangeSet
 from ..dtypes import FLOATS, DataType, Layout
-from ..program_config import WormholeComputeKernelConfig
+from ..memory import MemoryConfig
 from ..tensor import Tensor
-from .common import check_tensor
 
 
-def check_tiled(name: str, argument: str, tensor: Tensor) -> None:
-    check_tensor(name, tensor)
+def worker_cores(value) -> bool:
+    """a CoreRangeSet of one or more of the chip's 8x8 worker cores"""
+    if not isinstance(value, CoreRangeSet) or value.empty():
+        return False
+    last = value.bounding_box().end
+    return last.x < GRID_X and last.y < GRID_Y
+
+
+def positive(value) -> bool:
+    """a whole number from 1"""
+    return isinstance(value, int) and value >= 1
+
+
+def interleaved(value) -> bool:
+    """an interleaved MemoryConfig"""
+    return isinstance(value, MemoryConfig) and not value.is_sharded()
+
+
+def check_host(**arguments) -> None:
+    """Refuses what says where an output lies, of an op on a host tensor: it would be ignored."""
+    for argument, value in arguments.items():
+        if value is not None:
+            raise RuntimeError(f"the output is on the host, as the input is; leave {argument} out, got {value}")
+
+
+def check_tiled(argument: str, tensor: Tensor) -> None:
     if tensor.layout is not Layout.TILE:
-        raise RuntimeError(f"{name}: {argument} must be in TILE layout, got {tensor.layout.name}")
+        raise RuntimeError(f"{argument} must be in TILE layout, got {tensor.layout.name}")
 
 
-def check_dtype(name: str, argument: str, dtype: DataType, accepted=FLOATS) -> None:
+def check_dtype(argument: str, dtype: DataType, accepted=FLOATS) -> None:
     if dtype not in accepted:
         names = ", ".join(sorted(each.name for each in accepted))
-        raise RuntimeError(f"{name}: {argument} must be {names}, got {dtype.name}")
+        raise RuntimeError(f"{argument} must be {names}, got {dtype.name}")
 
 
-def check_rank4(name: str, argument: str, tensor: Tensor) -> None:
+def check_rank4(argument: str, tensor: Tensor) -> None:
     if len(tensor.shape) != 4:
-        raise RuntimeError(f"{name}: {argument} must have 4 dimensions, got {list(tensor.shape)}")
+        raise RuntimeError(f"{argument} must have 4 dimensions, got {list(tensor.shape)}")
 
 
-def check_indices(name: str, argument: str, tensor: Tensor) -> None:
+def check_indices(argument: str, tensor: Tensor) -> None:
     """Positions and page tables: INT32 in ROW_MAJOR."""
-    check_tensor(name, tensor)
-    check_dtype(name, argument, tensor.dtype, (DataType.INT32,))
+    check_dtype(argument, tensor.dtype, (DataType.INT32,))
     if tensor.layout is not Layout.ROW_MAJOR:
-        raise RuntimeError(f"{name}: {argument} must be in ROW_MAJOR layout, got {tensor.layout.name}")
+        raise RuntimeError(f"{argument} must be in ROW_MAJOR layout, got {tensor.layout.name}")
 
 
-def check_grid(name: str, argument: str, grid) -> None:
+def check_grid(argument: str, grid) -> None:
     """A CoreCoord or CoreGrid that must lie on the chip."""
     if not (1 <= grid.x <= GRID_X and 1 <= grid.y <= GRID_Y):
-        raise RuntimeError(f"{name}: {argument} {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
+        raise RuntimeError(f"{argument} {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
 
 
-def check_core_grid(name: str, core_grid) -> None:
-    if core_grid is None:
+def check_multicore(use_multicore: bool, sub_core_grids: CoreRangeSet) -> None:
+    if sub_core_grids is not None and not use_multicore:
+        raise RuntimeError("sub_core_grids is for use_multicore=True")
+
+
+def check_sub_core_grids(sub_core_grids: CoreRangeSet, *tensors: Tensor) -> None:
+    """Where an op may use some cores only, they must be all those that hold its tensors' shards."""
+    if sub_core_grids is None:
         return
-    if not isinstance(core_grid, CoreGrid):
-        raise TypeError(f"{name}: core_grid takes a CoreGrid, not {core_grid!r}")
-    check_grid(name, "core_grid", core_grid)
-
-
-def check_kernel_config(name: str, config) -> None:
-    if config is not None and not isinstance(config, WormholeComputeKernelConfig):
-        raise TypeError(f"{name}: compute_kernel_config takes a WormholeComputeKernelConfig, not {config!r}")
-
-
-def check_config(name: str, config, *accepted) -> None:
-    if config is not None and not isinstance(config, accepted):
-        names = " or ".join(each.__name__ for each in accepted)
-        raise TypeError(f"{name}: program_config takes {names}, not {config!r}")
-
-
-def not_emulated(name: str, **arguments) -> None:
-    """NotImplementedError if an argument that only a card has is used at all."""
-    for argument, value in arguments.items():
-        if value is not None and value is not False and value != () and value != 0:
-            raise NotImplementedError(f"{name}: {argument}={value!r} is not emulated; leave it out")
+    for tensor in tensors:
+        spec = tensor.memory_config().shard_spec
+        if spec is not None and not sub_core_grids.contains(spec.grid):
+            raise RuntimeError(f"sub_core_grids {sub_core_grids} must contain the shards' cores {spec.grid}")

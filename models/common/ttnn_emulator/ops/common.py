@@ -2,7 +2,7 @@
 
 from ..dtypes import BLOCK_FLOAT, DataType
 from ..memory import MemoryConfig
-from ..op import rounding, run
+from ..program import Program, rounding
 from ..tensor import Tensor, TensorSpec
 
 
@@ -16,21 +16,14 @@ def moves_exactly(dtype: DataType, last_dim_kept: bool) -> bool:
     return last_dim_kept or dtype not in BLOCK_FLOAT
 
 
-def normalise_dim(name: str, dim: int, rank: int) -> int:
+def normalise_dim(dim: int, rank: int) -> int:
     """`dim` counted from the front. RuntimeError if there is no such dimension."""
-    if not isinstance(dim, int):
-        raise TypeError(f"{name}: a dimension must be an int, got {dim!r}")
     if not -rank <= dim < rank:
-        raise RuntimeError(f"{name}: dimension {dim} is not in a tensor of rank {rank} ([-{rank}, {rank - 1}])")
+        raise RuntimeError(f"dimension {dim} is not in a tensor of rank {rank} ([-{rank}, {rank - 1}])")
     return dim % rank
 
 
-def check_tensor(name: str, tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: expected a ttnn.Tensor, got {type(tensor).__name__}")
-
-
-def config_for(name: str, tensor: Tensor, shape, memory_config: MemoryConfig) -> MemoryConfig:
+def config_for(tensor: Tensor, shape, memory_config: MemoryConfig) -> MemoryConfig:
     """The memory config of an output of another shape: the given one, or the input's if it still fits."""
     if memory_config is not None:
         return memory_config
@@ -39,22 +32,30 @@ def config_for(name: str, tensor: Tensor, shape, memory_config: MemoryConfig) ->
         try:
             TensorSpec(shape, tensor.dtype, tensor.layout, kept)
         except RuntimeError as error:
-            raise RuntimeError(f"{name}: the input's sharding does not fit the output; give a memory_config ({error})")
+            raise RuntimeError(f"the input's sharding does not fit the output; give a memory_config ({error})")
     return kept
 
 
-def run_to(name, kernel, inputs, spec: TensorSpec, output_tensor: Tensor, attributes) -> Tensor:
-    """`run` with one output, written into `output_tensor` (same shape and layout) if that is given."""
+def into(
+    output_tensor: Tensor, kernel, inputs, spec: TensorSpec, dtype: DataType = None, memory_config: MemoryConfig = None
+) -> Program:
+    """A program with one output, written into `output_tensor` if that is given.
+
+    It must have the shape and layout of `spec`, and `dtype` and `memory_config` where the call asks for them too.
+    """
     if output_tensor is None:
-        return run(name, kernel, inputs, [spec], attributes)
-    if output_tensor.shape != spec.shape or output_tensor.layout is not spec.layout:
-        raise RuntimeError(
-            f"{name}: output_tensor {list(output_tensor.shape)} {output_tensor.layout.name} "
-            f"must be {list(spec.shape)} {spec.layout.name}"
-        )
+        return Program(kernel, inputs, spec)
+    for what, wanted, have in (
+        ("shape", spec.shape, output_tensor.shape),
+        ("layout", spec.layout, output_tensor.layout),
+        ("dtype", dtype, output_tensor.dtype),
+        ("memory_config", memory_config, output_tensor.memory_config()),
+    ):
+        if wanted is not None and wanted != have:
+            raise RuntimeError(f"the output tensor's {what} must be {wanted}, got {have}")
     round_to = rounding(output_tensor.dtype)
 
     def write(out, *values):
         out.copy_(round_to(kernel(*values)))
 
-    return run(name, write, [output_tensor, *inputs], [], attributes, in_place=output_tensor)
+    return Program(write, [output_tensor, *inputs], in_place=output_tensor)

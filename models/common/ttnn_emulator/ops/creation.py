@@ -1,32 +1,37 @@
-"""Making tensors: from torch and back, and full of one value."""
+"""Making tensors from torch's, and back. `filling` makes tensors of one value."""
+
+from collections.abc import Callable
 
 import torch
 
+from ..declaration import NoEffect, NotEmulated
+from ..device import MeshDevice
 from ..distributed import CppMeshToTensor, CppTensorToMesh, ReplicateTensorToMeshWrapper
 from ..dtypes import BLOCK_FLOAT, DataType, Layout, dtype_from_torch, storage_dtype, ttnn_dtype_to_torch_dtype
-from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ..op import op, rounding
-from ..tensor import Replicated, Storage, Tensor, TensorSpec, lazy_zeros
-from .transfer import check_readable, check_writable, on_device, to_device
+from ..memory import MemoryConfig
+from ..op import op
+from ..program import rounding
+from ..tensor import Replicated, Storage, Tensor, TensorSpec
+from .transfer import check_readable, to_device
 
 
 @op("ttnn.from_torch")
 def from_torch(
-    tensor,
+    tensor: torch.Tensor | None,
     dtype: DataType = None,
     *,
     spec: TensorSpec = None,
-    tile=None,
-    pad_value: float = None,
+    tile: NotEmulated = None,
+    pad_value: NoEffect[float] = None,
     layout: Layout = None,
-    device=None,
+    device: MeshDevice = None,
     memory_config: MemoryConfig = None,
-    mesh_mapper=None,
+    mesh_mapper: CppTensorToMesh | ReplicateTensorToMeshWrapper = None,
     cq_id: int = None,
-    preserve_nan_values: bool = False,
-    col_tilize: bool = False,
-    enable_bfloat_opt: bool = False,
-):
+    preserve_nan_values: NoEffect[bool] = False,
+    col_tilize: NotEmulated = False,
+    enable_bfloat_opt: NoEffect[bool] = False,
+) -> Tensor:
     """A Tensor with the values of a torch tensor, rounded to `dtype`; on the mesh if `device` is given.
 
     Without `dtype` it follows from the torch dtype; without `layout` it is ROW_MAJOR, for block floats TILE.
@@ -34,31 +39,31 @@ def from_torch(
     """
     if tensor is None:
         return None
-    if tile is not None or col_tilize:
-        raise ValueError("from_torch: the emulator has 32x32 tiles only; leave tile and col_tilize out")
     if spec is not None:
+        if not dtype is layout is memory_config is None:
+            raise RuntimeError(f"dtype, layout and memory_config must be left out with a spec, got {spec}")
+        if spec.shape != tuple(tensor.shape):
+            raise RuntimeError(f"{spec} must have the tensor's shape {list(tensor.shape)}")
         dtype, layout, memory_config = spec.dtype, spec.layout, spec.memory_config
     dtype = dtype_from_torch(tensor.dtype) if dtype is None else dtype
     if layout is None:
         layout = Layout.TILE if dtype in BLOCK_FLOAT else Layout.ROW_MAJOR
     if dtype in BLOCK_FLOAT and layout is not Layout.TILE:
-        raise RuntimeError(f"from_torch: {dtype} must be in TILE layout, got {layout}")
+        raise RuntimeError(f"{dtype} must be in TILE layout, got {layout}")
     if memory_config is not None and memory_config.is_sharded() and memory_config.shard_spec is None:
-        raise RuntimeError(f"from_torch: memory_config needs a shard_spec, got {memory_config}")
+        raise RuntimeError(f"memory_config needs a shard_spec, got {memory_config}")
 
     if mesh_mapper is None:
         shards = Replicated((_convert(tensor, dtype),))
     else:
         mapper = mesh_mapper.unwrap() if isinstance(mesh_mapper, ReplicateTensorToMeshWrapper) else mesh_mapper
-        if not isinstance(mapper, CppTensorToMesh):
-            raise TypeError(f"from_torch: mesh_mapper must be made by a mapper function, got {mesh_mapper!r}")
         parts = mapper.split(tensor.detach())
         converted = {id(part): _convert(part, dtype) for part in parts}
         shards = type(parts)([converted[id(part)] for part in parts])
     host = Tensor(TensorSpec(tuple(shards[0].shape), dtype, layout, memory_config), Storage(shards))
     if device is None:
         return host
-    tensor = to_device(host, device, memory_config)
+    tensor = to_device(host, device, memory_config, queue_id=cq_id)
     # Nobody else has seen the host tensor.
     tensor.storage.aliased = False
     return tensor
@@ -88,25 +93,23 @@ def to_torch(
     *,
     torch_rank: int = None,
     mesh_composer: CppMeshToTensor = None,
-    device=None,
+    device: NoEffect[MeshDevice] = None,
     cq_id: int = None,
 ) -> torch.Tensor:
     """A torch tensor with a copy of the values; block floats come as float32.
 
     A tensor on more than one device needs a `mesh_composer` (or `get_device_tensors`): RuntimeError without.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"to_torch: expected a ttnn.Tensor, got {type(tensor).__name__}")
-    check_readable("to_torch", tensor)
+    if tensor._device is not None:
+        tensor._device.check_queue(cq_id)
+    check_readable(tensor)
     shards = tensor.shards
     if mesh_composer is not None:
-        if not isinstance(mesh_composer, CppMeshToTensor):
-            raise TypeError(f"to_torch: mesh_composer must be made by a composer function, got {mesh_composer!r}")
         value = mesh_composer.join(shards)
     elif len(shards) == 1:
         value = shards[0]
     else:
-        raise RuntimeError(f"to_torch: {tensor._describe()} lies on {len(shards)} devices; give a mesh_composer")
+        raise RuntimeError(f"{tensor._describe()} lies on {len(shards)} devices; give a mesh_composer")
     wanted = ttnn_dtype_to_torch_dtype(tensor.dtype) if dtype is None else dtype
     if tensor.dtype is DataType.UINT32 and not value.is_meta:
         value = value.contiguous().view(torch.uint32)
@@ -115,7 +118,7 @@ def to_torch(
         return value
     while value.dim() > torch_rank:
         if value.shape[0] != 1:
-            raise RuntimeError(f"to_torch: shape {list(value.shape)} cannot be squeezed to rank {torch_rank}")
+            raise RuntimeError(f"shape {list(value.shape)} cannot be squeezed to rank {torch_rank}")
         value = value.squeeze(0)
     return value
 
@@ -125,153 +128,20 @@ def as_tensor(
     tensor: torch.Tensor,
     dtype: DataType = None,
     *,
-    layout: Layout = Layout.ROW_MAJOR,
-    device=None,
+    layout: Layout | None = Layout.ROW_MAJOR,
+    device: MeshDevice = None,
     memory_config: MemoryConfig = None,
-    preprocess=None,
-    mesh_mapper=None,
+    cache_file_name: NotEmulated = None,
+    preprocess: Callable = None,
+    mesh_mapper: CppTensorToMesh | ReplicateTensorToMeshWrapper = None,
+    cache_dump_mode: NotEmulated = ...,
 ) -> Tensor:
     """`from_torch` of `preprocess(tensor)`. `memory_config` is required with a device."""
     if device is not None and memory_config is None:
-        raise RuntimeError("as_tensor: memory_config must be given with a device")
+        raise RuntimeError("memory_config must be given with a device")
     tensor = tensor if preprocess is None else preprocess(tensor)
     return from_torch(
         tensor, dtype, layout=layout, device=device, memory_config=memory_config, mesh_mapper=mesh_mapper
-    )
-
-
-@op("ttnn.allocate_tensor_on_device")
-def allocate_tensoron_device(*args, **kwargs) -> Tensor:
-    """A zeroed tensor from (spec, mesh_device) or (shape, dtype, layout, mesh_device, memory_config=None)."""
-    if args and isinstance(args[0], TensorSpec) or "tensor_spec" in kwargs:
-        return _allocate_spec(*args, **kwargs)
-    return _allocate_shape(*args, **kwargs)
-
-
-def _allocate_spec(tensor_spec, mesh_device):
-    return _filled(tensor_spec, mesh_device, 0)
-
-
-def _allocate_shape(shape, dtype, layout, mesh_device, memory_config=None):
-    return _filled(TensorSpec(shape, dtype, layout, memory_config), mesh_device, 0)
-
-
-def _filled(spec, device, value) -> Tensor:
-    """A tensor full of `value`, on the host if `device` is None. The same object serves all devices."""
-    storage = Storage(())
-    # The buffer first: what does not fit on the card must not be made here either.
-    tensor = Tensor(spec, storage) if device is None else on_device(spec, device, storage)
-    where = "meta" if device is not None and device.shape_only else "cpu"
-    shape, storage_type = tuple(spec.shape), storage_dtype(spec.dtype)
-    if value == 0 and where == "cpu":
-        shard = lazy_zeros(shape, storage_type)
-        storage.zeroed = True
-    else:
-        shard = rounding(spec.dtype)(torch.full(shape, value, dtype=storage_type, device=where))
-    storage.shards = Replicated((shard,) * (1 if device is None else device.num_devices))
-    return tensor
-
-
-def _creation_spec(shape, dtype, layout, memory_config):
-    dtype = DataType.BFLOAT16 if dtype is None else dtype
-    layout = (Layout.TILE if dtype in BLOCK_FLOAT else Layout.ROW_MAJOR) if layout is None else layout
-    return TensorSpec(shape, dtype, layout, memory_config)
-
-
-@op("ttnn.full")
-def full(
-    shape,
-    fill_value,
-    dtype: DataType = None,
-    layout: Layout = None,
-    device=None,
-    memory_config: MemoryConfig = None,
-) -> Tensor:
-    """A tensor full of `fill_value`; BFLOAT16 and ROW_MAJOR unless said otherwise."""
-    if device is not None:
-        check_writable("full", device)
-    return _filled(_creation_spec(shape, dtype, layout, memory_config), device, fill_value)
-
-
-@op("ttnn.zeros")
-def zeros(shape, dtype: DataType = None, layout: Layout = None, device=None, memory_config=None) -> Tensor:
-    """A tensor full of zeros; BFLOAT16 and ROW_MAJOR unless said otherwise."""
-    return full(shape, 0, dtype, layout, device, memory_config)
-
-
-@op("ttnn.ones")
-def ones(shape, dtype: DataType = None, layout: Layout = None, device=None, memory_config=None) -> Tensor:
-    """A tensor full of ones; BFLOAT16 and ROW_MAJOR unless said otherwise."""
-    return full(shape, 1, dtype, layout, device, memory_config)
-
-
-@op("ttnn.empty")
-def empty(
-    shape,
-    dtype: DataType = DataType.BFLOAT16,
-    layout: Layout = Layout.ROW_MAJOR,
-    device=None,
-    memory_config: MemoryConfig = DRAM_MEMORY_CONFIG,
-) -> Tensor:
-    """A device tensor without defined values (here zeros)."""
-    if device is None:
-        raise TypeError("empty: a device is required")
-    return _filled(TensorSpec(shape, dtype, layout, memory_config), device, 0)
-
-
-@op("ttnn.full_like")
-def full_like(
-    tensor: Tensor,
-    fill_value,
-    dtype: DataType = None,
-    layout: Layout = None,
-    device=None,
-    memory_config: MemoryConfig = None,
-) -> Tensor:
-    """`full` with shape, dtype, layout, device and memory config of `tensor` where not given."""
-    return full(
-        tensor.shape,
-        fill_value,
-        tensor.dtype if dtype is None else dtype,
-        tensor.layout if layout is None else layout,
-        tensor._device if device is None else device,
-        tensor.memory_config() if memory_config is None else memory_config,
-    )
-
-
-@op("ttnn.zeros_like")
-def zeros_like(tensor: Tensor, dtype=None, layout=None, device=None, memory_config=None) -> Tensor:
-    """`zeros` with what is not given taken from `tensor`."""
-    return full_like(tensor, 0, dtype, layout, device, memory_config)
-
-
-@op("ttnn.ones_like")
-def ones_like(tensor: Tensor, dtype=None, layout=None, device=None, memory_config=None) -> Tensor:
-    """`ones` with what is not given taken from `tensor`."""
-    return full_like(tensor, 1, dtype, layout, device, memory_config)
-
-
-@op("ttnn.empty_like")
-def empty_like(tensor: Tensor, *, dtype=None, layout=None, device=None, memory_config=None) -> Tensor:
-    """`empty` with what is not given taken from `tensor`."""
-    return full_like(tensor, 0, dtype, layout, device, memory_config)
-
-
-@op("ttnn.arange")
-def arange(
-    start: int,
-    end: int = None,
-    step: int = 1,
-    *,
-    dtype: DataType = DataType.BFLOAT16,
-    device=None,
-    memory_config: MemoryConfig = DRAM_MEMORY_CONFIG,
-    layout: Layout = Layout.ROW_MAJOR,
-) -> Tensor:
-    """The numbers from `start` (0 if only one is given) up to, not including, `end`: shape [n]."""
-    start, end = (0, start) if end is None else (start, end)
-    return from_torch(
-        torch.arange(start, end, step), dtype, layout=layout, device=device, memory_config=memory_config
     )
 
 
@@ -279,7 +149,7 @@ def arange(
 def to_dtype(tensor: Tensor, dtype: DataType) -> Tensor:
     """A host tensor rounded to another dtype."""
     if tensor._device is not None:
-        raise RuntimeError("to_dtype: takes a host tensor; use typecast on a device")
+        raise RuntimeError("takes a host tensor; use typecast on a device")
     converted = {id(shard): _convert(shard, dtype) for shard in tensor.shards}
     layout = Layout.TILE if dtype in BLOCK_FLOAT else tensor.layout
     spec = TensorSpec(tensor.shape, dtype, layout, tensor._memory_config)

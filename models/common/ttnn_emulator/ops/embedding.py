@@ -2,13 +2,14 @@
 
 import torch
 
+from ..declaration import NotEmulated
 from ..dtypes import DataType, Layout, TensorMemoryLayout
 from ..memory import MemoryConfig
 from ..op import op
 from ..program_config import EmbeddingsType
 from ..tensor import Tensor, TensorSpec
 from .checks import check_dtype
-from .common import check_tensor, run_to
+from .common import into
 
 
 @op("ttnn.embedding")
@@ -16,9 +17,9 @@ def embedding(
     input_tensor: Tensor,
     weight: Tensor,
     *,
-    padding_idx: int = None,
+    padding_idx: NotEmulated = None,
     layout: Layout = None,
-    embeddings_type: EmbeddingsType = EmbeddingsType.GENERIC,
+    embeddings_type: NotEmulated = EmbeddingsType.GENERIC,
     dtype: DataType = None,
     memory_config: MemoryConfig = None,
     output_tensor: Tensor = None,
@@ -28,26 +29,23 @@ def embedding(
     Ids of rank 1, `[n]`, give `[n, width]`. `layout` defaults to the weight's, `memory_config` to the ids'.
     IndexError for an id that is not in the vocabulary.
     """
-    name = "ttnn.embedding"
-    check_tensor(name, input_tensor)
-    check_tensor(name, weight)
-    check_dtype(name, "input_tensor", input_tensor.dtype, (DataType.UINT32, DataType.BFLOAT16))
-    if embeddings_type is not EmbeddingsType.GENERIC or padding_idx is not None:
-        raise NotImplementedError(f"{name}: padding_idx and embeddings_type other than GENERIC are not emulated")
+    check_dtype("input_tensor", input_tensor.dtype, (DataType.UINT32, DataType.BFLOAT16))
     accepted = (DataType.BFLOAT16,)
     if weight.layout is Layout.TILE:
         accepted = (DataType.BFLOAT16, DataType.BFLOAT8_B)
-    check_dtype(name, "weight", weight.dtype, accepted)
+    check_dtype("weight", weight.dtype, accepted)
     if set(tuple(weight.shape)[:-2]) - {1} or len(weight.shape) < 2:
-        raise RuntimeError(f"{name}: weight must be [vocabulary, width] behind ones, got {list(weight.shape)}")
+        raise RuntimeError(f"weight must be [vocabulary, width] behind ones, got {list(weight.shape)}")
     ids_shape = tuple(input_tensor.shape)
     if not 1 <= len(ids_shape) <= 4 or set(ids_shape[1:-1]) - {1}:
-        raise RuntimeError(f"{name}: input_tensor must be [n], [batch, n] or [batch, 1, 1, n], got {list(ids_shape)}")
-    layout = weight.layout if layout is None or weight.layout is Layout.TILE else layout
+        raise RuntimeError(f"input_tensor must be [n], [batch, n] or [batch, 1, 1, n], got {list(ids_shape)}")
+    if weight.layout is Layout.TILE and layout is Layout.ROW_MAJOR:
+        raise RuntimeError("the output of a weight in TILE layout is in TILE layout too; leave layout=ROW_MAJOR out")
+    layout = weight.layout if layout is None else layout
     vocabulary, width = tuple(weight.shape)[-2:]
     shape = (*ids_shape, width) if len(ids_shape) == 1 else (ids_shape[0], ids_shape[-1], width)
-    memory_config = input_tensor.memory_config() if memory_config is None else memory_config
-    _check_sharding(name, layout, memory_config)
+    config = input_tensor.memory_config() if memory_config is None else memory_config
+    _check_sharding(layout, config)
 
     def kernel(ids, table):
         if ids.is_meta or table.is_meta:
@@ -58,13 +56,13 @@ def embedding(
             return torch.nn.functional.embedding(ids, table.reshape(vocabulary, width)).view(shape)
         except IndexError as error:
             bad = [index for index in ids.flatten().tolist() if not 0 <= index < vocabulary]
-            raise IndexError(f"{name}: ids {bad[:8]} are not in the vocabulary of {vocabulary}") from error
+            raise IndexError(f"ids {bad[:8]} are not in the vocabulary of {vocabulary}") from error
 
-    spec = TensorSpec(shape, DataType.BFLOAT16 if dtype is None else dtype, layout, memory_config)
-    return run_to(name, kernel, [input_tensor, weight], spec, output_tensor, {"layout": layout})
+    spec = TensorSpec(shape, DataType.BFLOAT16 if dtype is None else dtype, layout, config)
+    return into(output_tensor, kernel, [input_tensor, weight], spec, dtype, memory_config)
 
 
-def _check_sharding(name, layout, memory_config):
+def _check_sharding(layout, memory_config):
     height_sharded = memory_config.memory_layout is TensorMemoryLayout.HEIGHT_SHARDED
     if layout is Layout.ROW_MAJOR and memory_config.is_sharded() and not height_sharded:
-        raise RuntimeError(f"{name}: a ROW_MAJOR output can only be height-sharded, got {memory_config}")
+        raise RuntimeError(f"a ROW_MAJOR output can only be height-sharded, got {memory_config}")

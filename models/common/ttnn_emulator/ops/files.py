@@ -4,11 +4,14 @@ A file holds one host tensor: one entry per different shard, in the dtype's stor
 """
 
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..declaration import NotEmulated
+from ..device import MeshDevice
 from ..dtypes import DataType, Layout
 from ..op import op
 from ..tensor import Replicated, Storage, Tensor, TensorSpec
@@ -18,13 +21,13 @@ _FORMAT = "ttnn-emulator-1"
 
 
 @op("ttnn.dump_tensor")
-def dump_tensor(file_name, tensor: Tensor) -> None:
+def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulated = ...) -> None:
     """Writes a tensor, with the shards of all devices, to a `.tensorbin` file.
 
     The file is the emulator's own format, not the vendor's. Memory config is not kept. RuntimeError if the file
     cannot be written, as on a full disk.
     """
-    path = _checked("dump_tensor", file_name)
+    path = _checked(file_name)
     shards = from_device(tensor).shards
     names = {}
     for shard in shards:
@@ -38,28 +41,28 @@ def dump_tensor(file_name, tensor: Tensor) -> None:
     try:
         save_file({names[id(shard)]: shard.contiguous() for shard in shards}, str(path), metadata=facts)
     except SafetensorError as error:
-        raise RuntimeError(f"dump_tensor: {path} cannot be written: {error}") from error
+        raise RuntimeError(f"{path} cannot be written: {error}") from error
 
 
 @op("ttnn.load_tensor")
-def load_tensor(file_name, *, device=None) -> Tensor:
+def load_tensor(file_name: str | os.PathLike, *, device: MeshDevice = None) -> Tensor:
     """Reads a tensor that `dump_tensor` wrote; onto the mesh (DRAM, interleaved) if `device` is given.
 
     RuntimeError if the file is missing, truncated or not the emulator's.
     """
-    path = _checked("load_tensor", file_name)
+    path = _checked(file_name)
     if not path.is_file():
-        raise RuntimeError(f"load_tensor: {path} does not exist or is not a file")
+        raise RuntimeError(f"{path} does not exist or is not a file")
     try:
         with safe_open(str(path), framework="pt") as file:
             facts = file.metadata() or {}
             if facts.get("format") != _FORMAT:
-                raise RuntimeError(f"load_tensor: {path} is not a tensor file of the emulator ({_FORMAT})")
+                raise RuntimeError(f"{path} is not a tensor file of the emulator ({_FORMAT})")
             stored = {name: file.get_tensor(name) for name in file.keys()}
     except RuntimeError:
         raise
     except Exception as error:
-        raise RuntimeError(f"load_tensor: {path} cannot be read: {error}") from error
+        raise RuntimeError(f"{path} cannot be read: {error}") from error
     shards = [stored[name] for name in json.loads(facts["shards"])]
     shards = Replicated(shards) if len(stored) == 1 else shards
     spec = TensorSpec(tuple(shards[0].shape), DataType[facts["dtype"]], Layout[facts["layout"]])
@@ -67,8 +70,8 @@ def load_tensor(file_name, *, device=None) -> Tensor:
     return tensor if device is None else to_device(tensor, device)
 
 
-def _checked(name, file_name) -> Path:
+def _checked(file_name) -> Path:
     path = Path(file_name)
     if path.suffix != ".tensorbin":
-        raise RuntimeError(f"{name}: {path} must have the extension .tensorbin")
+        raise RuntimeError(f"{path} must have the extension .tensorbin")
     return path

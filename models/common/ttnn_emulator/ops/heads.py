@@ -3,12 +3,14 @@
 import torch
 
 from ..cores import GRID_X, GRID_Y, CoreCoord, num_cores_to_corerangeset
+from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
-from ..op import op, run
+from ..op import op
+from ..program import Program
 from ..shapes import round_up
 from ..tensor import Tensor, TensorSpec
-from .checks import check_dtype, check_rank4, check_tiled, not_emulated
+from .checks import check_dtype, check_rank4, check_tiled
 
 # The ops that move single rows between cores cannot take packed block floats.
 _UNPACKED = (DataType.BFLOAT16, DataType.FLOAT32)
@@ -22,25 +24,23 @@ def nlp_create_qkv_heads(
     num_heads: int,
     num_kv_heads: int = None,
     transpose_k_heads: bool = True,
-    kv_tied: bool = False,
+    kv_tied: NotEmulated = False,
     memory_config: MemoryConfig = None,
-    output_tensors=None,
+    output_tensors: NotEmulated = None,
 ) -> tuple:
     """q `[B, num_heads, S, head_dim]`, k and v `[B, num_kv_heads, S, head_dim]` of `[B, 1, S, q | k | v]`.
 
     With `transpose_k_heads`, k is `[B, num_kv_heads, head_dim, S]`. With `input_kv`, k and v come from it.
     """
-    name = "ttnn.experimental.nlp_create_qkv_heads"
-    not_emulated(name, kv_tied=kv_tied, output_tensors=output_tensors)
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    _check_fused(name, "input", input)
+    _check_fused("input", input)
     if input_kv is None:
-        head_dim = _head_dim(name, input, num_heads + 2 * num_kv_heads)
+        head_dim = _head_dim(input, num_heads + 2 * num_kv_heads)
     else:
-        _check_fused(name, "input_kv", input_kv)
-        head_dim = _head_dim(name, input, num_heads)
-        if _head_dim(name, input_kv, 2 * num_kv_heads) != head_dim or input_kv.shape[2] != input.shape[2]:
-            raise RuntimeError(f"{name}: input {list(input.shape)} and input_kv {list(input_kv.shape)} do not match")
+        _check_fused("input_kv", input_kv)
+        head_dim = _head_dim(input, num_heads)
+        if _head_dim(input_kv, 2 * num_kv_heads) != head_dim or input_kv.shape[2] != input.shape[2]:
+            raise RuntimeError(f"input {list(input.shape)} and input_kv {list(input_kv.shape)} do not match")
     batch, _, seq_len, _ = input.shape
     counts = (num_heads, num_kv_heads, num_kv_heads)
 
@@ -53,13 +53,12 @@ def nlp_create_qkv_heads(
 
     memory_config = input.memory_config() if memory_config is None else memory_config
     if memory_config.is_sharded():
-        raise NotImplementedError(f"{name}: only interleaved outputs are emulated, got {memory_config}")
+        raise NotImplementedError(f"only interleaved outputs are emulated, got {memory_config}")
     shapes = [[batch, count, seq_len, head_dim] for count in counts]
     if transpose_k_heads:
         shapes[1] = [batch, num_kv_heads, head_dim, seq_len]
-    specs = [TensorSpec(shape, input.dtype, Layout.TILE, memory_config) for shape in shapes]
-    attributes = {"num_heads": num_heads, "num_kv_heads": num_kv_heads, "transpose_k_heads": transpose_k_heads}
-    return run(name, kernel, [input, input_kv], specs, attributes, exact=not transpose_k_heads)
+    specs = tuple(TensorSpec(shape, input.dtype, Layout.TILE, memory_config) for shape in shapes)
+    return Program(kernel, [input, input_kv], specs, exact=not transpose_k_heads)
 
 
 @op("ttnn.experimental.nlp_create_qkv_heads_decode")
@@ -68,10 +67,10 @@ def nlp_create_qkv_heads_decode(
     *,
     num_heads: int,
     num_kv_heads: int = None,
-    output_tensors=None,
-    overlap_qk_coregrid: bool = True,
-    batch_offset: Tensor = None,
-    slice_size: int = None,
+    output_tensors: NotEmulated = None,
+    overlap_qk_coregrid: bool | None = True,
+    batch_offset: NotEmulated = None,
+    slice_size: NotEmulated = None,
     memory_config: MemoryConfig = None,
 ) -> tuple:
     """q `[1, B, num_heads, head_dim]`, k and v `[1, B, num_kv_heads, head_dim]` of `[1, 1, B, q | k | v]`.
@@ -79,19 +78,17 @@ def nlp_create_qkv_heads_decode(
     The outputs are height-sharded in L1, one user a core, heads padded to 32: on the cores that
     `memory_config` names, else on the first B.
     """
-    name = "ttnn.experimental.nlp_create_qkv_heads_decode"
-    not_emulated(name, output_tensors=output_tensors, batch_offset=batch_offset, slice_size=slice_size)
-    _check_fused(name, "input_tensor", input_tensor)
-    check_dtype(name, "input_tensor", input_tensor.dtype, _UNPACKED)
+    _check_fused("input_tensor", input_tensor)
+    check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     if num_heads < num_kv_heads:
-        raise RuntimeError(f"{name}: num_heads={num_heads} must be at least num_kv_heads={num_kv_heads}")
+        raise RuntimeError(f"num_heads={num_heads} must be at least num_kv_heads={num_kv_heads}")
     first, _, batch, _ = input_tensor.shape
     if first != 1 or batch > TILE_SIZE:
-        raise RuntimeError(f"{name}: input_tensor must be [1, 1, users up to 32, width], got {list(input_tensor.shape)}")
+        raise RuntimeError(f"input_tensor must be [1, 1, users up to 32, width], got {list(input_tensor.shape)}")
     if not overlap_qk_coregrid and input_tensor.memory_config().is_sharded():
-        raise NotImplementedError(f"{name}: overlap_qk_coregrid=False is not emulated; use True")
-    head_dim = _head_dim(name, input_tensor, num_heads + 2 * num_kv_heads)
+        raise NotImplementedError("overlap_qk_coregrid=False is not emulated; use True")
+    head_dim = _head_dim(input_tensor, num_heads + 2 * num_kv_heads)
     cores = num_cores_to_corerangeset(batch, CoreCoord(GRID_X, GRID_Y), row_wise=True)
     if memory_config is not None and memory_config.shard_spec is not None:
         cores = memory_config.shard_spec.grid
@@ -105,37 +102,34 @@ def nlp_create_qkv_heads_decode(
         shard = ShardSpec(cores, (round_up(count, TILE_SIZE), head_dim), ShardOrientation.ROW_MAJOR)
         sharded = MemoryConfig(TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, shard)
         specs.append(TensorSpec([1, batch, count, head_dim], input_tensor.dtype, Layout.TILE, sharded))
-    attributes = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
-    return run(name, kernel, [input_tensor], specs, attributes, exact=True)
+    return Program(kernel, [input_tensor], tuple(specs), exact=True)
 
 
 @op("ttnn.experimental.nlp_concat_heads")
 def nlp_concat_heads(input_tensor: Tensor, *, memory_config: MemoryConfig = None) -> Tensor:
     """`[B, heads, S, head_dim]` to `[B, 1, S, heads * head_dim]`."""
-    name = "ttnn.experimental.nlp_concat_heads"
-    batch, _, seq_len, _ = _heads_shape(name, input_tensor)
-    return _join(name, input_tensor, (batch, 1, seq_len), memory_config)
+    batch, _, seq_len, _ = _heads_shape(input_tensor)
+    return _join(input_tensor, (batch, 1, seq_len), memory_config)
 
 
 @op("ttnn.transformer.concatenate_heads")
 def concatenate_heads(input_tensor: Tensor, *, memory_config: MemoryConfig = None) -> Tensor:
     """`[B, heads, S, head_dim]` to `[B, S, heads * head_dim]`."""
-    name = "ttnn.transformer.concatenate_heads"
-    batch, _, seq_len, _ = _heads_shape(name, input_tensor)
-    return _join(name, input_tensor, (batch, seq_len), memory_config)
+    batch, _, seq_len, _ = _heads_shape(input_tensor)
+    return _join(input_tensor, (batch, seq_len), memory_config)
 
 
-def _join(name, tensor, leading, memory_config):
+def _join(tensor, leading, memory_config):
     memory_config = tensor.memory_config() if memory_config is None else memory_config
     if memory_config.is_sharded():
-        raise NotImplementedError(f"{name}: only an interleaved output is emulated, got {memory_config}")
+        raise NotImplementedError(f"only an interleaved output is emulated, got {memory_config}")
     shape = (*leading, tensor.shape[1] * tensor.shape[3])
 
     def kernel(heads):
         return heads.transpose(1, 2).reshape(shape)
 
     spec = TensorSpec(shape, tensor.dtype, Layout.TILE, memory_config)
-    return run(name, kernel, [tensor], [spec], exact=True)
+    return Program(kernel, [tensor], spec, exact=True)
 
 
 @op("ttnn.experimental.nlp_concat_heads_decode")
@@ -143,24 +137,22 @@ def nlp_concat_heads_decode(
     input_tensor: Tensor,
     *,
     num_heads: int,
-    memory_config: MemoryConfig = None,
-    output_tensor: Tensor = None,
-    sub_core_grids=None,
+    memory_config: NoEffect[MemoryConfig] = None,
+    output_tensor: NotEmulated = None,
+    sub_core_grids: NotEmulated = None,
 ) -> Tensor:
     """`[1, B, heads, head_dim]`, height-sharded, to `[1, 1, 32, num_heads * head_dim]`, one head a core.
 
-    The output has 32 rows whatever B is, as on a card; those past B are zero here.
+    As on a card, the output lies so whatever `memory_config` says. It has 32 rows whatever B is; those past B are zero.
     """
-    name = "ttnn.experimental.nlp_concat_heads_decode"
-    not_emulated(name, output_tensor=output_tensor, sub_core_grids=sub_core_grids)
-    first, batch, heads, head_dim = _heads_shape(name, input_tensor)
-    check_dtype(name, "input_tensor", input_tensor.dtype, _UNPACKED)
+    first, batch, heads, head_dim = _heads_shape(input_tensor)
+    check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
     held = input_tensor.memory_config()
     if held.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
-        raise RuntimeError(f"{name}: input_tensor must be height-sharded, got {held}")
+        raise RuntimeError(f"input_tensor must be height-sharded, got {held}")
     if first != 1 or batch > TILE_SIZE or heads > TILE_SIZE or not 0 < num_heads <= heads:
         raise RuntimeError(
-            f"{name}: input_tensor must be [1, users up to 32, heads up to 32, head_dim] with at least "
+            "input_tensor must be [1, users up to 32, heads up to 32, head_dim] with at least "
             f"num_heads={num_heads} heads, got {list(input_tensor.shape)}"
         )
     width = num_heads * head_dim
@@ -173,27 +165,27 @@ def nlp_concat_heads_decode(
     shard = ShardSpec(cores, (TILE_SIZE, head_dim), ShardOrientation.ROW_MAJOR)
     sharded = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
     spec = TensorSpec([1, 1, TILE_SIZE, width], input_tensor.dtype, Layout.TILE, sharded)
-    return run(name, kernel, [input_tensor], [spec], {"num_heads": num_heads}, exact=True)
+    return Program(kernel, [input_tensor], spec, exact=True)
 
 
-def _check_fused(name, argument, tensor):
-    check_tiled(name, argument, tensor)
-    check_rank4(name, argument, tensor)
+def _check_fused(argument, tensor):
+    check_tiled(argument, tensor)
+    check_rank4(argument, tensor)
     if tensor.shape[1] != 1:
-        raise RuntimeError(f"{name}: {argument} must have one row of heads (size 1 at dimension 1), got {list(tensor.shape)}")
+        raise RuntimeError(f"{argument} must have one row of heads (size 1 at dimension 1), got {list(tensor.shape)}")
 
 
-def _head_dim(name, tensor, heads):
+def _head_dim(tensor, heads):
     """The width of one of `heads`, which must be whole tiles."""
     width = tensor.shape[-1]
     if heads < 1 or width % heads or width // heads % TILE_SIZE:
-        raise RuntimeError(f"{name}: a width of {width} is not {heads} heads of a multiple of {TILE_SIZE}")
+        raise RuntimeError(f"a width of {width} is not {heads} heads of a multiple of {TILE_SIZE}")
     return width // heads
 
 
-def _heads_shape(name, tensor):
-    check_tiled(name, "input_tensor", tensor)
-    check_rank4(name, "input_tensor", tensor)
+def _heads_shape(tensor):
+    check_tiled("input_tensor", tensor)
+    check_rank4("input_tensor", tensor)
     if tensor.shape[-1] % TILE_SIZE:
-        raise RuntimeError(f"{name}: head_dim must be a multiple of {TILE_SIZE}, got {list(tensor.shape)}")
+        raise RuntimeError(f"head_dim must be a multiple of {TILE_SIZE}, got {list(tensor.shape)}")
     return tuple(tensor.shape)

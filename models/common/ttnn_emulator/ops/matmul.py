@@ -2,21 +2,31 @@
 
 import torch
 
+from ..cores import CoreGrid
+from ..declaration import NotEmulated
 from ..dtypes import DataType
 from ..memory import MemoryConfig
 from ..op import op
 from ..program_config import (
+    DeviceComputeKernelConfig,
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
     MatmulMultiCoreReuseMultiCastProgramConfig,
     MatmulMultiCoreReuseProgramConfig,
 )
 from ..tensor import Tensor, TensorSpec
-from .activation import activation_function, parse_activation
-from .checks import check_config, check_core_grid, check_dtype, check_kernel_config, check_tiled, not_emulated
-from .common import run_to
+from .activation import Activation, activation_function, parse_activation
+from .checks import check_dtype, check_grid, check_tiled
+from .common import into
 from .held import hold_transposed
 from .matmul_config import check_matmul_config, matmul_memory_config
+
+_ProgramConfig = (
+    MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig
+    | MatmulMultiCoreReuseMultiCastProgramConfig
+    | MatmulMultiCoreReuseMultiCast1DProgramConfig
+    | MatmulMultiCoreReuseProgramConfig
+)
 
 
 @op("ttnn.linear")
@@ -29,27 +39,24 @@ def linear(
     transpose_b: bool = False,
     memory_config: MemoryConfig = None,
     dtype: DataType = None,
-    program_config=None,
-    activation=None,
-    compute_kernel_config=None,
-    core_grid=None,
-    output_tile=None,
+    program_config: _ProgramConfig = None,
+    activation: str | Activation = None,
+    compute_kernel_config: DeviceComputeKernelConfig = None,
+    core_grid: CoreGrid = None,
+    output_tile: NotEmulated = None,
     optional_output_tensor: Tensor = None,
-    global_cb=None,
-    sub_device_id=None,
-    prefetcher_pipes=(),
-    in0_column_offset: int = None,
+    global_cb: NotEmulated = None,
+    sub_device_id: NotEmulated = None,
+    prefetcher_pipes: NotEmulated = (),
+    in0_column_offset: NotEmulated = None,
 ) -> Tensor:
     """activation(a @ b + bias) of `[..., M, K]` and `[..., K, N]`; accumulated in fp32, rounded to bf16 and `dtype`.
 
     The leading dimensions are as in `torch.matmul`; `dtype` defaults to a's. Raises RuntimeError for shapes,
     layouts, dtypes and shardings that `program_config` cannot take.
     """
-    name = "ttnn.linear"
-    not_emulated(name, in0_column_offset=in0_column_offset)
-    _check_card_only(name, output_tile, global_cb, sub_device_id, prefetcher_pipes)
     return _matmul(
-        name, input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype, program_config,
+        input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype, program_config,
         activation, compute_kernel_config, core_grid, optional_output_tensor,
     )  # fmt: skip
 
@@ -63,96 +70,71 @@ def matmul(
     transpose_b: bool = False,
     memory_config: MemoryConfig = None,
     dtype: DataType = None,
-    program_config=None,
-    activation=None,
-    compute_kernel_config=None,
-    core_grid=None,
-    output_tile=None,
+    program_config: _ProgramConfig = None,
+    activation: str | Activation = None,
+    compute_kernel_config: DeviceComputeKernelConfig = None,
+    core_grid: CoreGrid = None,
+    output_tile: NotEmulated = None,
     optional_output_tensor: Tensor = None,
-    global_cb=None,
-    sub_device_id=None,
-    prefetcher_pipes=(),
+    global_cb: NotEmulated = None,
+    sub_device_id: NotEmulated = None,
+    prefetcher_pipes: NotEmulated = (),
 ) -> Tensor:
     """activation(a @ b): `linear` without a bias."""
-    name = "ttnn.matmul"
-    _check_card_only(name, output_tile, global_cb, sub_device_id, prefetcher_pipes)
     return _matmul(
-        name, input_tensor_a, input_tensor_b, None, transpose_a, transpose_b, memory_config, dtype, program_config,
+        input_tensor_a, input_tensor_b, None, transpose_a, transpose_b, memory_config, dtype, program_config,
         activation, compute_kernel_config, core_grid, optional_output_tensor,
     )  # fmt: skip
 
 
-def _check_card_only(name, output_tile, global_cb, sub_device_id, prefetcher_pipes):
-    not_emulated(
-        name,
-        output_tile=output_tile,
-        global_cb=global_cb,
-        sub_device_id=sub_device_id,
-        prefetcher_pipes=tuple(prefetcher_pipes),
-    )
-
-
 def _matmul(
-    name, a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config,
+    a, b, bias, transpose_a, transpose_b, memory_config, dtype, program_config,
     activation, compute_kernel_config, core_grid, output,
 ):  # fmt: skip
     for argument, tensor in (("input_tensor_a", a), ("input_tensor_b", b), ("bias", bias)):
         if tensor is not None:
-            check_tiled(name, argument, tensor)
-            check_dtype(name, argument, tensor.dtype)
-    check_kernel_config(name, compute_kernel_config)
-    check_core_grid(name, core_grid)
-    shape = _product_shape(name, a.shape, b.shape, transpose_a, transpose_b)
-    _check_bias(name, bias, shape)
+            check_tiled(argument, tensor)
+            check_dtype(argument, tensor.dtype)
+    if core_grid is not None:
+        check_grid("core_grid", core_grid)
+        if program_config is not None:
+            raise RuntimeError("core_grid and program_config cannot both be given")
+    shape = _product_shape(a.shape, b.shape, transpose_a, transpose_b)
+    _check_bias(bias, shape)
     if activation is not None:
-        activation = parse_activation(name, activation)
-    check_config(
-        name,
-        program_config,
-        MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,
-        MatmulMultiCoreReuseMultiCastProgramConfig,
-        MatmulMultiCoreReuseMultiCast1DProgramConfig,
-        MatmulMultiCoreReuseProgramConfig,
-    )
+        activation = parse_activation(activation)
     if activation is not None and (a.memory_config().is_sharded() or (memory_config and memory_config.is_sharded())):
-        raise RuntimeError(f"{name}: with sharded tensors an activation goes into program_config's fused_activation")
-    if output is not None and memory_config is None:
-        memory_config = output.memory_config()
-    dtype = a.dtype if dtype is None else dtype
-    check_dtype(name, "dtype", dtype)
-    check_matmul_config(name, a, b, shape, dtype, memory_config, program_config, compute_kernel_config)
+        raise RuntimeError("with sharded tensors an activation goes into program_config's fused_activation")
+    config = memory_config if output is None or memory_config is not None else output.memory_config()
+    own_dtype = a.dtype if dtype is None else dtype
+    check_dtype("dtype", own_dtype)
+    check_matmul_config(a, b, shape, own_dtype, config, program_config, compute_kernel_config)
     fused = getattr(program_config, "fused_activation", None)
+    if activation is not None and fused is not None:
+        raise RuntimeError(f"activation {activation} and program_config's fused_activation {fused} cannot both be given")
     activation = fused if activation is None else activation
 
-    spec = TensorSpec(shape, dtype, a.layout, matmul_memory_config(a, shape, memory_config, program_config))
+    spec = TensorSpec(shape, own_dtype, a.layout, matmul_memory_config(shape, config, program_config))
     kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:
         hold_transposed(b)
-    attributes = {
-        "transpose_a": transpose_a,
-        "transpose_b": transpose_b,
-        "program_config": program_config,
-        "compute_kernel_config": compute_kernel_config,
-        "activation": activation,
-        "core_grid": core_grid,
-    }
-    return run_to(name, kernel, [a, b, bias], spec, output, attributes)
+    return into(output, kernel, [a, b, bias], spec, dtype, memory_config)
 
 
-def _product_shape(name, a, b, transpose_a, transpose_b):
+def _product_shape(a, b, transpose_a, transpose_b):
     a, b = tuple(a), tuple(b)
     if transpose_a and len(a) > 1:
         a = a[:-2] + (a[-1], a[-2])
     if transpose_b and len(b) > 1:
         b = b[:-2] + (b[-1], b[-2])
     if not a or not b:
-        raise RuntimeError(f"{name}: tensors need at least one dimension, got {list(a)} and {list(b)}")
+        raise RuntimeError(f"tensors need at least one dimension, got {list(a)} and {list(b)}")
     inner = b[-2] if len(b) > 1 else b[0]
     if a[-1] != inner:
-        raise RuntimeError(f"{name}: the width of {list(a)} must equal the height of {list(b)}: {a[-1]} is not {inner}")
+        raise RuntimeError(f"the width of {list(a)} must equal the height of {list(b)}: {a[-1]} is not {inner}")
     batch_a, batch_b = a[:-2], b[:-2]
     if set(batch_a) - {1} and set(batch_b) - {1} and batch_a != batch_b:
-        raise RuntimeError(f"{name}: leading dimensions must be equal or all 1, got {list(a)} and {list(b)}")
+        raise RuntimeError(f"leading dimensions must be equal or all 1, got {list(a)} and {list(b)}")
     batch = batch_a if set(batch_a) - {1} or len(batch_a) >= len(batch_b) and not set(batch_b) - {1} else batch_b
     return batch + (() if len(a) == 1 else (a[-2],)) + (() if len(b) == 1 else (b[-1],))
 
@@ -161,13 +143,13 @@ def _is_matrix(shape):
     return len(shape) >= 2 and not set(tuple(shape)[:-2]) - {1}
 
 
-def _check_bias(name, bias, shape):
+def _check_bias(bias, shape):
     if bias is None:
         return
     sizes = tuple(bias.shape)
     rows = 1 if len(sizes) == 1 else sizes[-2]
     if sizes[-1] != shape[-1] or set(sizes[:-2]) - {1} or rows not in (1, shape[-2]):
-        raise RuntimeError(f"{name}: bias must be [1, {shape[-1]}] or [{shape[-2]}, {shape[-1]}], got {list(sizes)}")
+        raise RuntimeError(f"bias must be [1, {shape[-1]}] or [{shape[-2]}, {shape[-1]}], got {list(sizes)}")
 
 
 def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):

@@ -15,18 +15,18 @@ from ..shapes import round_up, volume
 from .checks import check_grid
 
 
-def check_matmul_config(name, a, b, shape, dtype, memory_config, program_config, compute_kernel_config) -> None:
+def check_matmul_config(a, b, shape, dtype, memory_config, program_config, compute_kernel_config) -> None:
     """RuntimeError if the program config does not fit the tensors (`shape` and `dtype` are the product's)."""
     if program_config is None:
-        _check_default(name, a, b, memory_config)
+        _check_default(b, memory_config)
     elif isinstance(program_config, MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig):
-        _check_dram_sharded(name, a, b, shape, memory_config, program_config)
+        _check_dram_sharded(a, b, shape, memory_config, program_config)
     else:
-        _check_blocks(name, a, b, shape, program_config, compute_kernel_config)
-        _check_buffers(name, a, b, dtype, program_config)
+        _check_blocks(a, b, shape, program_config, compute_kernel_config)
+        _check_buffers(a, b, dtype, program_config)
 
 
-def matmul_memory_config(a, shape, memory_config, program_config) -> MemoryConfig:
+def matmul_memory_config(shape, memory_config, program_config) -> MemoryConfig:
     """Where the product lies: as asked, but a sharded output's cores and shard are the program config's choice."""
     if memory_config is None:
         return DRAM_MEMORY_CONFIG
@@ -61,52 +61,52 @@ def _tiles(shape):
     return volume(shape[:-2]) * height // TILE_SIZE, round_up(shape[-1], TILE_SIZE) // TILE_SIZE
 
 
-def _check_default(name, a, b, memory_config):
+def _check_default(b, memory_config):
     if b.memory_config().is_sharded():
-        raise RuntimeError(f"{name}: without program_config input_tensor_b must be interleaved, got {b.memory_config()}")
+        raise RuntimeError(f"without program_config input_tensor_b must be interleaved, got {b.memory_config()}")
     if memory_config is not None and memory_config.is_sharded():
-        raise RuntimeError(f"{name}: a sharded output needs a program_config, got none with {memory_config}")
+        raise RuntimeError(f"a sharded output needs a program_config, got none with {memory_config}")
 
 
-def _check_dram_sharded(name, a, b, shape, memory_config, config):
+def _check_dram_sharded(a, b, shape, memory_config, config):
     kind = "MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig"
     for argument, tensor, buffer_type in (("input_tensor_a", a, BufferType.L1), ("input_tensor_b", b, BufferType.DRAM)):
         held = tensor.memory_config()
         if held.memory_layout is not TensorMemoryLayout.WIDTH_SHARDED or held.buffer_type is not buffer_type:
-            raise RuntimeError(f"{name}: {kind} takes {argument} width-sharded in {buffer_type.name}, got {held}")
+            raise RuntimeError(f"{kind} takes {argument} width-sharded in {buffer_type.name}, got {held}")
     if memory_config is None or not memory_config.is_sharded():
-        raise RuntimeError(f"{name}: {kind} needs a sharded memory_config for the output, got {memory_config}")
+        raise RuntimeError(f"{kind} needs a sharded memory_config for the output, got {memory_config}")
     rows, columns = _tiles(shape)
     inner = a.padded_shape[-1] // TILE_SIZE
     shard = a.memory_config().shard_spec.shape[1] // TILE_SIZE
     block = config.in0_block_w
     if block == 0 or config.per_core_N == 0:
-        raise RuntimeError(f"{name}: {kind} needs in0_block_w and per_core_N above 0, got {config}")
+        raise RuntimeError(f"{kind} needs in0_block_w and per_core_N above 0, got {config}")
     if (shard % block and block % shard) or inner % block:
         raise RuntimeError(
-            f"{name}: {kind} in0_block_w={block} must divide a's width of {inner} tiles and its shard of {shard}"
+            f"{kind} in0_block_w={block} must divide a's width of {inner} tiles and its shard of {shard}"
         )
     if config.per_core_M != rows:
-        raise RuntimeError(f"{name}: {kind} per_core_M={config.per_core_M} must be the {rows} tile rows of a")
+        raise RuntimeError(f"{kind} per_core_M={config.per_core_M} must be the {rows} tile rows of a")
     if -(-columns // config.per_core_N) > GRID_X * GRID_Y:
         raise RuntimeError(
-            f"{name}: {kind} per_core_N={config.per_core_N} spreads {columns} tiles over more than {GRID_X * GRID_Y} cores"
+            f"{kind} per_core_N={config.per_core_N} spreads {columns} tiles over more than {GRID_X * GRID_Y} cores"
         )
 
 
-def _check_blocks(name, a, b, shape, config, kernel_config):
+def _check_blocks(a, b, shape, config, kernel_config):
     kind = type(config).__name__
-    check_grid(name, f"{kind} compute_with_storage_grid_size", config.compute_with_storage_grid_size)
+    check_grid(f"{kind} compute_with_storage_grid_size", config.compute_with_storage_grid_size)
     for field in ("in0_block_w", "per_core_M", "per_core_N", "out_subblock_h", "out_subblock_w"):
         if getattr(config, field) == 0:
-            raise RuntimeError(f"{name}: {kind} {field} is 0, which is not valid")
+            raise RuntimeError(f"{kind} {field} is 0, which is not valid")
     inner = a.padded_shape[-1] // TILE_SIZE
     if inner % config.in0_block_w:
-        raise RuntimeError(f"{name}: {kind} in0_block_w={config.in0_block_w} must divide the {inner} inner tiles")
+        raise RuntimeError(f"{kind} in0_block_w={config.in0_block_w} must divide the {inner} inner tiles")
     limit = 4 if kernel_config is not None and kernel_config.fp32_dest_acc_en else 8
     if config.out_subblock_h * config.out_subblock_w > limit:
         raise RuntimeError(
-            f"{name}: {kind} out_subblock_h={config.out_subblock_h} times out_subblock_w={config.out_subblock_w} "
+            f"{kind} out_subblock_h={config.out_subblock_h} times out_subblock_w={config.out_subblock_w} "
             f"must be at most {limit}"
         )
     block_h = getattr(config, "out_block_h", config.per_core_M)
@@ -118,14 +118,14 @@ def _check_blocks(name, a, b, shape, config, kernel_config):
         ("out_block_w", config.per_core_N, block_w),
     ):
         if whole % part:
-            raise RuntimeError(f"{name}: {kind} {field}={part} must divide {whole}")
+            raise RuntimeError(f"{kind} {field}={part} must divide {whole}")
     if isinstance(config, MatmulMultiCoreReuseMultiCastProgramConfig):
-        _check_2d(name, kind, a, shape, config)
+        _check_2d(kind, a, shape, config)
     elif isinstance(config, MatmulMultiCoreReuseMultiCast1DProgramConfig):
-        _check_1d(name, kind, a, b, shape, config)
+        _check_1d(kind, a, b, shape, config)
 
 
-def _check_buffers(name, a, b, dtype, config):
+def _check_buffers(a, b, dtype, config):
     """Refuses blocks whose circular buffers cannot fit L1: two blocks of each input, one of the output.
 
     A card may need more, for accumulation in another dtype or for a bias, so passing is no proof that it fits.
@@ -140,14 +140,14 @@ def _check_buffers(name, a, b, dtype, config):
         needed += copies * block_w * config.in0_block_w * tile_size(b.dtype)
     if needed > L1_BANK_BYTES:
         raise RuntimeError(
-            f"{name}: {type(config).__name__} needs circular buffers of {needed} B a core, L1 has {L1_BANK_BYTES} B; "
+            f"{type(config).__name__} needs circular buffers of {needed} B a core, L1 has {L1_BANK_BYTES} B; "
             "take smaller blocks"
         )
 
 
-def _check_2d(name, kind, a, shape, config):
+def _check_2d(kind, a, shape, config):
     if a.memory_config().is_sharded() and not config.fuse_batch:
-        raise RuntimeError(f"{name}: {kind} needs fuse_batch when input_tensor_a is sharded")
+        raise RuntimeError(f"{kind} needs fuse_batch when input_tensor_a is sharded")
     rows, columns = _tiles(shape if config.fuse_batch else shape[-2:])
     grid = config.compute_with_storage_grid_size
     limit_x, limit_y = (grid.y, grid.x) if config.transpose_mcast else (grid.x, grid.y)
@@ -156,18 +156,18 @@ def _check_2d(name, kind, a, shape, config):
         ("per_core_M", -(-rows // config.per_core_M), limit_y),
     ):
         if blocks > limit:
-            raise RuntimeError(f"{name}: {kind} {field} makes {blocks} blocks for {limit} cores")
+            raise RuntimeError(f"{kind} {field} makes {blocks} blocks for {limit} cores")
 
 
-def _check_1d(name, kind, a, b, shape, config):
+def _check_1d(kind, a, b, shape, config):
     if config.gather_in0:
-        raise NotImplementedError(f"{name}: {kind} gather_in0 is not emulated; leave it out")
+        raise NotImplementedError(f"{kind} gather_in0 is not emulated; leave it out")
     if b.memory_config().is_sharded():
-        raise RuntimeError(f"{name}: {kind} takes input_tensor_b interleaved, got {b.memory_config()}")
+        raise RuntimeError(f"{kind} takes input_tensor_b interleaved, got {b.memory_config()}")
     if not config.fuse_batch and a.memory_config().is_sharded():
-        raise RuntimeError(f"{name}: {kind} needs fuse_batch when input_tensor_a is sharded")
+        raise RuntimeError(f"{kind} needs fuse_batch when input_tensor_a is sharded")
     rows, columns = _tiles(shape if config.fuse_batch else shape[-2:])
     blocks = -(-columns // config.per_core_N) * -(-rows // config.per_core_M)
     cores = config.compute_with_storage_grid_size.x * config.compute_with_storage_grid_size.y
     if blocks > cores:
-        raise RuntimeError(f"{name}: {kind} makes {blocks} blocks for {cores} cores")
+        raise RuntimeError(f"{kind} makes {blocks} blocks for {cores} cores")

@@ -5,15 +5,21 @@ import torch
 from .. import loops
 from ..compiled import bits, in_threads
 from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet
+from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
-from ..op import op, run
-from ..program_config import LayerNormDefaultProgramConfig, LayerNormShardedMultiCoreProgramConfig
+from ..op import op
+from ..program import Program
+from ..program_config import (
+    DeviceComputeKernelConfig,
+    LayerNormDefaultProgramConfig,
+    LayerNormShardedMultiCoreProgramConfig,
+)
 from ..shapes import volume
 from ..tensor import Tensor, TensorSpec
-from .checks import check_config, check_dtype, check_kernel_config, check_tiled, not_emulated
-from .common import check_tensor
+from .checks import check_dtype, check_tiled
 
+_ProgramConfig = LayerNormDefaultProgramConfig | LayerNormShardedMultiCoreProgramConfig
 _NORMALISED = (DataType.BFLOAT16, DataType.FLOAT32, DataType.BFLOAT8_B)
 
 
@@ -26,19 +32,15 @@ def rms_norm(
     bias: Tensor = None,
     residual_input_tensor: Tensor = None,
     memory_config: MemoryConfig = None,
-    program_config=None,
-    compute_kernel_config=None,
+    program_config: _ProgramConfig = None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) * weight + bias over the last dimension (Zhang and Sennrich, 2019), in fp32.
 
     `weight` and `bias` hold the width's values: `[1, 1, width / 32, 32]` in ROW_MAJOR or `[1, 1, 1, width]` in
     TILE layout. `residual_input_tensor` is added to the input first. A sharded input needs a sharded output.
     """
-    name = "ttnn.rms_norm"
-    return _norm(
-        name, _rms, input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
-        compute_kernel_config,
-    )  # fmt: skip
+    return _norm(_rms, input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config)
 
 
 @op("ttnn.layer_norm")
@@ -50,17 +52,12 @@ def layer_norm(
     bias: Tensor = None,
     residual_input_tensor: Tensor = None,
     memory_config: MemoryConfig = None,
-    program_config=None,
-    compute_kernel_config=None,
-    recip_tensor: Tensor = None,
+    program_config: _ProgramConfig = None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    recip_tensor: NotEmulated = None,
 ) -> Tensor:
     """(x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias over the last dimension; otherwise as `rms_norm`."""
-    name = "ttnn.layer_norm"
-    not_emulated(name, recip_tensor=recip_tensor)
-    return _norm(
-        name, _layer, input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config,
-        compute_kernel_config,
-    )  # fmt: skip
+    return _norm(_layer, input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config)
 
 
 @op("ttnn.rms_norm_pre_all_gather")
@@ -69,19 +66,17 @@ def rms_norm_pre_all_gather(
     *,
     dtype: DataType = DataType.BFLOAT16,
     residual_input_tensor: Tensor = None,
-    compute_kernel_config=None,
-    program_config=None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    program_config: _ProgramConfig = None,
     memory_config: MemoryConfig = None,
-    use_2d_core_grid: bool = None,
-    fast_and_approximate_mode: bool = False,
+    use_2d_core_grid: NoEffect[bool] = None,
+    fast_and_approximate_mode: NoEffect[bool] = False,
 ) -> Tensor:
     """The sum of squares of each row, in column 0 of a tile: `[..., rows, width]` to `[..., rows, 32]`."""
-    name = "ttnn.rms_norm_pre_all_gather"
-    _check_input(name, input_tensor, residual_input_tensor)
-    _check_config(name, input_tensor, program_config, compute_kernel_config)
+    _check_input(input_tensor, residual_input_tensor)
+    _check_config(input_tensor, program_config)
     held = input_tensor.memory_config()
-    if memory_config is None:
-        memory_config = held
+    memory_config = _output_config(input_tensor, memory_config)
     if held.is_sharded():
         core = CoreRangeSet([CoreRange(CoreCoord(0, 0), CoreCoord(0, 0))])
         spec = ShardSpec(core, (volume(tuple(input_tensor.padded_shape)[:-1]), TILE_SIZE), ShardOrientation.ROW_MAJOR)
@@ -92,7 +87,7 @@ def rms_norm_pre_all_gather(
         return torch.nn.functional.pad(values.square().sum(-1, keepdim=True), (0, TILE_SIZE - 1))
 
     spec = TensorSpec((*tuple(input_tensor.shape)[:-1], TILE_SIZE), dtype, Layout.TILE, memory_config)
-    return run(name, kernel, [input_tensor, residual_input_tensor], [spec], {"program_config": program_config})
+    return Program(kernel, [input_tensor, residual_input_tensor], spec)
 
 
 @op("ttnn.rms_norm_post_all_gather")
@@ -104,25 +99,24 @@ def rms_norm_post_all_gather(
     weight: Tensor = None,
     bias: Tensor = None,
     memory_config: MemoryConfig = None,
-    compute_kernel_config=None,
-    program_config=None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    program_config: _ProgramConfig = None,
     dtype: DataType = None,
-    use_2d_core_grid: bool = None,
+    use_2d_core_grid: NoEffect[bool] = None,
 ) -> Tensor:
     """RMS norm of a row that is split over devices, from `stats`, the gathered outputs of `rms_norm_pre_all_gather`.
 
     `stats` is `[..., rows, 32 * devices]`; the row's whole width is the input's times the number of devices.
     """
-    name = "ttnn.rms_norm_post_all_gather"
-    _check_input(name, input_tensor, None)
-    check_tiled(name, "stats", stats)
+    _check_input(input_tensor, None)
+    check_tiled("stats", stats)
     if stats.padded_shape[-1] % TILE_SIZE or tuple(stats.padded_shape)[:-1] != tuple(input_tensor.padded_shape)[:-1]:
         raise RuntimeError(
-            f"{name}: stats {list(stats.shape)} must be [..., 32 * devices] with the rows of {list(input_tensor.shape)}"
+            f"stats {list(stats.shape)} must be [..., 32 * devices] with the rows of {list(input_tensor.shape)}"
         )
-    _check_config(name, input_tensor, program_config, compute_kernel_config)
-    _check_scale(name, "weight", weight, input_tensor)
-    _check_scale(name, "bias", bias, input_tensor)
+    _check_config(input_tensor, program_config)
+    _check_scale("weight", weight, input_tensor)
+    _check_scale("bias", bias, input_tensor)
     devices = stats.padded_shape[-1] // TILE_SIZE
     width = input_tensor.shape[-1] * devices
     dtype = input_tensor.dtype if dtype is None else dtype
@@ -132,9 +126,8 @@ def rms_norm_post_all_gather(
         result = values.float() * torch.rsqrt(squares / width + epsilon)
         return _scale(result, weight, bias, dtype)
 
-    spec = TensorSpec(input_tensor.shape, dtype, Layout.TILE, _output_config(name, input_tensor, memory_config))
-    attributes = {"epsilon": epsilon, "program_config": program_config}
-    return run(name, kernel, [input_tensor, stats, weight, bias], [spec], attributes)
+    spec = TensorSpec(input_tensor.shape, dtype, Layout.TILE, _output_config(input_tensor, memory_config))
+    return Program(kernel, [input_tensor, stats, weight, bias], spec)
 
 
 def _rms(values, weight, epsilon):
@@ -154,13 +147,11 @@ def _layer(values, weight, epsilon):
     return torch.nn.functional.layer_norm(values, values.shape[-1:], weight, None, epsilon)
 
 
-def _norm(
-    name, normalise, tensor, epsilon, weight, bias, residual, memory_config, program_config, compute_kernel_config
-):
-    _check_input(name, tensor, residual)
-    _check_scale(name, "weight", weight, tensor)
-    _check_scale(name, "bias", bias, tensor)
-    _check_config(name, tensor, program_config, compute_kernel_config)
+def _norm(normalise, tensor, epsilon, weight, bias, residual, memory_config, program_config):
+    _check_input(tensor, residual)
+    _check_scale("weight", weight, tensor)
+    _check_scale("bias", bias, tensor)
+    _check_config(tensor, program_config)
     dtype = tensor.dtype
 
     def kernel(values, weight, bias, residual):
@@ -173,9 +164,8 @@ def _norm(
         scale = None if weight is None else weight.reshape(-1).float()
         return _scale(normalise(values, scale, epsilon), None, bias, dtype)
 
-    spec = TensorSpec(tensor.shape, dtype, Layout.TILE, _output_config(name, tensor, memory_config))
-    attributes = {"epsilon": epsilon, "program_config": program_config, "compute_kernel_config": compute_kernel_config}
-    return run(name, kernel, [tensor, weight, bias, residual], [spec], attributes)
+    spec = TensorSpec(tensor.shape, dtype, Layout.TILE, _output_config(tensor, memory_config))
+    return Program(kernel, [tensor, weight, bias, residual], spec)
 
 
 def _scale(values, weight, bias, dtype):
@@ -186,68 +176,65 @@ def _scale(values, weight, bias, dtype):
     return values if dtype is DataType.FLOAT32 else values.bfloat16()
 
 
-def _check_input(name, tensor, residual):
-    check_tiled(name, "input_tensor", tensor)
-    check_dtype(name, "input_tensor", tensor.dtype, _NORMALISED)
+def _check_input(tensor, residual):
+    check_tiled("input_tensor", tensor)
+    check_dtype("input_tensor", tensor.dtype, _NORMALISED)
     if tensor.memory_config().memory_layout is TensorMemoryLayout.HEIGHT_SHARDED:
-        raise RuntimeError(f"{name}: input_tensor must not be height-sharded")
+        raise RuntimeError("input_tensor must not be height-sharded")
     if residual is not None:
-        check_tiled(name, "residual_input_tensor", residual)
+        check_tiled("residual_input_tensor", residual)
         if residual.shape != tensor.shape:
             raise RuntimeError(
-                f"{name}: residual_input_tensor must be {list(tensor.shape)}, got {list(residual.shape)}"
+                f"residual_input_tensor must be {list(tensor.shape)}, got {list(residual.shape)}"
             )
 
 
-def _check_scale(name, argument, scale, tensor):
+def _check_scale(argument, scale, tensor):
     if scale is None:
         return
-    check_tensor(name, scale)
     width = tensor.padded_shape[-1]
     if scale.layout is Layout.ROW_MAJOR:
         if scale.padded_shape[-1] != TILE_SIZE or volume(scale.padded_shape) != width:
             raise RuntimeError(
-                f"{name}: {argument} in ROW_MAJOR layout must be [1, 1, {width // TILE_SIZE}, {TILE_SIZE}], "
+                f"{argument} in ROW_MAJOR layout must be [1, 1, {width // TILE_SIZE}, {TILE_SIZE}], "
                 f"got {list(scale.shape)}"
             )
     elif scale.padded_shape[-1] != width or scale.shape[-1] < tensor.shape[-1] or volume(scale.shape) != scale.shape[-1]:
-        raise RuntimeError(f"{name}: {argument} in TILE layout must be [1, 1, 1, {tensor.shape[-1]}], got {list(scale.shape)}")
+        raise RuntimeError(f"{argument} in TILE layout must be [1, 1, 1, {tensor.shape[-1]}], got {list(scale.shape)}")
 
 
-def _check_config(name, tensor, config, kernel_config):
-    check_kernel_config(name, kernel_config)
-    check_config(name, config, LayerNormDefaultProgramConfig, LayerNormShardedMultiCoreProgramConfig)
+def _check_config(tensor, config):
     if not isinstance(config, LayerNormShardedMultiCoreProgramConfig):
         return
     kind = "LayerNormShardedMultiCoreProgramConfig"
     held = tensor.memory_config()
     if not held.is_sharded():
-        raise RuntimeError(f"{name}: {kind} takes a sharded input_tensor, got {held}")
+        raise RuntimeError(f"{kind} takes a sharded input_tensor, got {held}")
     grid = config.compute_with_storage_grid_size
     if grid.x > GRID_X or grid.y > GRID_Y:
-        raise RuntimeError(f"{name}: {kind} grid {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
+        raise RuntimeError(f"{kind} grid {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
     height, width = (size // TILE_SIZE for size in held.shard_spec.shape)
     if config.block_w != width or config.block_h != height:
         raise RuntimeError(
-            f"{name}: {kind} block_h={config.block_h}, block_w={config.block_w} must be the shard's tiles, "
+            f"{kind} block_h={config.block_h}, block_w={config.block_w} must be the shard's tiles, "
             f"{height} and {width}"
         )
     if config.subblock_w == 0 or config.block_w % config.subblock_w:
-        raise RuntimeError(f"{name}: {kind} subblock_w={config.subblock_w} must divide block_w={config.block_w}")
+        raise RuntimeError(f"{kind} subblock_w={config.subblock_w} must divide block_w={config.block_w}")
     if config.inplace:
-        raise NotImplementedError(f"{name}: {kind} inplace=True is not emulated; use False")
+        raise NotImplementedError(f"{kind} inplace=True is not emulated; use False")
 
 
-def _output_config(name, tensor, memory_config):
+def _output_config(tensor, memory_config):
     held = tensor.memory_config()
     if memory_config is None:
         return held
     if held.is_sharded():
         if not memory_config.is_sharded():
-            raise RuntimeError(f"{name}: a sharded input needs a sharded output, got {memory_config}")
+            raise RuntimeError(f"a sharded input needs a sharded output, got {memory_config}")
         if memory_config.memory_layout is not held.memory_layout or memory_config.buffer_type is not held.buffer_type:
-            raise RuntimeError(f"{name}: the output must be sharded as the input, {held}, got {memory_config}")
+            raise RuntimeError(f"the output must be sharded as the input, {held}, got {memory_config}")
         return held if memory_config.shard_spec is None else memory_config
     if memory_config.is_sharded():
-        raise RuntimeError(f"{name}: an interleaved input needs an interleaved output, got {memory_config}")
+        raise RuntimeError(f"an interleaved input needs an interleaved output, got {memory_config}")
     return memory_config

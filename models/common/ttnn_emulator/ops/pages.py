@@ -3,7 +3,7 @@
 import torch
 
 
-def gather_pages(name: str, cache: torch.Tensor, pages: list, count: int) -> torch.Tensor:
+def gather_pages(cache: torch.Tensor, pages: list, count: int) -> torch.Tensor:
     """The first `count` positions of one user, `[kv_heads, count, head_dim]`, of a cache
     `[pages, kv_heads, page_size, head_dim]`; `pages` is the user's row of the page table.
 
@@ -12,7 +12,7 @@ def gather_pages(name: str, cache: torch.Tensor, pages: list, count: int) -> tor
     page_size = cache.shape[2]
     used = pages[: -(-count // page_size)]
     if min(used) < 0 or max(used) >= cache.shape[0]:
-        raise RuntimeError(f"{name}: pages {used[:8]} are not all in a cache of {cache.shape[0]} pages")
+        raise RuntimeError(f"pages {used[:8]} are not all in a cache of {cache.shape[0]} pages")
     heads_first = cache.transpose(0, 1)
     if used == list(range(used[0], used[0] + len(used))):
         chosen = heads_first[:, used[0] : used[0] + len(used)]

@@ -1,14 +1,19 @@
 """Ops that change where or how a tensor is held, but not its elements: memory config, layout, dtype."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ..cores import CoreCoord, CoreRange, CoreRangeSet
-from ..dtypes import BLOCK_FLOAT, FLOATS, BufferType, DataType, Layout
+from ..declaration import NoEffect, NotEmulated
+from ..dtypes import BLOCK_FLOAT, FLOATS, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig, ShardSpec
-from ..op import op, run
+from ..op import op
+from ..program import Program
 from ..shapes import Shape
 from ..tensor import Storage, Tensor, TensorSpec
-from .common import check_tensor, run_to, same_stored_values
+from .checks import check_host, check_multicore, worker_cores
+from .common import into, same_stored_values
 from .creation import to_dtype
 
 
@@ -16,13 +21,13 @@ def _identity(value):
     return value
 
 
-def _convert(name, tensor, spec, attributes, output_tensor=None):
+def _convert(tensor, spec, output_tensor=None):
     """The tensor under another spec of the same shape."""
     if output_tensor is not None:
-        return run_to(name, _identity, [tensor], spec, output_tensor, attributes)
+        return into(output_tensor, _identity, [tensor], spec, spec.dtype, spec.memory_config)
     exact = same_stored_values(tensor.dtype, spec.dtype)
     kernel = _identity if exact else _conversion(tensor.dtype, spec.dtype)
-    return run(name, kernel, [tensor], [spec], attributes, exact=exact)
+    return Program(kernel, [tensor], spec, exact=exact)
 
 
 def _conversion(source, target):
@@ -50,46 +55,54 @@ def to_memory_config(
 
     In that memory config already, the tensor itself, whatever `dtype` says: as the vendor's op does.
     """
-    check_tensor("to_memory_config", tensor)
     if tensor.is_allocated() and tensor.memory_config() == memory_config and output_tensor is None:
         if dtype not in (None, tensor.dtype):
-            raise RuntimeError(
-                f"to_memory_config: the tensor has that memory config already, so a card would ignore {dtype}; "
-                "use typecast"
-            )
+            raise RuntimeError(f"a tensor with that memory config keeps its dtype, so {dtype} is ignored; use typecast")
         return tensor
     if dtype not in (None, tensor.dtype) and tensor.layout is not Layout.TILE:
-        raise RuntimeError("to_memory_config: only TILE layout can change its dtype")
+        raise RuntimeError("only TILE layout can change its dtype")
     spec = TensorSpec(tensor.shape, tensor.dtype if dtype is None else dtype, tensor.layout, memory_config)
-    return _convert("ttnn.to_memory_config", tensor, spec, {"memory_config": memory_config}, output_tensor)
+    return _convert(tensor, spec, output_tensor)
 
 
 @op("ttnn.interleaved_to_sharded")
-def interleaved_to_sharded(input_tensor: Tensor, *args, **kwargs) -> Tensor:
-    """An interleaved tensor, sharded: (tensor, sharded_memory_config, output_dtype=None), or
-    (tensor, grid, shard_shape, shard_scheme, shard_orientation, output_dtype=None) in L1."""
-    if args and isinstance(args[0], (CoreCoord, CoreRangeSet)) or "grid" in kwargs:
-        return _to_shards_of(input_tensor, *args, **kwargs)
-    return _to_sharded(input_tensor, *args, **kwargs)
+def interleaved_to_sharded(
+    input_tensor: Tensor,
+    sharded_memory_config: MemoryConfig,
+    output_dtype: DataType = None,
+    *,
+    keep_l1_aligned: NoEffect[bool | None] = False,
+    preallocated_output: NotEmulated = None,
+) -> Tensor:
+    """An interleaved tensor, sharded, in another dtype if given. Another form has the cores and the shard in L1."""
+    return _sharded(input_tensor, sharded_memory_config, output_dtype)
 
 
-def _to_shards_of(input_tensor, grid, shard_shape, shard_scheme, shard_orientation, output_dtype=None):
+@interleaved_to_sharded.overload
+def _interleaved_to_shards(
+    input_tensor: Tensor,
+    grid: CoreCoord | CoreRangeSet,
+    shard_shape: Sequence[int],
+    shard_scheme: TensorMemoryLayout,
+    shard_orientation: ShardOrientation,
+    output_dtype: DataType = None,
+    *,
+    keep_l1_aligned: NoEffect[bool | None] = False,
+) -> Tensor:
     if isinstance(grid, CoreCoord):
         grid = CoreRangeSet([CoreRange(CoreCoord(0, 0), CoreCoord(grid.x - 1, grid.y - 1))])
     config = MemoryConfig(shard_scheme, BufferType.L1, ShardSpec(grid, shard_shape, shard_orientation))
-    return _to_sharded(input_tensor, config, output_dtype)
+    return _sharded(input_tensor, config, output_dtype)
 
 
-def _to_sharded(input_tensor, sharded_memory_config, output_dtype=None, *, keep_l1_aligned=False):
-    check_tensor("interleaved_to_sharded", input_tensor)
+def _sharded(input_tensor, sharded_memory_config, output_dtype):
     if input_tensor.memory_config().is_sharded():
-        raise RuntimeError(f"interleaved_to_sharded: the input must be interleaved, got {input_tensor.memory_config()}")
+        raise RuntimeError(f"the input must be interleaved, got {input_tensor.memory_config()}")
     if not sharded_memory_config.is_sharded():
-        raise RuntimeError(f"interleaved_to_sharded: the output must be sharded, got {sharded_memory_config}")
+        raise RuntimeError(f"the output must be sharded, got {sharded_memory_config}")
     dtype = input_tensor.dtype if output_dtype is None else output_dtype
     spec = TensorSpec(input_tensor.shape, dtype, input_tensor.layout, sharded_memory_config)
-    attributes = {"memory_config": sharded_memory_config, "output_dtype": output_dtype}
-    return _convert("ttnn.interleaved_to_sharded", input_tensor, spec, attributes)
+    return _convert(input_tensor, spec)
 
 
 @op("ttnn.sharded_to_interleaved")
@@ -97,54 +110,69 @@ def sharded_to_interleaved(
     input_tensor: Tensor, memory_config: MemoryConfig = None, output_dtype: DataType = None
 ) -> Tensor:
     """A sharded tensor, interleaved (in DRAM unless `memory_config` says otherwise)."""
-    check_tensor("sharded_to_interleaved", input_tensor)
     memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
     if not input_tensor.memory_config().is_sharded():
-        raise RuntimeError(f"sharded_to_interleaved: the input must be sharded, got {input_tensor.memory_config()}")
+        raise RuntimeError(f"the input must be sharded, got {input_tensor.memory_config()}")
     if memory_config.is_sharded():
-        raise RuntimeError(f"sharded_to_interleaved: memory_config must be interleaved, got {memory_config}")
+        raise RuntimeError(f"memory_config must be interleaved, got {memory_config}")
     dtype = input_tensor.dtype if output_dtype is None else output_dtype
     spec = TensorSpec(input_tensor.shape, dtype, input_tensor.layout, memory_config)
-    attributes = {"memory_config": memory_config, "output_dtype": output_dtype}
-    return _convert("ttnn.sharded_to_interleaved", input_tensor, spec, attributes)
+    return _convert(input_tensor, spec)
 
 
 @op("ttnn.reshard")
 def reshard(input_tensor: Tensor, output_memory_config: MemoryConfig, output_tensor: Tensor = None) -> Tensor:
     """A sharded tensor, sharded in another way."""
-    check_tensor("reshard", input_tensor)
     for what, config in (("the input", input_tensor.memory_config()), ("the output", output_memory_config)):
         if not config.is_sharded():
-            raise RuntimeError(f"reshard: {what} must be sharded, got {config}")
+            raise RuntimeError(f"{what} must be sharded, got {config}")
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, output_memory_config)
-    return _convert("ttnn.reshard", input_tensor, spec, {"memory_config": output_memory_config}, output_tensor)
+    return _convert(input_tensor, spec, output_tensor)
 
 
 @op("ttnn.typecast")
-def typecast(input_tensor: Tensor, *dtypes, dtype=None, input_dtype=None, output_dtype=None,
-             memory_config: MemoryConfig = None, output_tensor: Tensor = None, sub_core_grids=None) -> Tensor:
-    """The tensor in another dtype: typecast(x, dtype), or typecast(x, input_dtype, output_dtype).
+def typecast(
+    input_tensor: Tensor,
+    dtype: DataType,
+    *,
+    memory_config: MemoryConfig = None,
+    output_tensor: Tensor = None,
+    sub_core_grids: NoEffect[worker_cores] = None,
+) -> Tensor:
+    """The tensor in another dtype. Another form takes the input's dtype and the output's.
 
     Floats become integers by truncation (UINT16 by rounding), unsigned ones clamped at 0. Host tensors too.
     """
-    check_tensor("typecast", input_tensor)
-    if len(dtypes) == 2:
-        input_dtype, output_dtype = dtypes
-    elif len(dtypes) == 1:
-        dtype = dtypes[0]
-    wanted = output_dtype if dtype is None else dtype
-    if not isinstance(wanted, DataType) or len(dtypes) > 2:
-        raise TypeError("typecast: takes (input_tensor, dtype) or (input_tensor, input_dtype, output_dtype)")
-    if input_dtype not in (None, input_tensor.dtype):
-        raise RuntimeError(f"typecast: input_dtype {input_dtype} is not the tensor's {input_tensor.dtype}")
+    return _typecast(input_tensor, dtype, memory_config, output_tensor)
+
+
+@typecast.overload
+def _typecast_from(
+    input_tensor: Tensor,
+    input_dtype: DataType,
+    output_dtype: DataType,
+    *,
+    memory_config: MemoryConfig = None,
+    output_tensor: Tensor = None,
+    sub_core_grids: NoEffect[worker_cores] = None,
+) -> Tensor:
+    if input_dtype is not input_tensor.dtype:
+        raise RuntimeError(f"input_dtype {input_dtype} is not the tensor's {input_tensor.dtype}")
+    return _typecast(input_tensor, output_dtype, memory_config, output_tensor)
+
+
+def _typecast(input_tensor, wanted, memory_config, output_tensor):
     if input_tensor.storage_type().name == "HOST":
+        check_host(memory_config=memory_config, output_tensor=output_tensor)
         return to_dtype(input_tensor, wanted)
     kept = input_tensor.memory_config()
     config = kept if memory_config is None else memory_config
+    if output_tensor is not None and memory_config is None:
+        config = output_tensor.memory_config()
     if config.memory_layout is not kept.memory_layout:
-        raise RuntimeError(f"typecast: memory layout {config.memory_layout} must be the input's {kept.memory_layout}")
+        raise RuntimeError(f"memory layout {config.memory_layout} must be the input's {kept.memory_layout}")
     spec = TensorSpec(input_tensor.shape, wanted, input_tensor.layout, config)
-    return _convert("ttnn.typecast", input_tensor, spec, {"dtype": wanted, "memory_config": config}, output_tensor)
+    return _convert(input_tensor, spec, output_tensor)
 
 
 @op("ttnn.to_layout")
@@ -153,17 +181,17 @@ def to_layout(
     layout: Layout,
     dtype: DataType = None,
     memory_config: MemoryConfig = None,
-    sub_core_grids=None,
-    pad_value: float = 0.0,
+    sub_core_grids: NoEffect[worker_cores] = None,
+    pad_value: NoEffect[float] = 0.0,
 ) -> Tensor:
     """The tensor in TILE or ROW_MAJOR layout. Block floats become BFLOAT16 in ROW_MAJOR. Host tensors too."""
-    check_tensor("to_layout", tensor)
     target = tensor.dtype if dtype is None else dtype
     if layout is Layout.ROW_MAJOR and tensor.dtype in BLOCK_FLOAT and dtype in (None, DataType.BFLOAT16):
         target = DataType.BFLOAT16
     elif layout is Layout.ROW_MAJOR and target is not tensor.dtype:
-        raise RuntimeError(f"to_layout: {tensor.dtype} cannot become {target} when going to ROW_MAJOR; use typecast")
+        raise RuntimeError(f"{tensor.dtype} cannot become {target} when going to ROW_MAJOR; use typecast")
     if tensor.storage_type().name == "HOST":
+        check_host(memory_config=memory_config)
         spec = TensorSpec(tensor.shape, target, layout, tensor.memory_config())
         source = tensor if target is tensor.dtype else to_dtype(tensor, target)
         return Tensor(spec, Storage(source.shards, aliased=True))
@@ -171,18 +199,16 @@ def to_layout(
     if layout is tensor.layout and target is tensor.dtype and config == tensor.memory_config():
         return tensor
     spec = TensorSpec(tensor.shape, target, layout, config)
-    attributes = {"layout": layout, "dtype": target, "memory_config": config}
-    return _convert("ttnn.to_layout", tensor, spec, attributes)
+    return _convert(tensor, spec)
 
 
-def _tilized(name, tensor, memory_config, dtype, padded_shape=None):
-    check_tensor(name, tensor)
+def _tilized(tensor, memory_config, dtype, padded_shape=None):
     if tensor.layout is not Layout.ROW_MAJOR:
-        raise RuntimeError(f"{name}: the input must be in ROW_MAJOR layout, got {tensor.layout}")
+        raise RuntimeError(f"the input must be in ROW_MAJOR layout, got {tensor.layout}")
     config = tensor.memory_config() if memory_config is None else memory_config
     dtype = tensor.dtype if dtype is None else dtype
     spec = TensorSpec(tensor.shape, dtype, Layout.TILE, config, padded_shape)
-    return _convert(name, tensor, spec, {"dtype": dtype, "memory_config": config})
+    return _convert(tensor, spec)
 
 
 @op("ttnn.tilize")
@@ -191,15 +217,16 @@ def tilize(
     *,
     memory_config: MemoryConfig = None,
     dtype: DataType = None,
-    use_multicore: bool = True,
-    use_low_perf: bool = False,
-    sub_core_grids=None,
+    use_multicore: NoEffect[bool] = True,
+    use_low_perf: NoEffect[bool] = False,
+    tile: NotEmulated = ...,
+    sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
     """A ROW_MAJOR tensor, whose last two sizes are multiples of 32, in TILE layout."""
     shape = tuple(input_tensor.shape)
     if len(shape) < 2 or shape[-1] % 32 or shape[-2] % 32:
-        raise RuntimeError(f"tilize: the last two sizes must be multiples of 32, got {list(shape)}")
-    return _tilized("ttnn.tilize", input_tensor, memory_config, dtype)
+        raise RuntimeError(f"the last two sizes must be multiples of 32, got {list(shape)}")
+    return _tilized(input_tensor, memory_config, dtype)
 
 
 @op("ttnn.tilize_with_zero_padding")
@@ -208,73 +235,69 @@ def tilize_with_zero_padding(
     *,
     memory_config: MemoryConfig = None,
     output_dtype: DataType = None,
-    use_multicore: bool = True,
-    sub_core_grids=None,
+    use_multicore: NoEffect[bool] = True,
+    sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
     """A ROW_MAJOR tensor in TILE layout, padded as far as needed."""
-    return _tilized("ttnn.tilize_with_zero_padding", input_tensor, memory_config, output_dtype)
+    return _tilized(input_tensor, memory_config, output_dtype)
 
 
 @op("ttnn.tilize_with_val_padding")
 def tilize_with_val_padding(
     input_tensor: Tensor,
-    output_tensor_shape,
-    pad_value,
+    output_tensor_shape: Sequence[int],
+    pad_value: NoEffect[float],
     *,
     memory_config: MemoryConfig = None,
     dtype: DataType = None,
-    use_multicore: bool = True,
-    sub_core_grids=None,
+    use_multicore: NoEffect[bool] = True,
+    sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
     """A ROW_MAJOR tensor in TILE layout, padded to `output_tensor_shape`. Padding has no value here."""
     padded = tuple(output_tensor_shape)
     if len(padded) != len(input_tensor.shape) or any(want < have for want, have in zip(padded, input_tensor.shape)):
-        raise RuntimeError(f"tilize_with_val_padding: {list(padded)} does not contain {list(input_tensor.shape)}")
+        raise RuntimeError(f"{list(padded)} does not contain {list(input_tensor.shape)}")
     if padded[-1] % 32 or padded[-2] % 32:
-        raise RuntimeError(f"tilize_with_val_padding: {list(padded)} must end in multiples of 32")
-    return _tilized("ttnn.tilize_with_val_padding", input_tensor, memory_config, dtype, padded)
+        raise RuntimeError(f"{list(padded)} must end in multiples of 32")
+    return _tilized(input_tensor, memory_config, dtype, padded)
 
 
-def _untilized(name, tensor, shape, memory_config):
-    check_tensor(name, tensor)
+def _untilized(tensor, shape, memory_config):
     if tensor.layout is not Layout.TILE:
-        raise RuntimeError(f"{name}: the input must be in TILE layout, got {tensor.layout}")
+        raise RuntimeError(f"the input must be in TILE layout, got {tensor.layout}")
     config = tensor.memory_config() if memory_config is None else memory_config
     dtype = DataType.BFLOAT16 if tensor.dtype in BLOCK_FLOAT else tensor.dtype
     index = tuple(slice(0, size) for size in shape)
-    return run(
-        name,
-        lambda value: value[index],
-        [tensor],
-        [TensorSpec(shape, dtype, Layout.ROW_MAJOR, config)],
-        {"memory_config": config},
-        exact=True,
-    )
+    spec = TensorSpec(shape, dtype, Layout.ROW_MAJOR, config)
+    return Program(lambda value: value[index], [tensor], spec, exact=True)
 
 
 @op("ttnn.untilize")
 def untilize(
-    input_tensor: Tensor, *, memory_config: MemoryConfig = None, use_multicore: bool = True, sub_core_grids=None
+    input_tensor: Tensor,
+    *,
+    memory_config: MemoryConfig = None,
+    use_multicore: bool = True,
+    sub_core_grids: worker_cores = None,
 ) -> Tensor:
     """A TILE tensor in ROW_MAJOR layout; block floats become BFLOAT16."""
-    check_tensor("untilize", input_tensor)
-    return _untilized("ttnn.untilize", input_tensor, input_tensor.shape, memory_config)
+    check_multicore(use_multicore, sub_core_grids)
+    return _untilized(input_tensor, input_tensor.shape, memory_config)
 
 
 @op("ttnn.untilize_with_unpadding")
 def untilize_with_unpadding(
     input_tensor: Tensor,
-    output_tensor_end,
+    output_tensor_end: Sequence[int],
     *,
     memory_config: MemoryConfig = None,
-    use_multicore: bool = True,
-    sub_core_grids=None,
+    use_multicore: NoEffect[bool] = True,
+    sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
     """A TILE tensor in ROW_MAJOR layout, cut to the elements up to, and including, `output_tensor_end`."""
-    check_tensor("untilize_with_unpadding", input_tensor)
     shape = tuple(end + 1 for end in output_tensor_end)
     if len(shape) != len(input_tensor.shape) or any(want > have for want, have in zip(shape, input_tensor.shape)):
         raise RuntimeError(
-            f"untilize_with_unpadding: the end {list(output_tensor_end)} is not inside {list(input_tensor.shape)}"
+            f"the end {list(output_tensor_end)} is not inside {list(input_tensor.shape)}"
         )
-    return _untilized("ttnn.untilize_with_unpadding", input_tensor, Shape(shape), memory_config)
+    return _untilized(input_tensor, Shape(shape), memory_config)

@@ -1,12 +1,18 @@
 """Reductions, softmax, argmax and topk. Sums and exponentials are computed in float32 and rounded once."""
 
+from collections.abc import Sequence
+
 import torch
 
-from ..dtypes import BLOCK_FLOAT, FLOATS, DataType, Layout
+from ..declaration import NoEffect, NotEmulated
+from ..dtypes import BLOCK_FLOAT, DataType, Layout
 from ..memory import MemoryConfig
-from ..op import op, run
+from ..op import op
+from ..program import Program
+from ..program_config import DeviceComputeKernelConfig
 from ..tensor import Tensor, TensorSpec
-from .common import check_tensor, config_for, normalise_dim, run_to
+from .checks import check_dtype, check_tiled, worker_cores
+from .common import config_for, into, normalise_dim
 
 
 @op("ttnn.argmax")
@@ -15,24 +21,26 @@ def argmax(
     dim: int = None,
     keepdim: bool = False,
     *,
-    sub_core_grids=None,
+    sub_core_grids: NoEffect[worker_cores] = None,
     memory_config: MemoryConfig = None,
     output_tensor: Tensor = None,
     enable_secondary_dm: bool = None,
 ) -> Tensor:
     """Index of the (first) largest element along `dim`, or of the whole tensor: UINT32, ROW_MAJOR.
 
-    TILE inputs must be BFLOAT16 or FLOAT32.
+    TILE inputs must be BFLOAT16 or FLOAT32. `enable_secondary_dm` gives a ROW_MAJOR input's rows more bandwidth.
     """
-    check_tensor("argmax", input_tensor)
     if input_tensor.dtype in BLOCK_FLOAT:
-        raise RuntimeError(f"argmax: {input_tensor.dtype} is not supported; typecast to BFLOAT16 first")
+        raise RuntimeError(f"{input_tensor.dtype} is not supported; typecast to BFLOAT16 first")
     shape = list(input_tensor.shape)
     if dim is None:
         shape = [1] * len(shape) if keepdim else []
     else:
-        dim = normalise_dim("argmax", dim, len(shape))
+        dim = normalise_dim(dim, len(shape))
         shape[dim : dim + 1] = [1] if keepdim else []
+    by_rows = dim is None or dim == len(input_tensor.shape) - 1
+    if enable_secondary_dm and not (by_rows and input_tensor.layout is Layout.ROW_MAJOR):
+        raise RuntimeError("enable_secondary_dm is for ROW_MAJOR inputs and the last dimension only")
     config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(shape, DataType.UINT32, Layout.ROW_MAJOR, config)
 
@@ -42,8 +50,7 @@ def argmax(
             value = value.float()
         return torch.argmax(value, dim, keepdim).to(torch.int32).reshape(shape)
 
-    attributes = {"dim": dim, "keepdim": keepdim, "memory_config": config}
-    return run_to("ttnn.argmax", kernel, [input_tensor], spec, output_tensor, attributes)
+    return into(output_tensor, kernel, [input_tensor], spec, spec.dtype, memory_config)
 
 
 @op("ttnn.topk")
@@ -55,36 +62,30 @@ def topk(
     sorted: bool = True,
     *,
     memory_config: MemoryConfig = None,
-    sub_core_grids=None,
-    indices_tensor: Tensor = None,
-    output_tensor=None,
-    stable: bool = False,
+    sub_core_grids: NoEffect[worker_cores] = None,
+    indices_tensor: NotEmulated = None,
+    output_tensor: NotEmulated = None,
+    stable: NotEmulated = False,
 ) -> list:
     """[values, indices] of the `k` largest (or smallest) elements along `dim`, in TILE layout.
 
     Indices are UINT16 where they fit and the input is not FLOAT32, else UINT32.
     """
-    check_tensor("topk", input_tensor)
-    if input_tensor.layout is not Layout.TILE:
-        raise RuntimeError(f"topk: the input must be in TILE layout, got {input_tensor.layout}")
-    if indices_tensor is not None or output_tensor is not None:
-        raise RuntimeError("topk: the emulator takes no indices_tensor and no output_tensor")
+    check_tiled("the input", input_tensor)
     shape = list(input_tensor.shape)
-    dim = normalise_dim("topk", dim, len(shape))
+    dim = normalise_dim(dim, len(shape))
     if not 0 < k <= shape[dim]:
-        raise RuntimeError(f"topk: k must be in [1, {shape[dim]}], got {k}")
+        raise RuntimeError(f"k must be in [1, {shape[dim]}], got {k}")
     config = input_tensor.memory_config() if memory_config is None else memory_config
     if config.is_sharded():
-        raise RuntimeError(f"topk: outputs must be interleaved, got {config}")
+        raise RuntimeError(f"outputs must be interleaved, got {config}")
     narrow = shape[dim] < 1 << 16 and input_tensor.dtype is not DataType.FLOAT32
     shape[dim] = k
     specs = [
         TensorSpec(shape, input_tensor.dtype, Layout.TILE, config),
         TensorSpec(shape, DataType.UINT16 if narrow else DataType.UINT32, Layout.TILE, config),
     ]
-    attributes = {"k": k, "dim": dim, "largest": largest, "sorted": sorted, "memory_config": config}
-    kernel = lambda value: torch.topk(value, k, dim, largest, sorted)  # noqa: E731
-    return list(run("ttnn.topk", kernel, [input_tensor], specs, attributes))
+    return Program(lambda value: torch.topk(value, k, dim, largest, sorted), [input_tensor], specs)
 
 
 @op("ttnn.softmax")
@@ -93,31 +94,21 @@ def softmax(
     dim: int = -1,
     *,
     memory_config: MemoryConfig = None,
-    compute_kernel_config=None,
-    numeric_stable: bool = True,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    numeric_stable: NoEffect[bool] = True,
 ) -> Tensor:
-    """Softmax along `dim`, in the input's dtype and TILE layout."""
-    check_tensor("softmax", input_tensor)
-    dim = normalise_dim("softmax", dim, len(input_tensor.shape))
-    if input_tensor.dtype not in FLOATS:
-        raise RuntimeError(f"softmax: {input_tensor.dtype} is not supported")
-    config = config_for("softmax", input_tensor, input_tensor.shape, memory_config)
+    """Softmax along `dim`, in the input's dtype and TILE layout. It is always the stable one here."""
+    dim = normalise_dim(dim, len(input_tensor.shape))
+    check_dtype("the input", input_tensor.dtype)
+    config = config_for(input_tensor, input_tensor.shape, memory_config)
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, Layout.TILE, config)
-    kernel = lambda value: torch.softmax(value, dim, dtype=torch.float32)  # noqa: E731
-    return run("ttnn.softmax", kernel, [input_tensor], [spec], {"dim": dim, "memory_config": config})
+    return Program(lambda value: torch.softmax(value, dim, dtype=torch.float32), [input_tensor], spec)
 
 
-def _reduced_dims(name, tensor, dim):
-    rank = len(tensor.shape)
-    if dim is None:
-        return tuple(range(rank))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    return tuple(normalise_dim(name, one, rank) for one in dims)
-
-
-def _reduce(name, function, input_tensor, dim, keepdim, memory_config, scalar, layout=None):
-    check_tensor(name, input_tensor)
-    dims = _reduced_dims(name, input_tensor, dim)
+def _reduce(function, input_tensor, dim, keepdim, memory_config, scalar, layout=None):
+    rank = len(input_tensor.shape)
+    dims = range(rank) if dim is None else (dim,) if isinstance(dim, int) else dim
+    dims = tuple(normalise_dim(one, rank) for one in dims)
     shape = [1 if at in dims else size for at, size in enumerate(input_tensor.shape)]
     if not keepdim:
         shape = [size for at, size in enumerate(input_tensor.shape) if at not in dims]
@@ -126,45 +117,71 @@ def _reduce(name, function, input_tensor, dim, keepdim, memory_config, scalar, l
     if config is None:
         config = input_tensor.memory_config()
         if config.is_sharded():
-            raise RuntimeError(f"{name}: give a memory_config for the reduction of a sharded tensor")
+            raise RuntimeError("give a memory_config for the reduction of a sharded tensor")
     spec = TensorSpec(shape, input_tensor.dtype, layout, config)
 
     def kernel(value):
         result = function(value.float() if value.is_floating_point() else value, dims)
         return (result if scalar == 1.0 else result * scalar).reshape(shape)
 
-    attributes = {"dim": dims, "keepdim": keepdim, "scalar": scalar, "memory_config": config}
-    return run(name, kernel, [input_tensor], [spec], attributes)
+    return Program(kernel, [input_tensor], spec)
 
 
 @op("ttnn.sum")
-def sum(input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig = None,
-        compute_kernel_config=None, scalar: float = 1.0) -> Tensor:
+def sum(
+    input_tensor: Tensor,
+    dim: int | Sequence[int] = None,
+    keepdim: bool = False,
+    *,
+    memory_config: MemoryConfig = None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    scalar: float = 1.0,
+    correction: NotEmulated = None,
+    sub_core_grids: NoEffect[worker_cores] = None,
+    fast_and_approximate_mode: NoEffect[bool] = False,
+    output_layout: NotEmulated = None,
+) -> Tensor:
     """`scalar` times the sum along `dim` (an int, several, or all), in the input's dtype."""
-    return _reduce("ttnn.sum", lambda value, dims: value.sum(dims), input_tensor, dim, keepdim, memory_config, scalar)
+    return _reduce(lambda value, dims: value.sum(dims), input_tensor, dim, keepdim, memory_config, scalar)
 
 
 @op("ttnn.mean")
-def mean(input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig = None,
-         compute_kernel_config=None, scalar: float = 1.0) -> Tensor:
+def mean(
+    input_tensor: Tensor,
+    dim: int | Sequence[int] = None,
+    keepdim: bool = False,
+    *,
+    memory_config: MemoryConfig = None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    scalar: float = 1.0,
+    correction: NotEmulated = None,
+    sub_core_grids: NoEffect[worker_cores] = None,
+    fast_and_approximate_mode: NoEffect[bool] = False,
+    output_layout: NotEmulated = None,
+) -> Tensor:
     """`scalar` times the mean along `dim` (an int, several, or all), in the input's dtype. Floats only."""
-    check_tensor("mean", input_tensor)
-    if input_tensor.dtype not in FLOATS:
-        raise RuntimeError(f"mean: {input_tensor.dtype} is not supported")
-    return _reduce("ttnn.mean", lambda value, dims: value.mean(dims), input_tensor, dim, keepdim, memory_config, scalar)
+    check_dtype("the input", input_tensor.dtype)
+    return _reduce(lambda value, dims: value.mean(dims), input_tensor, dim, keepdim, memory_config, scalar)
 
 
-@op("ttnn.max")
-def max(input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig = None,
-        compute_kernel_config=None, scalar: float = 1.0) -> Tensor:
-    """`scalar` times the largest element along `dim` (an int, several, or all), in TILE layout."""
-    function = lambda value, dims: value.amax(dims)  # noqa: E731
-    return _reduce("ttnn.max", function, input_tensor, dim, keepdim, memory_config, scalar, Layout.TILE)
+def _declare_extreme(name, function, what):
+    def extreme(
+        input_tensor: Tensor,
+        dim: int | Sequence[int] = None,
+        keepdim: bool = False,
+        *,
+        memory_config: MemoryConfig = None,
+        compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+        scalar: float = 1.0,
+        correction: NotEmulated = None,
+        sub_core_grids: NoEffect[worker_cores] = None,
+        fast_and_approximate_mode: NoEffect[bool] = False,
+    ) -> Tensor:
+        return _reduce(function, input_tensor, dim, keepdim, memory_config, scalar, Layout.TILE)
+
+    extreme.__doc__ = f"`scalar` times the {what} element along `dim` (an int, several, or all), in TILE layout."
+    op(f"ttnn.{name}")(extreme)
 
 
-@op("ttnn.min")
-def min(input_tensor: Tensor, dim=None, keepdim: bool = False, *, memory_config: MemoryConfig = None,
-        compute_kernel_config=None, scalar: float = 1.0) -> Tensor:
-    """`scalar` times the smallest element along `dim` (an int, several, or all), in TILE layout."""
-    function = lambda value, dims: value.amin(dims)  # noqa: E731
-    return _reduce("ttnn.min", function, input_tensor, dim, keepdim, memory_config, scalar, Layout.TILE)
+_declare_extreme("max", lambda value, dims: value.amax(dims), "largest")
+_declare_extreme("min", lambda value, dims: value.amin(dims), "smallest")

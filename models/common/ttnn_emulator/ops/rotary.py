@@ -4,12 +4,15 @@ import torch
 
 from .. import loops
 from ..compiled import bits, in_threads
+from ..declaration import NoEffect
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import MemoryConfig
-from ..op import op, run
+from ..op import op
+from ..program import Program
+from ..program_config import DeviceComputeKernelConfig
 from ..shapes import round_up
 from ..tensor import Tensor, TensorSpec
-from .checks import check_dtype, check_kernel_config, check_rank4, check_tiled
+from .checks import check_dtype, check_rank4, check_tiled
 
 _MAX_LLAMA_HEAD_DIM = 256
 
@@ -23,7 +26,7 @@ def rotary_embedding_llama(
     *,
     is_decode_mode: bool = False,
     memory_config: MemoryConfig = None,
-    compute_kernel_config=None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
     """x * cos + (x @ trans_mat) * sin, where `trans_mat` acts on each 32 columns: neighbours (2i, 2i + 1) form pairs.
 
@@ -31,17 +34,15 @@ def rotary_embedding_llama(
     Decode: x `[1, B, heads, head_dim]`, cos and sin `[1, B, 1, head_dim]`, trans_mat `[1, 1, 32 * B, 32]`, all
     height-sharded with one user a core. All bf16.
     """
-    name = "ttnn.experimental.rotary_embedding_llama"
-    _check_llama(name, input_tensor, cos_cache, sin_cache, trans_mat, compute_kernel_config)
+    _check_llama(input_tensor, cos_cache, sin_cache, trans_mat)
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
     if is_decode_mode:
-        _check_llama_decode(name, input_tensor, cos_cache, sin_cache, trans_mat, memory_config)
+        _check_llama_decode(input_tensor, cos_cache, sin_cache, trans_mat, memory_config)
     else:
-        _check_llama_prefill(name, input_tensor, cos_cache, trans_mat, memory_config)
+        _check_llama_prefill(input_tensor, cos_cache, trans_mat, memory_config)
     kernel = _llama_kernel(is_decode_mode)
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, Layout.TILE, memory_config)
-    attributes = {"is_decode_mode": is_decode_mode, "compute_kernel_config": compute_kernel_config}
-    return run(name, kernel, [input_tensor, cos_cache, sin_cache, trans_mat], [spec], attributes)
+    return Program(kernel, [input_tensor, cos_cache, sin_cache, trans_mat], spec)
 
 
 def _llama_kernel(is_decode_mode):
@@ -67,48 +68,47 @@ def _rotate(values, turned, cos, sin):
     return (values * cos.float()).addcmul_(turned, sin.float())
 
 
-def _check_llama(name, tensor, cos, sin, matrix, kernel_config):
-    check_kernel_config(name, kernel_config)
+def _check_llama(tensor, cos, sin, matrix):
     for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin), ("trans_mat", matrix)):
-        check_tiled(name, argument, each)
-        check_rank4(name, argument, each)
-        check_dtype(name, argument, each.dtype, (DataType.BFLOAT16,))
+        check_tiled(argument, each)
+        check_rank4(argument, each)
+        check_dtype(argument, each.dtype, (DataType.BFLOAT16,))
     if cos.shape != sin.shape:
-        raise RuntimeError(f"{name}: cos_cache {list(cos.shape)} and sin_cache {list(sin.shape)} must be alike")
+        raise RuntimeError(f"cos_cache {list(cos.shape)} and sin_cache {list(sin.shape)} must be alike")
     head_dim = tensor.shape[-1]
     if cos.shape[0] != 1 or cos.shape[-1] != head_dim:
-        raise RuntimeError(f"{name}: cos_cache must be [1, ..., {head_dim}], got {list(cos.shape)}")
+        raise RuntimeError(f"cos_cache must be [1, ..., {head_dim}], got {list(cos.shape)}")
     if head_dim % TILE_SIZE or head_dim > _MAX_LLAMA_HEAD_DIM:
-        raise RuntimeError(f"{name}: head_dim must be a multiple of 32 up to {_MAX_LLAMA_HEAD_DIM}, got {head_dim}")
+        raise RuntimeError(f"head_dim must be a multiple of 32 up to {_MAX_LLAMA_HEAD_DIM}, got {head_dim}")
     if matrix.shape[0] != 1 or matrix.shape[1] != 1 or matrix.shape[3] != TILE_SIZE:
-        raise RuntimeError(f"{name}: trans_mat must be [1, 1, 32 or more, 32], got {list(matrix.shape)}")
+        raise RuntimeError(f"trans_mat must be [1, 1, 32 or more, 32], got {list(matrix.shape)}")
 
 
-def _check_llama_decode(name, tensor, cos, sin, matrix, memory_config):
+def _check_llama_decode(tensor, cos, sin, matrix, memory_config):
     for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin), ("trans_mat", matrix)):
         if each.memory_config().memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
-            raise RuntimeError(f"{name}: in decode mode {argument} must be height-sharded, got {each.memory_config()}")
+            raise RuntimeError(f"in decode mode {argument} must be height-sharded, got {each.memory_config()}")
     one, batch, _, _ = tensor.shape
     if one != 1 or cos.shape[1] != batch:
         raise RuntimeError(
-            f"{name}: in decode mode input_tensor is [1, B, heads, head_dim] and cos_cache [1, B, 1, head_dim], "
+            "in decode mode input_tensor is [1, B, heads, head_dim] and cos_cache [1, B, 1, head_dim], "
             f"got {list(tensor.shape)} and {list(cos.shape)}"
         )
     if matrix.shape[2] < TILE_SIZE * batch:
-        raise RuntimeError(f"{name}: in decode mode trans_mat must have one tile a user, {batch}, got {list(matrix.shape)}")
+        raise RuntimeError(f"in decode mode trans_mat must have one tile a user, {batch}, got {list(matrix.shape)}")
     if memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED or memory_config.shard_spec is None:
-        raise RuntimeError(f"{name}: in decode mode the output must be height-sharded with a shard_spec, got {memory_config}")
+        raise RuntimeError(f"in decode mode the output must be height-sharded with a shard_spec, got {memory_config}")
 
 
-def _check_llama_prefill(name, tensor, cos, matrix, memory_config):
+def _check_llama_prefill(tensor, cos, matrix, memory_config):
     if tensor.memory_config().is_sharded() or memory_config.is_sharded():
-        raise RuntimeError(f"{name}: in prefill mode tensors must be interleaved, got {tensor.memory_config()}")
+        raise RuntimeError(f"in prefill mode tensors must be interleaved, got {tensor.memory_config()}")
     if cos.shape[1] not in (1, tensor.shape[1]):
-        raise RuntimeError(f"{name}: cos_cache must have 1 or {tensor.shape[1]} heads, got {list(cos.shape)}")
+        raise RuntimeError(f"cos_cache must have 1 or {tensor.shape[1]} heads, got {list(cos.shape)}")
     if cos.shape[2] < tensor.shape[2]:
-        raise RuntimeError(f"{name}: cos_cache has {cos.shape[2]} positions for a sequence of {tensor.shape[2]}")
+        raise RuntimeError(f"cos_cache has {cos.shape[2]} positions for a sequence of {tensor.shape[2]}")
     if matrix.shape[2] != TILE_SIZE:
-        raise RuntimeError(f"{name}: in prefill mode trans_mat must be one tile, got {list(matrix.shape)}")
+        raise RuntimeError(f"in prefill mode trans_mat must be one tile, got {list(matrix.shape)}")
 
 
 @op("ttnn.experimental.rotary_embedding")
@@ -119,22 +119,21 @@ def rotary_embedding(
     token_index: int = None,
     *,
     memory_config: MemoryConfig = None,
-    compute_kernel_config=None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
     """x * cos + rotate_half(x) * sin, with cos and sin `[1, 1, positions, head_dim]` and x `[W, Z, S, head_dim]`.
 
     Row s of x has position s, or `token_index` if that is given. The output's rows are padded to whole tiles,
     logically too, as the card's op does. head_dim must be 32 or a multiple of 64.
     """
-    name = "ttnn.experimental.rotary_embedding"
-    _check_halves(name, input_tensor, cos_cache, sin_cache, compute_kernel_config)
+    _check_halves(input_tensor, cos_cache, sin_cache)
     first, heads, seq_len, head_dim = input_tensor.shape
     rows = round_up(seq_len, TILE_SIZE)
     if tuple(cos_cache.shape)[:2] != (1, 1):
-        raise RuntimeError(f"{name}: cos_cache must be [1, 1, positions, {head_dim}], got {list(cos_cache.shape)}")
+        raise RuntimeError(f"cos_cache must be [1, 1, positions, {head_dim}], got {list(cos_cache.shape)}")
     needed = rows if token_index is None else token_index + 1
     if cos_cache.padded_shape[2] < needed or (token_index is not None and token_index < 0):
-        raise RuntimeError(f"{name}: cos_cache has {cos_cache.shape[2]} positions, {needed} are needed")
+        raise RuntimeError(f"cos_cache has {cos_cache.shape[2]} positions, {needed} are needed")
 
     def kernel(values, cos, sin):
         cos, sin = (
@@ -146,7 +145,7 @@ def rotary_embedding(
 
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec((first, heads, rows, head_dim), input_tensor.dtype, Layout.TILE, memory_config)
-    return run(name, kernel, [input_tensor, cos_cache, sin_cache], [spec], {"token_index": token_index})
+    return Program(kernel, [input_tensor, cos_cache, sin_cache], spec)
 
 
 @op("ttnn.experimental.rotary_embedding_hf")
@@ -157,24 +156,23 @@ def rotary_embedding_hf(
     *,
     is_decode_mode: bool = False,
     memory_config: MemoryConfig = None,
-    compute_kernel_config=None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
     """x * cos + rotate_half(x) * sin as Hugging Face defines it; head_dim must be 32 or a multiple of 64.
 
     Prefill: x `[B, heads, S, head_dim]`, cos and sin `[1, 1, at least S, head_dim]`.
     Decode: x `[1, B, heads, head_dim]`, cos and sin `[1, B, 1, head_dim]`, all height-sharded.
     """
-    name = "ttnn.experimental.rotary_embedding_hf"
-    _check_halves(name, input_tensor, cos_cache, sin_cache, compute_kernel_config)
+    _check_halves(input_tensor, cos_cache, sin_cache)
     _, second, third, _ = input_tensor.shape
     if is_decode_mode:
         for argument, each in (("input_tensor", input_tensor), ("cos_cache", cos_cache), ("sin_cache", sin_cache)):
             if not each.memory_config().is_sharded():
-                raise RuntimeError(f"{name}: in decode mode {argument} must be sharded, got {each.memory_config()}")
+                raise RuntimeError(f"in decode mode {argument} must be sharded, got {each.memory_config()}")
         if cos_cache.shape[1] != second:
-            raise RuntimeError(f"{name}: cos_cache must have {second} users, got {list(cos_cache.shape)}")
+            raise RuntimeError(f"cos_cache must have {second} users, got {list(cos_cache.shape)}")
     elif cos_cache.shape[1] != 1 or cos_cache.shape[2] < third:
-        raise RuntimeError(f"{name}: cos_cache must be [1, 1, at least {third}, head_dim], got {list(cos_cache.shape)}")
+        raise RuntimeError(f"cos_cache must be [1, 1, at least {third}, head_dim], got {list(cos_cache.shape)}")
     rows = 1 if is_decode_mode else third
 
     def kernel(values, cos, sin):
@@ -183,7 +181,7 @@ def rotary_embedding_hf(
 
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, Layout.TILE, memory_config)
-    return run(name, kernel, [input_tensor, cos_cache, sin_cache], [spec], {"is_decode_mode": is_decode_mode})
+    return Program(kernel, [input_tensor, cos_cache, sin_cache], spec)
 
 
 def _rotate_half(values):
@@ -191,16 +189,15 @@ def _rotate_half(values):
     return torch.cat((-values[..., half:], values[..., :half]), dim=-1)
 
 
-def _check_halves(name, tensor, cos, sin, kernel_config):
-    check_kernel_config(name, kernel_config)
+def _check_halves(tensor, cos, sin):
     for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin)):
-        check_tiled(name, argument, each)
-        check_rank4(name, argument, each)
-        check_dtype(name, argument, each.dtype)
+        check_tiled(argument, each)
+        check_rank4(argument, each)
+        check_dtype(argument, each.dtype)
     head_dim = tensor.shape[-1]
     if head_dim != TILE_SIZE and head_dim % (2 * TILE_SIZE):
-        raise RuntimeError(f"{name}: head_dim must be 32 or a multiple of 64, got {head_dim}")
+        raise RuntimeError(f"head_dim must be 32 or a multiple of 64, got {head_dim}")
     if cos.shape != sin.shape or cos.shape[0] != 1 or cos.shape[-1] != head_dim:
         raise RuntimeError(
-            f"{name}: cos_cache and sin_cache must be [1, ..., {head_dim}], got {list(cos.shape)} and {list(sin.shape)}"
+            f"cos_cache and sin_cache must be [1, ..., {head_dim}], got {list(cos.shape)} and {list(sin.shape)}"
         )

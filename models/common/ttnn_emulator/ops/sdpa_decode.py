@@ -4,19 +4,24 @@ Each user is computed alone, over exactly the positions up to its own, so that a
 on the other users. Scores, softmax and accumulation are in fp32.
 """
 
+from collections.abc import Sequence
+
 import numpy
 import torch
 
 from .. import loops
 from ..compiled import bits, in_threads
+from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ..op import op, run
-from ..program_config import SDPAProgramConfig
+from ..op import op
+from ..program import Program
+from ..program_config import DeviceComputeKernelConfig, SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
-from .checks import check_dtype, check_indices, check_rank4, check_tiled, not_emulated
+from .checks import check_dtype, check_indices, check_rank4, check_tiled
 from .held import hold_heads_first
+
 
 @op("ttnn.transformer.paged_scaled_dot_product_attention_decode")
 def paged_scaled_dot_product_attention_decode(
@@ -25,18 +30,18 @@ def paged_scaled_dot_product_attention_decode(
     input_tensor_v: Tensor,
     page_table_tensor: Tensor,
     *,
-    is_causal: bool = True,
-    attn_mask: Tensor = None,
+    is_causal: NotEmulated = True,
+    attn_mask: NotEmulated = None,
     cur_pos_tensor: Tensor = None,
-    attention_sink: Tensor = None,
+    attention_sink: NotEmulated = None,
     scale: float = None,
     sliding_window_size: int = None,
     memory_config: MemoryConfig = None,
     program_config: SDPAProgramConfig = None,
-    compute_kernel_config=None,
-    paged_cache_geometry=None,
-    cache_position_modulo: int = None,
-    spec_multi_pos_tiles: int = 0,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    paged_cache_geometry: NotEmulated = None,
+    cache_position_modulo: NotEmulated = None,
+    spec_multi_pos_tiles: NotEmulated = 0,
 ) -> Tensor:
     """softmax(q k^T * scale) v over positions 0 to `cur_pos` of each user, in a paged cache.
 
@@ -44,26 +49,17 @@ def paged_scaled_dot_product_attention_decode(
     `[B, pages per user]` INT32 and `cur_pos_tensor` `[B]` INT32, in which -1 skips a user (its output is zero).
     `scale` defaults to 1 / sqrt(head_dim); with `sliding_window_size` only so many last positions count.
     """
-    name = "ttnn.transformer.paged_scaled_dot_product_attention_decode"
-    not_emulated(
-        name,
-        attn_mask=attn_mask,
-        attention_sink=attention_sink,
-        paged_cache_geometry=paged_cache_geometry,
-        cache_position_modulo=cache_position_modulo,
-        spec_multi_pos_tiles=spec_multi_pos_tiles,
-    )
     q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
-    _check(name, q, k, v, is_causal, sliding_window_size, program_config, compute_kernel_config)
+    _check(q, k, v, sliding_window_size, program_config)
     if cur_pos_tensor is None:
-        raise RuntimeError(f"{name}: causal attention over pages needs cur_pos_tensor")
+        raise RuntimeError("causal attention over pages needs cur_pos_tensor")
     users = q.shape[1]
-    check_page_table(name, table, users)
-    _check_positions(name, cur_pos_tensor, users)
+    check_page_table(table, users)
+    _check_positions(cur_pos_tensor, users)
     page_size = k.shape[2]
     hold_heads_first(k)
     hold_heads_first(v)
-    attend = _attention(name, q, k, table.shape[1] * page_size, scale, sliding_window_size, paged=True)
+    attend = _attention(q, k, table.shape[1] * page_size, scale, sliding_window_size, paged=True)
 
     def kernel(q, k, v, table, positions):
         if q.is_meta:
@@ -73,7 +69,7 @@ def paged_scaled_dot_product_attention_decode(
         return attend(q, k, v, page_size, table.numpy(), positions.reshape(-1).numpy())
 
     inputs = [q, k, v, table, cur_pos_tensor]
-    return _run(name, kernel, inputs, memory_config, k.shape[1], scale, program_config)
+    return _program(kernel, inputs, memory_config, k.shape[1])
 
 
 @op("ttnn.transformer.scaled_dot_product_attention_decode")
@@ -82,32 +78,32 @@ def scaled_dot_product_attention_decode(
     input_tensor_k: Tensor,
     input_tensor_v: Tensor,
     *,
-    is_causal: bool = True,
-    attn_mask: Tensor = None,
-    cur_pos=(),
+    is_causal: NotEmulated = True,
+    attn_mask: NotEmulated = None,
+    cur_pos: Sequence[int] = (),
     cur_pos_tensor: Tensor = None,
-    attention_sink: Tensor = None,
+    attention_sink: NotEmulated = None,
     scale: float = None,
     sliding_window_size: int = None,
     memory_config: MemoryConfig = None,
     program_config: SDPAProgramConfig = None,
-    compute_kernel_config=None,
-    share_cache: bool = None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    share_cache: NotEmulated = None,
 ) -> Tensor:
     """As the paged form, with k and v `[B, kv_heads, S, head_dim]`; positions may also be the list `cur_pos`."""
-    name = "ttnn.transformer.scaled_dot_product_attention_decode"
-    not_emulated(name, attn_mask=attn_mask, attention_sink=attention_sink, share_cache=share_cache)
     q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
-    _check(name, q, k, v, is_causal, sliding_window_size, program_config, compute_kernel_config)
+    _check(q, k, v, sliding_window_size, program_config)
     users, capacity = q.shape[1], k.shape[2]
     if k.shape[0] != users:
-        raise RuntimeError(f"{name}: k and v must have {users} users, got {list(k.shape)}")
-    _check_key_chunks(name, capacity, program_config)
+        raise RuntimeError(f"k and v must have {users} users, got {list(k.shape)}")
+    _check_key_chunks(capacity, program_config)
     if cur_pos_tensor is not None:
-        _check_positions(name, cur_pos_tensor, users)
+        if cur_pos:
+            raise RuntimeError("cur_pos and cur_pos_tensor cannot both be given")
+        _check_positions(cur_pos_tensor, users)
     elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
-        raise RuntimeError(f"{name}: cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
-    attend = _attention(name, q, k, capacity, scale, sliding_window_size, paged=False)
+        raise RuntimeError(f"cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
+    attend = _attention(q, k, capacity, scale, sliding_window_size, paged=False)
     fixed, own = numpy.array(cur_pos, numpy.int32), numpy.zeros((users, 1), numpy.int32)
 
     def kernel(q, k, v, positions):
@@ -116,10 +112,10 @@ def scaled_dot_product_attention_decode(
         positions = fixed if positions is None else positions.reshape(-1).numpy()
         return attend(q, k.flatten(0, 1), v.flatten(0, 1), capacity, own, positions)
 
-    return _run(name, kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1], scale, program_config)
+    return _program(kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1])
 
 
-def _attention(name, q, k, capacity, scale, window, paged):
+def _attention(q, k, capacity, scale, window, paged):
     """The function that attends for all users: `k` and `v` are `[rows, positions, head_dim]`, as `loops.attend` takes them."""
     _, n_users, heads, head_dim = q.shape
     kv_heads = k.shape[1]
@@ -133,11 +129,11 @@ def _attention(name, q, k, capacity, scale, window, paged):
         longest = int(positions.max()) + 1
         if longest > capacity or positions.min() < -1:
             user = next(user for user, position in enumerate(positions) if not -1 <= position < capacity)
-            raise RuntimeError(f"{name}: user {user}'s position {positions[user]} is past the cache's {capacity} positions")
+            raise RuntimeError(f"user {user}'s position {positions[user]} is past the cache's {capacity} positions")
         n_pages = k.shape[1] // page_size
         user = loops.user_without_pages(pages, positions, window, page_size, n_pages)
         if user != -1:
-            raise RuntimeError(f"{name}: user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
+            raise RuntimeError(f"user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
         result = torch.empty(q.shape, dtype=torch.bfloat16)
         parts = [bits(q).reshape(shape), bits(result).reshape(shape), users, rows]
         others = [bits(k), bits(v), page_size, pages, positions, window, scale]
@@ -147,62 +143,60 @@ def _attention(name, q, k, capacity, scale, window, paged):
     return attend
 
 
-def _run(name, kernel, inputs, memory_config, kv_heads, scale, program_config):
+def _program(kernel, inputs, memory_config, kv_heads):
     q = inputs[0]
     memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
     if memory_config.is_sharded() and (kv_heads > 1 or memory_config.shard_spec is None):
         raise RuntimeError(
-            f"{name}: a sharded output is possible with one kv head and a shard_spec only, got {memory_config}; "
+            f"a sharded output is possible with one kv head and a shard_spec only, got {memory_config}; "
             "use an interleaved one"
         )
     spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
-    return run(name, kernel, inputs, [spec], {"scale": scale, "program_config": program_config})
+    return Program(kernel, inputs, spec)
 
 
-def _check(name, q, k, v, is_causal, window, program_config, kernel_config):
-    if not is_causal:
-        raise NotImplementedError(f"{name}: is_causal=False is not emulated")
+def _check(q, k, v, window, program_config):
     for argument, tensor in (("input_tensor_q", q), ("input_tensor_k", k), ("input_tensor_v", v)):
-        check_tiled(name, argument, tensor)
-        check_rank4(name, argument, tensor)
-    check_dtype(name, "input_tensor_q", q.dtype, (DataType.BFLOAT16,))
+        check_tiled(argument, tensor)
+        check_rank4(argument, tensor)
+    check_dtype("input_tensor_q", q.dtype, (DataType.BFLOAT16,))
     for argument, tensor in (("input_tensor_k", k), ("input_tensor_v", v)):
-        check_dtype(name, argument, tensor.dtype, (DataType.BFLOAT16, DataType.BFLOAT8_B, DataType.BFLOAT4_B))
+        check_dtype(argument, tensor.dtype, (DataType.BFLOAT16, DataType.BFLOAT8_B, DataType.BFLOAT4_B))
         if tensor.memory_config().is_sharded():
-            raise RuntimeError(f"{name}: {argument} must be interleaved, got {tensor.memory_config()}")
+            raise RuntimeError(f"{argument} must be interleaved, got {tensor.memory_config()}")
     held = q.memory_config()
     if held.is_sharded() and held.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
-        raise RuntimeError(f"{name}: input_tensor_q must be interleaved or height-sharded, got {held}")
+        raise RuntimeError(f"input_tensor_q must be interleaved or height-sharded, got {held}")
     if q.shape[0] != 1 or k.shape != v.shape:
         raise RuntimeError(
-            f"{name}: q must be [1, users, heads, head_dim] and k and v alike, got {shapes_of(q, k, v)}"
+            f"q must be [1, users, heads, head_dim] and k and v alike, got {shapes_of(q, k, v)}"
         )
-    check_heads(name, q, k, v, q.shape[2])
-    check_sdpa_config(name, program_config, kernel_config)
+    check_heads(q, k, v, q.shape[2])
+    check_sdpa_config(program_config)
     if window is not None and window < 1:
-        raise RuntimeError(f"{name}: sliding_window_size must be 1 or more, got {window}")
+        raise RuntimeError(f"sliding_window_size must be 1 or more, got {window}")
     if program_config is not None:
-        _check_program(name, program_config, q.shape[1])
+        _check_program(program_config, q.shape[1])
 
 
-def _check_program(name, config, users):
+def _check_program(config, users):
     grid = config.compute_with_storage_grid_size
     if grid.x * grid.y < users:
-        raise RuntimeError(f"{name}: compute_with_storage_grid_size has {grid.x * grid.y} cores for {users} users")
+        raise RuntimeError(f"compute_with_storage_grid_size has {grid.x * grid.y} cores for {users} users")
     size = config.k_chunk_size
     if size and (size % TILE_SIZE or size & (size - 1)):
-        raise RuntimeError(f"{name}: k_chunk_size must be 0 (chosen by the op) or a power of 2 from 32, got {size}")
+        raise RuntimeError(f"k_chunk_size must be 0 (chosen by the op) or a power of 2 from 32, got {size}")
 
 
-def _check_key_chunks(name, positions, config):
+def _check_key_chunks(positions, config):
     """Without pages the keys must be whole chunks; a chunk of 0 is the largest power of 2 up to 512 that divides them."""
     size = 0 if config is None else config.k_chunk_size
     size = size or min(512, positions & -positions)
     if size % TILE_SIZE or positions % size:
-        raise RuntimeError(f"{name}: {positions} cached positions are not whole chunks of k_chunk_size={max(size, TILE_SIZE)}")
+        raise RuntimeError(f"{positions} cached positions are not whole chunks of k_chunk_size={max(size, TILE_SIZE)}")
 
 
-def _check_positions(name, positions, users):
-    check_indices(name, "cur_pos_tensor", positions)
+def _check_positions(positions, users):
+    check_indices("cur_pos_tensor", positions)
     if tuple(positions.shape) not in ((users,), (1, users)):
-        raise RuntimeError(f"{name}: cur_pos_tensor must be [{users}], got {list(positions.shape)}")
+        raise RuntimeError(f"cur_pos_tensor must be [{users}], got {list(positions.shape)}")

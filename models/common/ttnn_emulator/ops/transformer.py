@@ -7,14 +7,16 @@ import torch
 
 from .. import loops
 from ..compiled import bits, in_threads
+from ..declaration import NoEffect, NotEmulated
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
-from ..op import op, run
-from ..program_config import SDPAProgramConfig
+from ..op import op
+from ..program import Program
+from ..program_config import DeviceComputeKernelConfig, SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from . import sdpa_decode
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
-from .checks import check_dtype, check_indices, check_rank4, check_tiled, not_emulated
+from .checks import check_dtype, check_indices, check_rank4, check_tiled
 from .held import hold_heads_first
 from .pages import gather_pages
 
@@ -39,43 +41,33 @@ def scaled_dot_product_attention(
     sliding_window_size: int = None,
     memory_config: MemoryConfig = None,
     program_config: SDPAProgramConfig = None,
-    compute_kernel_config=None,
-    attention_sink: Tensor = None,
-    cu_window_seqlens: Tensor = None,
-    windowed_q_token_offset: int = 0,
-    windowed_q_token_offset_tensor: Tensor = None,
-    output_concat_heads: bool = False,
-    attn_mask_block_map: Tensor = None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    attention_sink: NotEmulated = None,
+    cu_window_seqlens: NotEmulated = None,
+    windowed_q_token_offset: NotEmulated = 0,
+    windowed_q_token_offset_tensor: NotEmulated = None,
+    output_concat_heads: NotEmulated = False,
+    attn_mask_block_map: NotEmulated = None,
 ) -> Tensor:
     """softmax(q k^T * scale + mask) v for q `[B, heads, S, head_dim]`, k and v `[B, kv_heads, S, head_dim]`.
 
     `scale` defaults to 1 / sqrt(head_dim). With `sliding_window_size` (causal only), a query sees that many keys
     up to its own. `attn_mask` is `[1 or B, 1 or heads, S, key positions]`. The output is interleaved.
     """
-    name = "ttnn.transformer.scaled_dot_product_attention"
-    not_emulated(
-        name,
-        attention_sink=attention_sink,
-        cu_window_seqlens=cu_window_seqlens,
-        windowed_q_token_offset=windowed_q_token_offset,
-        windowed_q_token_offset_tensor=windowed_q_token_offset_tensor,
-        output_concat_heads=output_concat_heads,
-        attn_mask_block_map=attn_mask_block_map,
-    )
     q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
-    _check_qkv(name, q, k, v)
-    check_sdpa_config(name, program_config, compute_kernel_config)
-    _check_chunks(name, program_config)
+    _check_qkv(q, k, v)
+    check_sdpa_config(program_config)
+    _check_chunks(program_config)
     if k.shape[0] != q.shape[0] or v.shape[2] != k.shape[2]:
-        raise RuntimeError(f"{name}: q, k and v must have equal batches and k and v equal lengths, got {shapes_of(q, k, v)}")
+        raise RuntimeError(f"q, k and v must have equal batches and k and v equal lengths, got {shapes_of(q, k, v)}")
     if is_causal and attn_mask is not None:
-        raise RuntimeError(f"{name}: is_causal and attn_mask cannot both be given; pass is_causal=False")
+        raise RuntimeError("is_causal and attn_mask cannot both be given; pass is_causal=False")
     if is_causal and q.shape[2] != k.shape[2]:
-        raise RuntimeError(f"{name}: causal attention takes q and k of one length, got {shapes_of(q, k, v)}")
+        raise RuntimeError(f"causal attention takes q and k of one length, got {shapes_of(q, k, v)}")
     if sliding_window_size is not None and not (is_causal and sliding_window_size > 0):
-        raise NotImplementedError(f"{name}: sliding_window_size={sliding_window_size} is emulated for causal attention only")
+        raise NotImplementedError(f"sliding_window_size={sliding_window_size} is emulated for causal attention only")
     if attn_mask is not None:
-        _check_mask(name, attn_mask, q, k)
+        _check_mask(attn_mask, q, k)
     scale = default_scale(q) if scale is None else scale
     length = q.shape[2]
 
@@ -88,10 +80,9 @@ def scaled_dot_product_attention(
             mask = mask.expand(*q.shape[:2], -1, -1)[:, :, :length]
         return _flash(q, k, v, scale, mask=mask)[0]
 
-    memory_config = _interleaved(name, memory_config)
+    memory_config = _interleaved(memory_config)
     spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
-    attributes = {"is_causal": is_causal, "scale": scale, "program_config": program_config}
-    return run(name, kernel, [q, k, v, attn_mask], [spec], attributes)
+    return Program(kernel, [q, k, v, attn_mask], spec)
 
 
 @op("ttnn.transformer.chunked_scaled_dot_product_attention")
@@ -106,10 +97,10 @@ def chunked_scaled_dot_product_attention(
     scale: float = None,
     memory_config: MemoryConfig = None,
     program_config: SDPAProgramConfig = None,
-    compute_kernel_config=None,
-    paged_cache_geometry=None,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+    paged_cache_geometry: NotEmulated = None,
     sliding_window_size: int = None,
-    attention_sink: Tensor = None,
+    attention_sink: NotEmulated = None,
 ) -> Tensor:
     """Causal attention of a chunk of queries to all earlier positions, the chunk's own included, in a paged cache.
 
@@ -118,22 +109,22 @@ def chunked_scaled_dot_product_attention(
     The start must be a multiple of the program config's chunk sizes. `chunk_start_idx_tensor` (`[1]` INT32) is
     read when the op runs. The result does not depend on how a prompt is cut into chunks.
     """
-    name = "ttnn.transformer.chunked_scaled_dot_product_attention"
-    not_emulated(name, paged_cache_geometry=paged_cache_geometry, attention_sink=attention_sink)
     q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
-    _check_qkv(name, q, k, v)
-    check_sdpa_config(name, program_config, compute_kernel_config)
-    _check_chunks(name, program_config)
-    check_page_table(name, table, q.shape[0])
+    _check_qkv(q, k, v)
+    check_sdpa_config(program_config)
+    _check_chunks(program_config)
+    check_page_table(table, q.shape[0])
     if sliding_window_size is not None and sliding_window_size < 1:
-        raise RuntimeError(f"{name}: sliding_window_size must be 1 or more, got {sliding_window_size}")
+        raise RuntimeError(f"sliding_window_size must be 1 or more, got {sliding_window_size}")
     capacity = table.shape[1] * k.shape[2]
     if chunk_start_idx_tensor is not None:
-        check_indices(name, "chunk_start_idx_tensor", chunk_start_idx_tensor)
+        if chunk_start_idx is not None:
+            raise RuntimeError("chunk_start_idx and chunk_start_idx_tensor cannot both be given")
+        check_indices("chunk_start_idx_tensor", chunk_start_idx_tensor)
     elif chunk_start_idx is None:
-        raise RuntimeError(f"{name}: give chunk_start_idx or chunk_start_idx_tensor")
+        raise RuntimeError("give chunk_start_idx or chunk_start_idx_tensor")
     else:
-        _check_start(name, chunk_start_idx, q, capacity, program_config)
+        _check_start(chunk_start_idx, q, capacity, program_config)
     scale = default_scale(q) if scale is None else scale
     length = q.shape[2]
     hold_heads_first(k)
@@ -146,12 +137,12 @@ def chunked_scaled_dot_product_attention(
         if start_tensor is not None:
             start = int(start_tensor[0])
             if not 0 <= start <= capacity - length:
-                raise RuntimeError(f"{name}: a chunk of {length} from {start} is not in the page table's {capacity} positions")
+                raise RuntimeError(f"a chunk of {length} from {start} is not in the page table's {capacity} positions")
         users = [
             _causal(
                 q[user : user + 1],
-                gather_pages(name, k, pages, start + length)[None],
-                gather_pages(name, v, pages, start + length)[None],
+                gather_pages(k, pages, start + length)[None],
+                gather_pages(v, pages, start + length)[None],
                 start,
                 scale,
                 sliding_window_size,
@@ -160,10 +151,9 @@ def chunked_scaled_dot_product_attention(
         ]
         return users[0] if len(users) == 1 else torch.cat(users)
 
-    memory_config = _interleaved(name, memory_config)
+    memory_config = _interleaved(memory_config)
     spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
-    attributes = {"chunk_start_idx": chunk_start_idx, "scale": scale, "program_config": program_config}
-    return run(name, kernel, [q, k, v, table, chunk_start_idx_tensor], [spec], attributes)
+    return Program(kernel, [q, k, v, table, chunk_start_idx_tensor], spec)
 
 
 def _causal(q, k, v, start, scale, window=None):
@@ -239,51 +229,51 @@ def _flash_heads(q, k, v, scale, causal, mask):
     )
 
 
-def _check_chunks(name, config):
+def _check_chunks(config):
     if config is None:
         return
     for field in ("q_chunk_size", "k_chunk_size"):
         size = getattr(config, field)
         if size == 0 or size % TILE_SIZE:
-            raise RuntimeError(f"{name}: {field} must be a multiple of {TILE_SIZE} above 0, got {size}")
+            raise RuntimeError(f"{field} must be a multiple of {TILE_SIZE} above 0, got {size}")
 
 
-def _check_start(name, start, q, capacity, config):
-    if isinstance(start, bool) or not isinstance(start, int) or start < 0:
-        raise RuntimeError(f"{name}: chunk_start_idx must be 0 or more, got {start!r}")
+def _check_start(start, q, capacity, config):
+    if start < 0:
+        raise RuntimeError(f"chunk_start_idx must be 0 or more, got {start}")
     for field in ("q_chunk_size", "k_chunk_size"):
         size = TILE_SIZE if config is None else getattr(config, field)
         if start % size:
-            raise RuntimeError(f"{name}: chunk_start_idx={start} must be a multiple of {field}={size}")
+            raise RuntimeError(f"chunk_start_idx={start} must be a multiple of {field}={size}")
     if start + q.shape[2] > capacity:
         raise RuntimeError(
-            f"{name}: {q.shape[2]} queries from chunk_start_idx={start} need more than the page table's {capacity} positions"
+            f"{q.shape[2]} queries from chunk_start_idx={start} need more than the page table's {capacity} positions"
         )
 
 
-def _check_qkv(name, q, k, v):
+def _check_qkv(q, k, v):
     for argument, tensor in (("input_tensor_q", q), ("input_tensor_k", k), ("input_tensor_v", v)):
-        check_tiled(name, argument, tensor)
-        check_rank4(name, argument, tensor)
-        check_dtype(name, argument, tensor.dtype, _DTYPES)
+        check_tiled(argument, tensor)
+        check_rank4(argument, tensor)
+        check_dtype(argument, tensor.dtype, _DTYPES)
         if tensor.memory_config().is_sharded():
-            raise RuntimeError(f"{name}: {argument} must be interleaved, got {tensor.memory_config()}")
-    check_heads(name, q, k, v, q.shape[1])
+            raise RuntimeError(f"{argument} must be interleaved, got {tensor.memory_config()}")
+    check_heads(q, k, v, q.shape[1])
 
 
-def _check_mask(name, mask, q, k):
-    check_tiled(name, "attn_mask", mask)
-    check_rank4(name, "attn_mask", mask)
+def _check_mask(mask, q, k):
+    check_tiled("attn_mask", mask)
+    check_rank4("attn_mask", mask)
     batch, heads, rows, columns = mask.shape
     if batch not in (1, q.shape[0]) or heads not in (1, q.shape[1]) or (rows, columns) != (q.shape[2], k.shape[2]):
         raise RuntimeError(
-            f"{name}: attn_mask must be [1 or {q.shape[0]}, 1 or {q.shape[1]}, {q.shape[2]}, {k.shape[2]}], "
+            f"attn_mask must be [1 or {q.shape[0]}, 1 or {q.shape[1]}, {q.shape[2]}, {k.shape[2]}], "
             f"got {list(mask.shape)}"
         )
 
 
-def _interleaved(name, memory_config):
+def _interleaved(memory_config):
     memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
     if memory_config.is_sharded():
-        raise RuntimeError(f"{name}: the output must be interleaved, got {memory_config}")
+        raise RuntimeError(f"the output must be interleaved, got {memory_config}")
     return memory_config

@@ -1,0 +1,243 @@
+"""Programs: what an op wants done, and doing it on every device of a mesh.
+
+A program's kernel is a function of one device's torch tensors. A trace records kernels, and replays them without
+the Python of their ops.
+"""
+
+from . import bfp, oplog
+from .allocator import Buffer
+from .dtypes import DataType, storage_dtype
+from .tensor import Replicated, Storage, Tensor, TensorSpec
+
+
+class Program:
+    """A kernel, the tensors it is given, and what comes out.
+
+    Args:
+        kernel: takes one torch tensor per input (of the logical shape) and returns the output torch tensor,
+            or a tuple of them for several specs. It must work on meta tensors, must not return (a view of) an
+            input unless `exact`, and must read index tensors when called, since a trace calls it again.
+        inputs: device Tensors; None entries are passed to the kernel as None.
+        specs: the output's TensorSpec; or a list or tuple of them, which the outputs then come in.
+        collective: the kernel takes, for each input, the list of all devices' tensors (row-major), and returns
+            a list with one output (or tuple of outputs) per device. Devices that agree should share an object.
+        in_place: the one of `inputs` that the kernel changes, or a tuple of several. They are the program's result,
+            and there are no `specs`.
+        exact: the output's values are the input's as they are stored: not rounded, and may share storage.
+        view: the (one) output is another shape of the first input, in the same buffer.
+        frees: the first input is deallocated afterwards.
+        chosen: arguments that the op has worked out where the call left the choice to it, for the op log.
+    """
+
+    __slots__ = ("kernel", "inputs", "specs", "collective", "in_place", "exact", "view", "frees", "chosen")
+
+    def __init__(
+        self,
+        kernel,
+        inputs: list,
+        specs=(),
+        *,
+        collective=False,
+        in_place=None,
+        exact=False,
+        view=False,
+        frees=False,
+        chosen=None,
+    ):
+        self.kernel, self.inputs, self.specs, self.collective = kernel, inputs, specs, collective
+        self.in_place, self.exact, self.view, self.frees, self.chosen = in_place, exact, view, frees, chosen
+
+
+def run(name: str, program: Program, form, args: tuple, kwargs: dict):
+    """Runs the program of a call of the op `name` on every device, and returns its output Tensor or Tensors.
+
+    `form`: the op's Declaration, which binds `args` and `kwargs` for the op log.
+    RuntimeError if an input is on the host, deallocated or on another mesh, or if memory runs out.
+    """
+    inputs, specs = program.inputs, program.specs
+    device = _common_device(inputs)
+    storages = [None if tensor is None else tensor.storage for tensor in inputs]
+    if program.in_place is not None:
+        outputs, result = (), program.in_place
+        changed = result if type(result) is tuple else (result,)
+        step = _in_place_step(program.kernel, storages, [tensor.storage for tensor in changed], device.num_devices)
+    else:
+        single = type(specs) is TensorSpec
+        if single:
+            specs = (specs,)
+        if program.view:
+            outputs = (Tensor(specs[0], Storage(None), device, inputs[0]._buffer),)
+        else:
+            outputs = tuple([_allocate(spec, device) for spec in specs])
+        result = outputs[0] if single else type(specs)(outputs)
+        targets = [output.storage for output in outputs]
+        rounders = None if program.exact or program.view else [_ROUNDINGS[spec.dtype] for spec in specs]
+        if program.collective:
+            step = _collective_step(program.kernel, storages, targets, rounders, program.exact)
+        else:
+            step = _step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
+    if oplog.active:
+        oplog.add(name, program, outputs or changed, form.bind(args, kwargs), device.shape)
+    if device.capture is not None:
+        device.capture.add(name, step, [storage for storage in storages if storage is not None], outputs)
+    elif oplog.profile is None:
+        step()
+    else:
+        oplog.timed(name, step)
+    if program.frees:
+        inputs[0].deallocate()
+    return result
+
+
+def _common_device(inputs):
+    device = None
+    for tensor in inputs:
+        if tensor is None:
+            continue
+        if tensor._device is None:
+            raise RuntimeError(f"{tensor._describe()} must be on a device, it is on the host")
+        if not tensor._buffer.allocated:
+            raise RuntimeError(f"{tensor._describe()} is not allocated: it was deallocated before this use")
+        if device is None:
+            device = tensor._device
+        elif device is not tensor._device:
+            raise RuntimeError(f"inputs are on different meshes, {device} and {tensor._device}")
+        if len(tensor.storage.shards) != device.num_devices:
+            raise RuntimeError(f"{tensor._describe()} is one device's part; ops run on whole tensors")
+    if device is None:
+        raise RuntimeError("needs at least one tensor")
+    return device
+
+
+def _allocate(spec, device) -> Tensor:
+    buffer = Buffer(device.allocator, spec.memory_config.buffer_type, spec.bank_bytes)
+    return Tensor(spec, Storage(None), device, buffer)
+
+
+def rounding(dtype: DataType):
+    """The function that rounds a torch tensor to `dtype` and leaves alone what already has it."""
+    return _ROUNDINGS[dtype]
+
+
+def _to_storage(dtype):
+    torch_dtype = storage_dtype(dtype)
+    return lambda tensor: tensor if tensor.dtype is torch_dtype else tensor.to(torch_dtype)
+
+
+_ROUNDINGS = {dtype: _to_storage(dtype) for dtype in DataType}
+_ROUNDINGS[DataType.BFLOAT8_B] = bfp.round_bfp8
+_ROUNDINGS[DataType.BFLOAT4_B] = bfp.round_bfp4
+
+
+def _step(kernel, inputs, targets, rounders, num_devices, aliases):
+    """The op as a function without arguments, from storages to storages, which a trace can call again."""
+    single = len(targets) == 1
+    if num_devices == 1 and single and None not in inputs and rounders is not None:
+        # The common case, spelled out: a replayed decode step is hundreds of these.
+        target, rounder = targets[0], rounders[0]
+
+        def step():
+            target.shards = Replicated((rounder(kernel(*[storage.shards[0] for storage in inputs])),))
+
+        return step
+
+    def compute(index):
+        result = kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
+        if rounders is None:
+            return result
+        return rounders[0](result) if single else [rounder(part) for rounder, part in zip(rounders, result)]
+
+    live = [storage for storage in inputs if storage is not None]
+
+    def step():
+        for storage in live:
+            if type(storage.shards) is not Replicated:
+                results = _map_devices(compute, live, num_devices)
+                break
+        else:
+            results = Replicated((compute(0),) * num_devices)
+        _store(results, targets)
+        if aliases:
+            for storage in (*live, *targets):
+                storage.aliased = True
+
+    return step
+
+
+def _map_devices(compute, inputs, num_devices):
+    """`compute` for each device, once for each different set of input objects: replicated work is done once."""
+    if any(len(set(map(id, storage.shards))) == num_devices for storage in inputs):
+        return [compute(index) for index in range(num_devices)]
+    done = {}
+    results = []
+    for index in range(num_devices):
+        key = tuple([id(storage.shards[index]) for storage in inputs])
+        if key not in done:
+            done[key] = compute(index)
+        results.append(done[key])
+    return Replicated(results) if len(done) == 1 else results
+
+
+def _collective_step(kernel, inputs, targets, rounders, aliases):
+    def step():
+        results = kernel(*[None if storage is None else list(storage.shards) for storage in inputs])
+        if rounders is not None:
+            rounded = {}
+            for result in results:
+                if id(result) not in rounded:
+                    parts = (result,) if len(targets) == 1 else result
+                    parts = [rounder(part) for rounder, part in zip(rounders, parts)]
+                    rounded[id(result)] = parts[0] if len(targets) == 1 else parts
+            results = [rounded[id(result)] for result in results]
+        shared = len(set(map(id, results))) == 1
+        _store(Replicated(results) if shared else results, targets)
+        if aliases:
+            for storage in (*inputs, *targets):
+                if storage is not None:
+                    storage.aliased = True
+
+    return step
+
+
+def _store(results, targets):
+    if len(targets) == 1:
+        targets[0].shards = results
+    else:
+        for index, target in enumerate(targets):
+            target.shards = type(results)([result[index] for result in results])
+
+
+def _in_place_step(kernel, inputs, targets, num_devices):
+    """As `_step`, for a kernel that changes `targets`; devices that shared an object and now differ get copies."""
+    others = [storage for storage in inputs if storage is not None and storage not in targets]
+
+    def step():
+        for target in targets:
+            if target.aliased:
+                _unalias(target)
+        before = [target.shards for target in targets]
+        shards_of, first_device, claimed = {}, {}, set()
+        after = []
+        for index in range(num_devices):
+            shards = [of_target[index] for of_target in before]
+            key = (*map(id, shards), *[id(storage.shards[index]) for storage in others])
+            if key not in shards_of:
+                shards_of[key] = [
+                    target.copied(shard) if id(shard) in claimed else shard for target, shard in zip(targets, shards)
+                ]
+                claimed.update(map(id, shards))
+                first_device[key] = index
+            after.append(shards_of[key])
+        for target, shards in zip(targets, zip(*after)):
+            target.shards = Replicated(shards) if len(shards_of) == 1 else list(shards)
+            target.zeroed = False
+        for index in first_device.values():
+            kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
+
+    return step
+
+
+def _unalias(storage):
+    copies = {id(shard): storage.copied(shard) for shard in storage.shards}
+    storage.shards = type(storage.shards)([copies[id(shard)] for shard in storage.shards])
+    storage.aliased = False
