@@ -8,7 +8,7 @@ import sys
 import pytest
 import ttnn
 
-from models.common.mock import runtime_root
+from models.common.vendor.mock import runtime_root
 from models.common.ttnn_emulator.op import FUNCTIONS, REGISTRY
 
 from . import argument_calls, mesh_specs_like_vendor, nn_calls, specs_like_vendor, vendor_signatures

@@ -43,7 +43,7 @@ LIBRARY_CODE = (
     "config/rope.py", "families/*.py", "placement.py",
 )  # fmt: skip
 EMULATOR_CODE = (
-    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "shapes.py", "tensor.py",
+    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",
     "ops/creation.py", "ops/files.py", "ops/transfer.py",
 )  # fmt: skip
 
