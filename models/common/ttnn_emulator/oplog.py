@@ -18,12 +18,13 @@ class OpRecord:
 
     Attributes:
         name: the op's public name, such as "ttnn.linear".
-        inputs: a TensorSpec (shape, dtype, layout, memory config with its shards) per tensor the op reads; one that
-            the call left out is None.
+        inputs: a TensorSpec (shape, dtype, layout, memory config with its shards) per tensor that the op's kernel
+            takes, in the order of the op's arguments. One that the call left out is None; an output tensor that the
+            call gave comes last.
         outputs: a TensorSpec per output; of an op that works in place, those of the tensors it changes.
         arguments: every argument by its name, program and compute kernel configs among them, as passed or as the
-            default is. Tensors are there as their TensorSpecs. What a collective chooses itself if it is None (axis,
-            topology) is there as chosen.
+            default is. Tensors are there as their TensorSpecs. The topology that a collective chooses where the call
+            leaves it out is there as chosen.
         mesh_shape: rows and columns of the mesh that the op ran on; tensors are one device's.
     """
 

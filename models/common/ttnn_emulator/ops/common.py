@@ -55,7 +55,8 @@ def into(
             raise RuntimeError(f"the output tensor's {what} must be {wanted}, got {have}")
     round_to = rounding(output_tensor.dtype)
 
-    def write(out, *values):
-        out.copy_(round_to(kernel(*values)))
+    def write(*values):
+        *operands, out = values
+        out.copy_(round_to(kernel(*operands)))
 
-    return Program(write, [output_tensor, *inputs], in_place=output_tensor)
+    return Program(write, [*inputs, output_tensor], in_place=output_tensor)
