@@ -18,6 +18,13 @@ except (RuntimeError, ValueError) as error:
 
 from models.common.vendor.mock import runtime_root
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side: a thread each, so that they do not wait for each other. Child processes take this over.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
 
 def _is_vendor_test(item) -> bool:
     return item.get_closest_marker("vendor") is not None

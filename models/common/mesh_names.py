@@ -9,6 +9,8 @@ from typing import Optional
 
 # Rows and columns of devices.
 MESH_SHAPES = {"N150": (1, 1), "N300": (1, 2), "T3K": (1, 8), "TG": (8, 4)}
+# Lines of devices, on which models are validated and measured.
+LINES = tuple(name for name, (rows, _) in MESH_SHAPES.items() if rows == 1)
 
 # FAKE_DEVICE is the older name of MESH_DEVICE.
 _VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")

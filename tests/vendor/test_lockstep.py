@@ -6,11 +6,12 @@ from textwrap import dedent
 
 import pytest
 
+from models.common.mesh_names import LINES
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure.vendor import validate
 
 
-@pytest.fixture(scope="module", params=validate.MESHES)
+@pytest.fixture(scope="module", params=LINES)
 def records(request, tmp_path_factory):
     """The committed record of a mesh and the one that this installation gives."""
     mesh = request.param

@@ -6,8 +6,10 @@ A tensor on a mesh takes the same bytes in the same bank of every chip, so one c
 import math
 from dataclasses import dataclass
 
+from models.common.chip import DRAM_BANK_BYTES, DRAM_BANKS, L1_BANK_BYTES, L1_BYTES
+
 from .dtypes import BufferType
-from .memory import DRAM_BANK_BYTES, DRAM_BANKS, DRAM_BASE, L1_BANK_BYTES, L1_BANKS, L1_END
+from .memory import DRAM_BASE, L1_BANKS
 from .shapes import round_up
 
 _TRACE_ALIGNMENT = 4096
@@ -89,7 +91,7 @@ class Allocator:
     def base_address(self, buffer_type: BufferType) -> int:
         if buffer_type is BufferType.DRAM:
             return DRAM_BASE
-        return L1_END - self.capacity[BufferType.L1] - self.capacity[BufferType.L1_SMALL]
+        return L1_BYTES - self.capacity[BufferType.L1] - self.capacity[BufferType.L1_SMALL]
 
 
 class Buffer:

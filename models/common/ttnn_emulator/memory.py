@@ -6,6 +6,8 @@ per bank and does not place blocks, so fragmentation is not modelled.
 
 import functools
 
+from models.common.chip import DRAM_BANKS
+
 from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid, CoreRange, CoreRangeSet, corerange_to_cores
 from .dtypes import (
     BLOCK_FLOAT,
@@ -21,13 +23,9 @@ from .dtypes import (
 )
 from .shapes import Shape, round_up, volume
 
-DRAM_BANKS = 12
-DRAM_BANK_BYTES = 1_072_693_184
 DRAM_BASE = 1_048_640
 DRAM_ALIGNMENT = 32
 L1_BANKS = GRID_X * GRID_Y
-L1_BANK_BYTES = 1_393_312
-L1_END = 1_499_136
 L1_ALIGNMENT = 16
 
 

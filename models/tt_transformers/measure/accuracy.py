@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import models  # noqa: F401
+from models.common.mesh_names import LINES
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
@@ -21,7 +22,6 @@ from models.tt_transformers.tt.checkpoints.location import BUNDLED, locate
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.reference import Reference, model_identity, reference_path
 
-MESHES = ("N150", "N300", "T3K")
 # The project's aims in percent; a mode that misses one has lost precision somewhere, so do not lower them.
 TOP1 = {"bf16": 99, "accuracy": 97, "performance": 92}
 TOP5 = 99
@@ -102,7 +102,7 @@ def measure_kv_cache(mesh_device, kv_cache: str, reference: Reference, users: in
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=8, help="texts of the reference to predict (default: 8)")
-    parser.add_argument("--mesh", choices=MESHES, nargs="+", default=MESHES)
+    parser.add_argument("--mesh", choices=LINES, nargs="+", default=LINES)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--mode", choices=MODES, nargs="+", default=MODES)
     what.add_argument("--kv_cache", choices=KV_CACHES, nargs="+", help="formats of performance mode's KV cache")

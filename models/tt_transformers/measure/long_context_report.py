@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import models  # noqa: F401
+from models.common.mesh_names import LINES
 from models.common import whole_file
 from models.common.benchmark_record import medians
 from models.tt_transformers.measure.chunks import BFP4_CACHE, PRECISIONS
@@ -21,7 +22,6 @@ LONG_CONTEXT = Limits.of("Phi-3-mini-128k-instruct").long_context["N300"]["beyon
 RECORDS = Path(__file__).parent / "records" / "long_context"
 FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
 
-_MESHES = ("N150", "N300", "T3K")
 
 _HEAD = """# Long context: memory and prefill chunks
 
@@ -34,7 +34,7 @@ emulator are in [PERF.md](../../PERF.md).
 
 def read(pattern: str) -> list[dict]:
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob(pattern))]
-    return sorted(records, key=lambda record: _MESHES.index(record["mesh"]))
+    return sorted(records, key=lambda record: LINES.index(record["mesh"]))
 
 
 def markdown() -> str:

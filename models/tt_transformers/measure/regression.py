@@ -13,6 +13,7 @@ from collections.abc import Callable
 import yaml
 
 import models  # noqa: F401
+from models.common.mesh_names import LINES
 from models.common import benchmark_record, console
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
@@ -27,7 +28,6 @@ from models.tt_transformers.tt.config.precision import DEMO_MODES
 from models.tt_transformers.tt.reference import Reference
 from models.tt_transformers.tt.checkpoints.weights import Weights
 
-MESHES = accuracy.MESHES
 # Texts, and tokens of each that are predicted: so many that two more wrong predictions stay within the tolerance of top5.
 USERS, TOKENS = 4, 128
 ROUNDS, STEPS = 9, 16
@@ -136,7 +136,7 @@ def as_target(key: tuple, measured: dict) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mesh", choices=MESHES, nargs="+", default=MESHES)
+    parser.add_argument("--mesh", choices=LINES, nargs="+", default=LINES)
     parser.add_argument("--mode", choices=DEMO_MODES, nargs="+", default=DEMO_MODES)
     accuracy.add_model_options(parser)
     options = parser.parse_args()

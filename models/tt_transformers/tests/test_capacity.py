@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from models.common.mesh_names import LINES
 from models.common.mesh import open_mesh
 from models.common.ttnn_emulator.device import shape_only
 from models.tt_transformers.measure import long_context_report as report
@@ -15,7 +16,6 @@ from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
 
-MESHES = ("N150", "N300", "T3K")
 BFP4_CACHE = {"optimizations": "precision_cfg = {kv_cache: bfp4}"}
 
 
@@ -24,7 +24,7 @@ def default_chunks(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", LINES)
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
 def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
     usage = capacity.measure(mesh, 4096, chunks=1, num_layers=2, optimizations=mode)
@@ -44,7 +44,7 @@ def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", LINES)
 @pytest.mark.parametrize(
     "mode, optimizations, contexts",
     [
@@ -56,7 +56,7 @@ def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
 )
 def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tmp_path, mesh, mode, optimizations, contexts):
     """On the mock device, in a process of its own; the vendor's allocator has no peaks to compare activations with."""
-    context = contexts[MESHES.index(mesh)]
+    context = contexts[LINES.index(mesh)]
     output = tmp_path / "usage.json"
     code = "import sys; from models.tt_transformers.measure.capacity import main; main()"
     changes = [] if optimizations is None else ["--optimizations", optimizations]
@@ -71,7 +71,7 @@ def test_weights_and_caches_take_what_the_vendors_allocator_says(run_on_mock, tm
 
 def test_every_mesh_and_mode_was_run_at_the_whole_context_in_less_than_a_minute():
     records = report.read("capacity-*.json")
-    assert {(record["mesh"], record["optimizations_base"]) for record in records} == set(product(MESHES, ("performance", "accuracy")))
+    assert {(record["mesh"], record["optimizations_base"]) for record in records} == set(product(LINES, ("performance", "accuracy")))
     assert {(record["backend"], record["context"]) for record in records} == {("emulator", 131072)}
     assert max(record["seconds"] for record in records) < 60
 
@@ -97,7 +97,7 @@ def test_a_context_that_is_promised_fits(mesh, context, precision):
     assert usage.fits, capacity.describe(usage)
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", LINES)
 @pytest.mark.parametrize("optimizations", ["performance", "accuracy", "precision_cfg = {kv_cache: bfp4}"])
 def test_what_is_needed_by_arithmetic_is_at_most_what_is_allocated_and_nearly_that(mesh, optimizations):
     context = 8192

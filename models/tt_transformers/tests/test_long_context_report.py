@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from models.common.mesh_names import LINES
 from models.common.benchmark_record import medians
 from models.tt_transformers.measure import long_prefill as prefill
 from models.tt_transformers.measure import chunks as prefill_chunks
@@ -14,7 +15,6 @@ from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.prefill_chunks import SIZES
 
-MESHES = ("N150", "N300", "T3K")
 # What the peak may grow by beside the KV cache: what the allocator keeps of freed activations (8 MB measured). Scores of
 # 16k x 16k tokens in bf16 would take 17 times as much.
 ALLOWANCE = 32e6
@@ -26,7 +26,7 @@ def test_the_file_is_current():
     assert report.FILE.read_text(encoding="utf-8") == report.markdown()
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", LINES)
 def test_the_default_chunk_size_was_accepted_in_every_precision(mesh):
     (record,) = [record for record in report.read("prefill_chunks-*.json") if record["mesh"] == mesh]
     assert record["backend"] == "mock" and list(record["answers"]) == list(prefill_chunks.PRECISIONS)
@@ -52,7 +52,7 @@ print(json.dumps(answers))
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", LINES)
 def test_the_vendor_accepts_the_default_chunk_sizes(run_on_mock, mesh):
     limits = Limits.of(prefill_chunks.MODEL.split("/")[1])
     sizes = [limits.prefill_chunk_size[mesh]]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import ttnn
 
+from models.common.chip import TILE
 from models.common.mesh_names import MESH_SHAPES, mesh_name_of
-
-TILE = 32
 
 
 @dataclass(frozen=True)

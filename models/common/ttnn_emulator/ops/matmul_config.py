@@ -3,9 +3,11 @@
 The rules are the vendor's: each was found by calling the vendor's op on its mock device.
 """
 
+from models.common.chip import L1_BANK_BYTES
+
 from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
 from ..dtypes import TILE_SIZE, BufferType, ShardOrientation, TensorMemoryLayout, tile_size
-from ..memory import DRAM_MEMORY_CONFIG, L1_BANK_BYTES, MemoryConfig, ShardSpec
+from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig, ShardSpec
 from ..program_config import (
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig,

@@ -6,6 +6,7 @@
 import json
 from pathlib import Path
 
+from models.common.mesh_names import MESH_SHAPES
 from models.common import whole_file
 
 RECORDS = Path(__file__).parent / "records"
@@ -13,14 +14,13 @@ README = Path(__file__).resolve().parents[4] / "README.md"
 BEGIN = "<!-- validation table: written by `make validate`, do not edit -->"
 END = "<!-- end of validation table -->"
 
-_MESHES = ("N150", "N300", "T3K", "TG")
 _HEADER = ("model", "mesh", "mode", "backend", "vendor's checks", "op calls", "peak DRAM a device", "peak L1 a device")
 
 
 def read_records() -> list[dict]:
     """All committed records, by model, then from the smallest mesh to the largest."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*.json")]
-    return sorted(records, key=lambda record: (record["model"], record["backend"], _MESHES.index(record["mesh"])))
+    return sorted(records, key=lambda record: (record["model"], record["backend"], list(MESH_SHAPES).index(record["mesh"])))
 
 
 def markdown(records: list[dict]) -> str:

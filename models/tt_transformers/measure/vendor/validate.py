@@ -11,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from models.common.mesh_names import LINES
 from models.common import console
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure.vendor import table
 
-MESHES = ("N150", "N300", "T3K")
 # Program of this package -> the backend that it runs on.
 PROGRAMS = {"full_width": "mock", "whole_demo": "lockstep"}
 
@@ -37,7 +37,7 @@ def committed(program: str, mesh: str) -> Path:
 def main() -> int:
     refused = 0
     for program in PROGRAMS:
-        for mesh in MESHES:
+        for mesh in LINES:
             path = committed(program, mesh)
             before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
             run(program, mesh, path)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping
 
+from models.common.chip import TILE
 from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
-
-TILE = 32
 
 
 @dataclass(frozen=True)

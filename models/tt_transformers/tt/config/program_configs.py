@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import ttnn
 
-TILE = 32
-# L1 a core has for circular buffers and tensors, and what of it the firmware keeps, as the vendor's allocator reports.
-L1_BYTES = 1_499_136
+from models.common.chip import L1_BYTES, TILE
+
+# What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576, ttnn.float32: 4096}
 FP32_TILE_BYTES = 4096
