@@ -13,7 +13,9 @@ signature cannot say, and returns the `Program` to run, or a result that needs n
         spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, memory_config)
         return Program(lambda x: x.float().square().sum(-1, keepdim=True), [input_tensor], spec)
 
-Nothing else has to be written: errors get the op's name, and the op log gets all arguments.
+Nothing else has to be written: errors get the op's name, and the op log gets all arguments. `ttnn` has the ops of the
+package's `_OP_MODULES`. For a new one, the tests compare the signature with the vendor's, and ask for a call in
+`tests/emulator/argument_calls.py`, which they make on both sides.
 """
 
 import functools
