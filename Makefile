@@ -1,10 +1,13 @@
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
+# Tests run side by side, a process for each core. Tests of one file stay together, because they share what is slow to make.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+SIDE_BY_SIDE := $(PYTEST) -n $(WORKERS) --dist loadfile
 PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup demo test full-size validate bench long-context capacity pareto accuracy perf-report
+.PHONY: help setup demo test test-fast test-wide full-size validate bench long-context capacity pareto accuracy perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -15,8 +18,16 @@ setup:  ## make .venv and install requirements.txt into it, once
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
 
-test: setup  ## run the tests
-	$(PYTEST)
+test: setup  ## run the tests, but for the wide sweeps
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone"
+	$(PYTEST) -m "alone and not slow and not wide"
+
+test-fast: setup  ## run the tests of single modules, in a few minutes
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor" tests/common tests/emulator \
+	    models/tt_transformers/tests
+
+test-wide: setup  ## run the wide sweeps, which `make test` leaves out
+	$(SIDE_BY_SIDE) -m "wide and not slow"
 
 full-size: setup  ## run Phi-3-mini at full size with random weights, and report its peak memory
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow

@@ -15,6 +15,7 @@ from loguru import logger
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
+from models.common import backend
 from models.common.mesh import open_mesh
 from models.tt_transformers.tt.checkpoints.location import PROJECT
 from models.tt_transformers.tt.checkpoints.cache import WeightCache, describe_mapper
@@ -43,15 +44,16 @@ class Use:
     def __init__(self, directory, mesh_device, identity=IDENTITY):
         self.cache, self.mesh_device, self.made = WeightCache(directory, identity), mesh_device, []
 
-    def values(self, name="layers.0.wq", weight=WEIGHT, dtype=ttnn.bfloat8_b):
+    def values(self, name="layers.0.wq", weight=WEIGHT, dtype=ttnn.bfloat8_b, recipe=None):
         def make():
             self.made.append(name)
             return weight
 
         mapper = ttnn.ReplicateTensorToMesh(self.mesh_device)
         host = self.cache.host_tensor(
-            name, make, dtype=dtype, layout=ttnn.TILE_LAYOUT, device=self.mesh_device, mesh_mapper=mapper
-        )
+            name, make, recipe=recipe,
+            dtype=dtype, layout=ttnn.TILE_LAYOUT, device=self.mesh_device, mesh_mapper=mapper,
+        )  # fmt: skip
         return ttnn.to_torch(ttnn.get_device_tensors(host)[0]).float()
 
 
@@ -304,6 +306,28 @@ def test_a_process_killed_while_it_writes_leaves_a_cache_that_works(use, tmp_pat
     for i in range(4):
         later.values(f"layers.{i}")
     assert later.made == ["layers.2", "layers.3"] and warnings == []
+
+
+def test_a_weight_of_another_recipe_is_rebuilt(use):
+    """The recipe is what the conversion depends on besides the checkpoint, such as padded widths."""
+    for recipe, made in (({"n": 64}, ["w"]), ({"n": 64}, []), ({"n": 96}, ["w"]), ({"heads": [[0, None]]}, ["w"])):
+        one = use()
+        one.values("w", recipe=recipe)
+        assert one.made == made
+
+
+def test_the_emulator_and_the_vendors_package_do_not_replace_each_others_files(use, monkeypatch):
+    use().values("w")
+    monkeypatch.setattr(backend, "name", lambda: "mock")
+    use().values("w")
+    monkeypatch.undo()
+    again = use()
+    again.values("w")
+    assert again.made == []
+    assert sorted(path.name for path in again.cache.directory.glob("*.tensorbin")) == [
+        "w.bfloat8_b.tile.emulator.tensorbin",
+        "w.bfloat8_b.tile.ttnn.tensorbin",
+    ]
 
 
 def test_placements_are_told_apart(mesh_device):
