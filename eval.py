@@ -2,11 +2,12 @@
 
     python eval.py <model.py> --model <name or path> --prompt_file <file> --max_new_tokens N
 
-The reference continues the prompt greedily; then the bring-up is given the same tokens, whatever it would have chosen,
-and its logits are compared step by step. `<model.py>` is any file that follows the contract of `load_model_file`.
+The reference continues the prompt greedily. The bring-up then gets the same tokens, even if it would have chosen
+others, and its logits are compared step by step. `<model.py>` is any file that follows the contract of
+`load_model_file`.
 
-The checkpoint's defaults for text generation and its attention implementation have no influence: both models generate
-with `GREEDY` alone, and transformers chooses the attention of the reference (see `models.evaluation.checkpoint`).
+The checkpoint's defaults for text generation and its attention implementation are not used: both models generate with
+`GREEDY` only, and transformers chooses the attention of the reference (see `models.evaluation.checkpoint`).
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Optional
 
 try:
     import models  # noqa: F401  (before torch and ttnn)
-except (RuntimeError, ValueError) as unusable:  # a TT_BACKEND or a mesh that cannot be had
+except (RuntimeError, ValueError) as unusable:  # a TT_BACKEND or a mesh that is not available
     print(f"error: {unusable}", file=sys.stderr)
     sys.exit(2)
 
@@ -41,11 +42,11 @@ GREEDY = dict(do_sample=False, output_logits=True, return_dict_in_generate=True)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How close a model is to its reference, and how fast it and its backend are.
+    """How close a model is to its reference, and how fast it is on its backend.
 
-    top1: percent of steps at which both find the same token most likely.
-    top5: percent of steps at which the reference's most likely token is among the model's five.
-    logits_pcc: Pearson correlation of all logits; logits_pcc_worst_step: of the worst step's alone.
+    top1: percent of steps at which both have the same most likely token.
+    top5: percent of steps at which the reference's most likely token is among the model's five most likely ones.
+    logits_pcc: Pearson correlation of all logits; logits_pcc_worst_step: the lowest one of a single step's logits.
     """
 
     top1: float
@@ -60,7 +61,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Task:
-    """What to evaluate on. `prompt_tokens`: only so many of the file's first tokens; None takes all."""
+    """The task of an evaluation. `prompt_tokens`: number of the file's first tokens to use; None uses all."""
 
     model: str
     prompt_file: Path
@@ -69,7 +70,7 @@ class Task:
 
 
 class TeacherForcing(LogitsProcessor):
-    """Makes `generate` choose the teacher's tokens [steps], or its own without a teacher; notes each step's time."""
+    """Makes `generate` choose the teacher's tokens [steps], or its own without a teacher; records each step's time."""
 
     def __init__(self, teacher: Optional[torch.Tensor] = None):
         self.teacher = teacher
@@ -86,8 +87,8 @@ class TeacherForcing(LogitsProcessor):
 def evaluate(task: Task, model_file: Optional[Path] = None, system: Optional[str] = None) -> Evaluation:
     """Evaluates the model of `model_file` on the mesh of its `system`; without a file, Hugging Face's own.
 
-    Raises EvaluationError for what cannot be evaluated: before any weights are read, unless they are what is wrong.
-    What the bring-up's own code raises passes through, because its traceback is what its author needs.
+    Raises EvaluationError if the task cannot be evaluated, before any weights are read unless the weights are wrong.
+    Errors of the bring-up's own code pass through, because its author needs the traceback.
     """
     if model_file is None:
         config, prompt = read_task(task)
@@ -127,7 +128,7 @@ def read_task(task: Task) -> tuple:
     if task.max_new_tokens < 1:
         raise EvaluationError(f"max_new_tokens {task.max_new_tokens} has to be at least 1")
     with reported(f"prompt file {task.prompt_file} cannot be read"):
-        text = task.prompt_file.read_text(encoding="utf-8-sig")  # without the mark that some editors put first
+        text = task.prompt_file.read_text(encoding="utf-8-sig")  # without the byte order mark that some editors write
     if not text.strip():
         raise EvaluationError(f"prompt file {task.prompt_file} is empty")
     config = read_config(task.model)
@@ -150,7 +151,7 @@ def read_task(task: Task) -> tuple:
 
 
 def compare(model, reference, prompt: torch.Tensor, steps: int) -> Evaluation:
-    """Runs the reference on prompt [1, prompt_tokens], and the model on the tokens that it chose."""
+    """Runs the reference on prompt [1, prompt_tokens], and the model on the tokens that the reference chose."""
     with reported(f"model {reference.config.name_or_path!r}: Hugging Face cannot continue the prompt with it"):
         expected, teacher, _ = generate(reference, prompt, steps)
     actual, _, times = generate(model, prompt, steps, teacher)
@@ -177,7 +178,7 @@ def compare(model, reference, prompt: torch.Tensor, steps: int) -> Evaluation:
 def generate(model, prompt: torch.Tensor, steps: int, teacher: Optional[torch.Tensor] = None) -> tuple:
     """Logits [steps, vocab_size], tokens [steps], and the times of the start and of each step, in seconds.
 
-    Puts empty generation defaults into the model: transformers takes what `GREEDY` leaves open from there.
+    Gives the model empty generation defaults: transformers takes settings that are not in `GREEDY` from there.
     """
     model.generation_config = GenerationConfig()
     forcing = TeacherForcing(teacher)
@@ -206,7 +207,7 @@ def report(result: Evaluation, task: Task, where: str) -> str:
 
 
 def run(parser: argparse.ArgumentParser, task: Task, model_file: Optional[Path], system: Optional[str]) -> Evaluation:
-    """`evaluate`, for a command line: what cannot be evaluated is one line on stderr, and exit status 2."""
+    """`evaluate`, for a command line: an EvaluationError becomes one line on stderr and exit status 2."""
     try:
         return evaluate(task, model_file, system)
     except EvaluationError as error:
@@ -214,14 +215,14 @@ def run(parser: argparse.ArgumentParser, task: Task, model_file: Optional[Path],
 
 
 def print_result(parser: argparse.ArgumentParser, text: str) -> None:
-    """Prints to stdout. Where that cannot be written, prints to stderr, so that the run is not lost: exit status 2."""
+    """Prints to stdout. If that fails, prints to stderr, so that the result is not lost, and exits with status 2."""
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         sys.stdout.reconfigure(errors="backslashreplace")  # it may not be able to hold a model's name
         print(text, flush=True)
     except OSError as error:
-        if sys.stdout is not None:  # Python writes what is left in its buffer at the end, and would fail again
+        if sys.stdout is not None:  # Python would write the rest of its buffer at exit, and fail again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         parser.exit(2, f"{text}\n{parser.prog}: error: standard output cannot be written: {error.strerror}\n")
 
@@ -233,7 +234,7 @@ def main(arguments: Optional[list] = None) -> dict:
     parser.add_argument("--model", required=True, help="checkpoint: a directory, or a name to download")
     parser.add_argument("--prompt_file", required=True, type=Path, help="a text file")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="steps to compare (default 100)")
-    parser.add_argument("--prompt_tokens", type=int, help="take only so many of the file's first tokens (default all)")
+    parser.add_argument("--prompt_tokens", type=int, help="number of the file's first tokens to use (default all)")
     parser.add_argument("--system", help=f"{', '.join(SYSTEMS)}; default: the <system> folder of the model file's path")
     args = parser.parse_args(arguments)
     task = Task(args.model, args.prompt_file, args.max_new_tokens, args.prompt_tokens)

@@ -30,7 +30,7 @@ def main(arguments: Optional[list] = None) -> None:
     parser.add_argument("--system", choices=evaluation.SYSTEMS, help="with --model-file (default: of its path)")
     parser.add_argument("--prompt-file", type=Path, default=PROMPT_FILE, help="text (default: bringup_eval_long.txt)")
     parser.add_argument("--max-new-tokens", type=int, default=100, help="steps to compare (default 100)")
-    parser.add_argument("--prompt-tokens", type=int, help="take only so many of the file's first tokens (default all)")
+    parser.add_argument("--prompt-tokens", type=int, help="number of the file's first tokens to use (default all)")
     args = parser.parse_args(arguments)
     if args.mode == "hf" and args.model_file is not None:
         parser.error("--model-file has no meaning with --mode hf")

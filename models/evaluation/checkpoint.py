@@ -1,10 +1,10 @@
 """A checkpoint as the installed Hugging Face library reads it: configuration, tokenizer, and weights in bf16.
 
-What is a habit of the checkpoint and no part of the model is left out: the defaults for text generation
-(`generation_config.json`), and the attention implementation. transformers chooses the latter for this machine: `sdpa`
-where the model has it, else `eager`.
+Settings that are not part of the model are left out: the defaults for text generation (`generation_config.json`), and
+the attention implementation. transformers chooses the attention for this machine: `sdpa` if the model has it, else
+`eager`.
 
-All functions take a directory or a name to download. Their EvaluationError names it, and what Hugging Face said.
+All functions take a directory or a name to download. Their EvaluationError gives this name and Hugging Face's message.
 """
 
 import copy
@@ -62,8 +62,8 @@ def load_tokenizer(name: str, config: PreTrainedConfig):
 def load_reference(name: str, config: PreTrainedConfig):
     """The model of `read_config`, in bf16 on the CPU.
 
-    Layers past its `num_hidden_layers` are left out. Raises EvaluationError, which names the tensors, if the checkpoint
-    lacks one, has another one more or one of another shape, or if one holds NaN or infinity.
+    Layers past its `num_hidden_layers` are left out. Raises EvaluationError that names the tensors if tensors are
+    missing, unknown to the model or of another shape, or if they hold NaN or infinity.
     """
     with reported(f"model {name!r}"):
         refuse_adapter(Path(name))
@@ -77,7 +77,7 @@ def load_reference(name: str, config: PreTrainedConfig):
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    # transformers fills what it misses with random values, and a bring-up would copy those.
+    # transformers fills missing tensors with random values, and a bring-up would copy those.
     if missing := sorted(info["missing_keys"]):
         raise EvaluationError(f"model {name!r}: the checkpoint lacks {_listed(missing)}")
     if mismatched := sorted(info["mismatched_keys"]):
@@ -93,7 +93,7 @@ def load_reference(name: str, config: PreTrainedConfig):
 
 
 def _check_phi3_rope(found: dict, name: str) -> None:
-    """Refuses keys that transformers ignores, such as `short_mscale`, which change the model; says what it chooses."""
+    """Refuses keys that change the model but that transformers ignores, such as `short_mscale`; logs its choices."""
     with reported(f"model {name!r}: config.json"):
         parameters, notes = rope_parameters(found, PHI3.rope_aliases)
     for note in notes:
@@ -106,26 +106,26 @@ def _check_phi3_rope(found: dict, name: str) -> None:
 
 
 def _make(found: dict) -> Union[PreTrainedConfig, str]:
-    """The configuration, or what Hugging Face says against it."""
+    """The configuration, or Hugging Face's error message."""
     try:
-        # A copy, because transformers changes what is nested.
+        # A copy, because transformers changes nested objects.
         return CONFIG_MAPPING[found["model_type"]].from_dict(copy.deepcopy(found))
     except Exception as error:
         return one_line(error)
 
 
-def _blamed(found: dict, said: str) -> str:
-    """The keys, with their values, without which Hugging Face says nothing or else another thing; it may name none."""
+def _blamed(found: dict, message: str) -> str:
+    """The keys, with their values, whose removal ends or changes Hugging Face's error, which may name no key itself."""
     logging.disable(logging.WARNING)  # each try would warn again
     without = {key: _make({other: value for other, value in found.items() if other != key}) for key in found}
     logging.disable(logging.NOTSET)
     blamed = [key for key, made in without.items() if not isinstance(made, str)]
-    blamed = blamed or [key for key, made in without.items() if made != said and key != "model_type"]
+    blamed = blamed or [key for key, made in without.items() if made != message and key != "model_type"]
     return "".join(f", {key} {reprlib.repr(found[key])}" for key in blamed)
 
 
 def _listed(names: list) -> str:
-    """At most three of them, for a line that can be read."""
+    """At most three of the names, to keep the line readable."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

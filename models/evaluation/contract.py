@@ -1,4 +1,4 @@
-"""What a functional bring-up promises: `load_model_file` has the contract, and the rest checks that it is kept."""
+"""The contract of a functional bring-up: `load_model_file` states it, and the other functions check it."""
 
 import importlib.util
 import inspect
@@ -40,7 +40,7 @@ def load_model_file(path: Path):
     arguments = list(inspect.signature(build_model).parameters)
     if arguments != BUILD_ARGUMENTS:
         raise EvaluationError(f"{path}: build_model takes ({', '.join(arguments)}), not ({', '.join(BUILD_ARGUMENTS)})")
-    # Not those that it imports, such as Hugging Face's own.
+    # Without the classes that it imports, such as Hugging Face's own.
     classes = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
     classes = [kind for kind in classes if issubclass(kind, torch.nn.Module) and issubclass(kind, GenerationMixin)]
     if not classes:
@@ -51,7 +51,7 @@ def load_model_file(path: Path):
 
 
 def check_output(model, model_file: Path, token: torch.Tensor, vocab_size: int) -> None:
-    """Raises EvaluationError if what `build_model` gave, or what its `forward` gives for a token [1, 1], breaks the contract."""
+    """Raises EvaluationError if the model, or the result of its `forward` for a token [1, 1], breaks the contract."""
     for kind in (torch.nn.Module, GenerationMixin):
         if not isinstance(model, kind):
             raise EvaluationError(f"{model_file}: build_model gives a {type(model).__name__}, no {kind.__name__}")
@@ -86,6 +86,6 @@ def check_fits(config, module, device, max_seq_len: int) -> None:
     with reported(f"model {config.name_or_path!r}: Hugging Face cannot make it from config.json"), torch.device("meta"):
         weights = transformers.AutoModelForCausalLM.from_config(config).parameters()
     needed = sum(weight.numel() for weight in weights) * 2 // num_devices
-    held = mesh.dram_capacity(device)
-    if needed > held:
-        raise EvaluationError(f"the checkpoint cannot be held: {needed} B of bf16 weights a device, which has {held} B")
+    dram = mesh.dram_capacity(device)
+    if needed > dram:
+        raise EvaluationError(f"the checkpoint cannot be held: {needed} B of bf16 weights a device, which has {dram} B")

@@ -4,9 +4,9 @@ from models.common import library_errors
 
 
 class EvaluationError(ValueError):
-    """What was asked for cannot be evaluated; the message says why, in one line."""
+    """A model that cannot be evaluated as asked; the message says why, in one line."""
 
 
 def reported(subject: str):
-    """Around the reading of a user's files: whatever a library raises becomes an EvaluationError about `subject`."""
+    """A context for reading a user's files: any error of a library becomes an EvaluationError about `subject`."""
     return library_errors.reported(subject, EvaluationError)

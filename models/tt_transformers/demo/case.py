@@ -1,4 +1,4 @@
-"""What one run of the demo is told to do."""
+"""The settings of one run of the demo."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from models.common import whole_file
 from models.common.sampling import SamplingParams
 from models.tt_transformers.demo import prompts
 
-# With token_accuracy these follow from the reference.
+# With token_accuracy the reference determines these.
 _SETTLED_BY_REFERENCE = ("input_prompts", "instruct", "repeat_batches", "sampling_params", "stop_at_eos")
 
 SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
@@ -15,10 +15,10 @@ SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the demo. All fields but `name` are options of the same name (options.py); see there for meanings.
+    """A case of the demo. All fields except `name` are options of the same name; options.py says what they mean.
 
-    `instruct` None follows the tokenizer; `optimizations` None is the mode in the test id; `reference_file` None is the
-    model's own; `max_generated_tokens` None, with token_accuracy, is all that the reference has.
+    None means: for `instruct`, whatever the tokenizer supports; for `optimizations`, the mode in the test id; for
+    `reference_file`, the model's own file; for `max_generated_tokens` with token_accuracy, all tokens of the reference.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Case:
     output_json: str | None = None
 
     def with_options(self, given: dict) -> "Case":
-        """This case with the options that the user gave; dicts change the keys that they name.
+        """This case with the user's options; a dict changes only the keys that it names.
 
         Raises:
-            ValueError: options that do not go together.
+            ValueError: options that contradict each other.
         """
         if "page_params" in given and not given.get("paged_attention", self.paged_attention):
             raise ValueError("page_params are given, but paged_attention is false")
@@ -59,8 +59,8 @@ class Case:
         return changed._with_pages_for_a_context() if "max_seq_len" in given and "page_params" not in given else changed
 
     def _with_pages_for_a_context(self) -> "Case":
-        """This case with pages for one user's whole context at least, and no more than all users can fill: pages take
-        memory whether they are used or not."""
+        """This case with enough pages for one user's whole context, but no more than all users can fill, because unused
+        pages take memory too."""
         context = -(-self.max_seq_len // self.page_params["block_size"])
         pages = min(max(self.page_params["max_num_blocks"], context), self.batch_size * context)
         return replace(self, page_params=self.page_params | {"max_num_blocks": pages})
@@ -95,5 +95,5 @@ class Case:
             whole_file.check_writable(self.output_json, "output_json")
 
     def as_json(self) -> dict:
-        """The fields as JSON can hold them, sampling parameters in full."""
+        """The fields as a JSON object, with all sampling parameters."""
         return {**asdict(self), "input_prompts": str(self.input_prompts), "sampling_params": asdict(self.sampling())}

@@ -1,4 +1,4 @@
-"""Makes the table of options.py into pytest's options, and checks them before any test starts."""
+"""Adds the options of options.py to pytest, and checks their values before any test starts."""
 
 import argparse
 import sys
@@ -24,10 +24,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # The terminal's, to which pytest writes too.
+    # The terminal's stdout, which pytest writes to as well.
     config.stash[_OUTPUT] = console.Output(sys.stdout)
-    # loguru's own handler keeps the stderr of when it was imported, which is pytest's capture: what the demo warns of
-    # would be seen only if it fails. This one writes to the stderr of the moment, the terminal's during the demo.
+    # loguru's own handler keeps the stderr that it found at import, which is pytest's capture. The demo's warnings
+    # would then be seen only if it fails. This handler writes to the current stderr, the terminal's during the demo.
     logger.configure(handlers=[{"sink": _to_stderr, "level": "WARNING", "format": "{level}: {message}"}])
 
 
@@ -53,7 +53,7 @@ def _given_options(config):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
-    """Ends with exit status 1, as of a failed test, when what was printed could not all be written."""
+    """Ends with exit status 1, like a failed test, if some of the printed text could not be written."""
     result = yield
     if not session.config.stash[_OUTPUT].is_whole() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -62,7 +62,7 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Checks the selected cases with the options given, so that what does not fit is an error before any run."""
+    """Checks the selected cases with the given options, so that wrong settings are an error before any run."""
     cases = [item for item in items if "case" in getattr(getattr(item, "callspec", None), "params", {})]
     given = _given_options(config)
     if "output_json" in given and len(cases) > 1:
@@ -76,5 +76,5 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def settings(case, request):
-    """The test's case with the options given."""
+    """The test's case with the given options."""
     return case.with_options(_given_options(request.config))

@@ -1,4 +1,4 @@
-"""The demo's options: one table that the command line, the help texts and README.md's table are made from."""
+"""The demo's options: one table, from which the command line, the help texts and README.md's table are made."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, BLOCK_SIZE
 class Option:
     """One option. `parse` turns the text a user types into a value, or raises ValueError that says what is accepted.
 
-    `default` says in words what holds when the option is not given.
+    `default` describes the value that holds when the option is not given.
     """
 
     name: str
@@ -105,7 +105,7 @@ def _parse_dict(text, keys):
 
 
 class _Pairs(list):
-    """A dict as it was written, keys given twice included."""
+    """A dict as it was written, with keys that are given twice."""
 
 
 def _pairs(pairs):

@@ -25,7 +25,7 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the context that comes before it, "" if there is none. `source` says which entry of which file it is."""
+    """A prompt and the context that comes before it, "" if there is none. `source` names its file and entry."""
 
     prompt: str
     context: str = ""
@@ -36,13 +36,13 @@ class Prompt:
         return f"{self.context}\n\n{self.prompt}" if self.context else self.prompt
 
     def fitted(self, count_tokens: Callable[[str], int], limit: int) -> "Prompt":
-        """This prompt with as much from the beginning of its context as makes at most `limit` tokens.
+        """This prompt with its context cut at the end, so that prompt and context have at most `limit` tokens.
 
-        A prompt whose own text is longer than that comes back with no context, still too long.
+        If the prompt alone is longer than that, it is returned without context and is still too long.
         """
         fitted = self
         while fitted.context and (tokens := count_tokens(fitted.text)) > limit:
-            # By the same share in characters as in tokens, and a little more, so that few rounds are needed.
+            # Cut the same share of characters as of tokens, and a little more, so that few rounds are needed.
             keep = len(fitted.context) * limit // tokens - 8
             fitted = replace(fitted, context=fitted.context[: max(0, keep)])
         return fitted
@@ -95,7 +95,7 @@ def _prompt(entry, where, folder) -> Prompt:
 
 
 def _check_surrogates(text: str, where) -> None:
-    """Raises ValueError for half of a surrogate pair, which a JSON file can hold, and which is no character."""
+    """Raises ValueError for half of a surrogate pair: a JSON file can hold one, but it is not a character."""
     half = next((index for index, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
     if half is not None:
         code = f"\\u{ord(text[half]):04x}"
@@ -137,7 +137,7 @@ def _download(url, where) -> Path:
     # OSError: no such host, no connection; HTTPException: an answer cut off; ValueError: not a URL.
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ValueError(f"{where}: context {url} cannot be downloaded: {error}") from error
-    # What is not a text is not kept, or it would be all that later runs find.
+    # Checked before it is kept: later runs would read a kept file that is not a text.
     _check_text(content, where, url)
     try:
         DOWNLOADS.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,9 @@ def _download(url, where) -> Path:
 
 
 def batches(prompts: list, batch_size: int, repeat_batches: int) -> list[list]:
-    """Deals the prompts to `repeat_batches` batches of `batch_size` users.
+    """Distributes the prompts to `repeat_batches` batches of `batch_size` users.
 
-    Users take the prompts in turn, and again from the first one when there are more users than prompts.
+    Users take the prompts in turn, and start again from the first one if there are more users than prompts.
     """
     users = [prompts[user % len(prompts)] for user in range(batch_size * repeat_batches)]
     return [users[start : start + batch_size] for start in range(0, len(users), batch_size)]

@@ -101,11 +101,11 @@ def write_record(path: str | Path, record: dict):
 
 
 def keep_benchmark(args, settings, measurements, accuracy):
-    """Writes what was measured to generated/benchmarks, to be compared with other runs' records."""
+    """Writes the measurements to generated/benchmarks, to be compared with other runs' records."""
     entries = [benchmark_record.measurement(m.name, m.value, m.unit, m.batch) for m in measurements]
     if accuracy is not None:
         entries += [benchmark_record.measurement(name, getattr(accuracy, name), "%") for name in ("top1", "top5")]
-    made = benchmark_record.make(
+    benchmark = benchmark_record.make(
         mesh=args.device_name,
         model=args.model_name,
         precision=args.precision.name,
@@ -115,7 +115,7 @@ def keep_benchmark(args, settings, measurements, accuracy):
         precision_settings=args.precision.describe(),
     )
     try:
-        benchmark_record.write(made)
+        benchmark_record.write(benchmark)
     except OSError as error:
         logger.warning(f"no benchmark record is kept: {error}")
 

@@ -1,9 +1,9 @@
-"""What the demo prints."""
+"""Prints the demo's output."""
 
 from models.common import backend
 from models.tt_transformers.demo.text_stream import TextStream
 
-# What a number measured on a backend is worth; a number is never shown without it.
+# How to read a speed of each backend; no speed is shown without this note.
 _SPEEDS_ARE = {
     "silicon": "measured on the card",
     "simulator": "measured on the simulator, not a card's speed",
@@ -25,7 +25,7 @@ _LABELS = {
 }
 
 
-# Prompts longer than this are shown by their two ends.
+# Of prompts longer than this only the two ends are shown.
 _SHOWN_CHARACTERS = 2000
 
 
@@ -42,7 +42,7 @@ def _line(label, value):
 
 
 def notes(args, settings) -> list[str]:
-    """What a reader of the run's texts and numbers must know besides them."""
+    """Notes that a reader needs to understand the run's texts and numbers."""
     found = []
     if not backend.values_meaningful():
         found.append("validated, values meaningless: no text and no speed")
@@ -79,7 +79,7 @@ class Stream:
 
 
 def print_texts(batches, args):
-    """The texts of all users but those that were streamed, and why each user stopped."""
+    """Prints the texts of all users except the streamed ones, and why each user stopped."""
     for users in batches:
         for user in users[1:]:
             print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}")
@@ -95,7 +95,7 @@ def print_texts(batches, args):
 
 
 def print_profile(profile: dict, seconds: float):
-    """Ops by time. `profile`: op -> (calls, seconds), `seconds`: all the time that they are part of."""
+    """Prints ops by time. `profile`: op -> (calls, seconds); `seconds`: the total time, also outside of ops."""
     print(f"\n{'op':<60}{'calls':>8}{'seconds':>10}{'share':>8}")
     outside = seconds - sum(spent for _, spent in profile.values())
     rows = sorted(profile.items(), key=lambda row: -row[1][1]) + [("outside of ops", ("", outside))]

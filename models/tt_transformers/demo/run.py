@@ -20,7 +20,7 @@ from models.tt_transformers.tt.checkpoints.weights import Weights
 
 @dataclass
 class User:
-    """One user's sequence. `stop_reason` is None while it grows; `note` says what was done to the prompt."""
+    """One user's sequence. `stop_reason` is None while it grows; `note` says how the prompt was changed."""
 
     batch: int
     index: int
@@ -62,7 +62,7 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         with profiler.timed("load_weights"), clear_errors((ValueError, OSError)):
             generator = stack.enter_context(Generator.build(args, weights))
 
-        # What is compiled here (or, on the emulator, laid out for speed) is no part of the times measured below.
+        # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
         with profiler.timed("compile_prefill"):
             generator.prefill([batches[0][0].prompt_ids])
         with profiler.timed("compile_decode"):
@@ -89,13 +89,13 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
         report.print_summary(args, settings, measurements, notes, accuracy)
         if settings.output_json is not None:
-            made = record.make_record(args, settings, batches, measurements, notes, accuracy)
+            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy)
             with clear_errors():
-                record.write_record(settings.output_json, made)
+                record.write_record(settings.output_json, run_record)
 
 
 class RunError(Exception):
-    """What is wrong with the user's files or settings; the message says it, so that no traceback is needed."""
+    """An error in the user's files or settings. Its message explains it, so no traceback is needed."""
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def make_args(settings, mode, mesh_device) -> ModelArgs:
 
 
 def load_reference(settings, args) -> Reference:
-    """The reference for token_accuracy. Raises ValueError if it is not there or not of this model."""
+    """The reference for token_accuracy. Raises ValueError if it is missing or of another model."""
     reference = Reference.load(settings.reference_file or reference_path(args.model_name))
     reference.check_fits(args)
     return reference
@@ -143,7 +143,7 @@ def make_users(settings, args, reference=None) -> list[list[User]]:
 
 
 def make_user(settings, args, batch, index, prompt, instruct) -> User:
-    """The user of a prompt, whose context is cut so that it leaves room to generate within max_seq_len."""
+    """The user of a prompt. The prompt's context is cut to leave room to generate within max_seq_len."""
     limit = settings.max_seq_len - settings.max_generated_tokens
     try:
         fitted = prompt.fitted(lambda text: len(args.encode_prompt(text, instruct)), limit)
@@ -159,17 +159,17 @@ def make_user(settings, args, batch, index, prompt, instruct) -> User:
 
 
 def make_sampler(settings, users, reference=None):
-    """What chooses the next tokens of a batch: the model's logits, or the reference's text."""
+    """The sampler of a batch's next tokens: by the model's logits, or by the reference's text."""
     if reference is not None:
         return TeacherForcing(reference, len(users))
-    # Users are numbered through all batches, so that one draws the same tokens whatever the batch size.
+    # Users are numbered through all batches, so that a user draws the same tokens with any batch size.
     return Sampler(settings.sampling(), [user.batch * settings.batch_size + user.index for user in users])
 
 
 def generate(generator, users, sampler, settings, args) -> list[Measurement]:
-    """Generates the texts of one batch, printing the first user's as it comes, and returns what it measured.
+    """Generates the texts of one batch, printing the first user's as it comes, and returns measurements.
 
-    On a backend whose values mean nothing it does prefill and one decode step: the ops of further steps are the same.
+    On a backend without meaningful values it runs prefill and one decode step only: further steps have the same ops.
     """
     profiler = Profiler()
     stop_token_ids = args.stop_token_ids if settings.stop_at_eos else ()
@@ -201,7 +201,7 @@ def generate(generator, users, sampler, settings, args) -> list[Measurement]:
 
 
 def measure(profiler, users) -> list[Measurement]:
-    """What one batch's times say. The first token of each user comes from prefill, all others from decode steps."""
+    """Measurements from one batch's times. Each user's first token comes from prefill, all others from decode steps."""
     batch = users[0].batch
     prefill = profiler.seconds("inference_prefill")
     prompt_tokens = sum(len(user.prompt_ids) for user in users)

@@ -28,9 +28,9 @@ def test_simple_text_demo(case, mode, settings, capsys, request):
 
 
 def skip_beyond_the_model(settings: Case):
-    """Skips a case whose own max_seq_len is more than the model's context, so that `-k long` runs those that it can.
+    """Skips a case whose own max_seq_len is more than the model's context, so that `-k long` runs the cases that fit.
 
-    One that the user gave is an error instead, found with the other settings.
+    A max_seq_len that the user gave is an error instead, found with the other settings.
     """
     with clear_errors():
         model = locate(os.environ.get("HF_MODEL"), dummy_weights=settings.dummy_weights)

@@ -15,7 +15,7 @@ class TextStream:
     def __init__(self, decode):
         self._decode = decode
         self._token_ids = []
-        # Tokens before `_emitted` are out as text; those from `_context` on are decoded to place the next ones.
+        # The text of tokens before `_emitted` is out. Tokens from `_context` on are decoded together with new ones.
         self._context = 0
         self._emitted = 0
 
@@ -29,7 +29,7 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """What is left, incomplete characters included."""
+        """The rest of the text, incomplete characters included."""
         piece = self._pending()
         self._context = self._emitted = len(self._token_ids)
         return piece

@@ -2,7 +2,7 @@
 
     python -m models.tt_transformers.measure.accuracy [--users 8] [--mesh N150 ...] [--mode bf16 ...] [--output FOLDER]
 
-With `--kv_cache bfp8 bfp4` the same for performance mode with the KV cache in each of these formats.
+`--kv_cache bfp8 bfp4` instead measures performance mode with the KV cache in each of these formats.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from models.common.mesh_names import LINES
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
-from models.tt_transformers.measure.step import decode_step_costs
+from models.tt_transformers.measure.counts import decode_step_costs
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -22,7 +22,7 @@ from models.tt_transformers.tt.checkpoints.location import BUNDLED, locate
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.reference import Reference, model_identity, reference_path
 
-# The project's aims in percent; a mode that misses one has lost precision somewhere, so do not lower them.
+# The project's targets in percent. A mode that misses one has lost precision somewhere, so do not lower them.
 TOP1 = {"bf16": 99, "accuracy": 97, "performance": 92}
 TOP5 = 99
 
@@ -46,7 +46,8 @@ def make_args(mesh_device, reference: Reference, users: int, optimizations=None,
 
 
 def measure(args: ModelArgs, reference: Reference) -> list[dict]:
-    """Token accuracy of the model that `args` sets up and, where the backend counts them, its decode step's ops and bytes."""
+    """Token accuracy of the model that `args` sets up and, if the backend counts them, a decode step's ops and
+    bytes."""
     with Generator.build(args) as generator:
         accuracy = token_accuracy.measure(generator, reference, args.max_batch_size)
         costs = decode_step_costs(generator, reference.prefill) if backend.name() == "emulator" else None
@@ -71,7 +72,7 @@ def _as_measurements(costs) -> list[dict]:
 
 
 def measure_record(args: ModelArgs, reference: Reference, precision: str, case: str = "token accuracy", **facts) -> dict:
-    """The benchmark record of `measure`. `precision` is its name for the settings of `args`."""
+    """The benchmark record of `measure`. `precision`: the record's name for the precision settings of `args`."""
     return benchmark_record.make(
         mesh=args.device_name,
         model=args.model_name,
@@ -121,8 +122,8 @@ def main():
         for mesh in options.mesh:
             with open_mesh(mesh) as mesh_device:
                 for variant in variants:
-                    made = measure_one(mesh_device, variant, reference, options.users, options.model)
-                    keep(made, None if options.output is None else options.output / f"{prefix}-{mesh}-{variant}.json")
+                    record = measure_one(mesh_device, variant, reference, options.users, options.model)
+                    keep(record, None if options.output is None else options.output / f"{prefix}-{mesh}-{variant}.json")
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
@@ -134,15 +135,15 @@ def add_model_options(parser) -> None:
 
 
 def load_reference(options) -> Reference:
-    """The reference that was given, or that of the model. Raises ValueError or FileNotFoundError that names what is not there."""
+    """The given reference, or the model's own. Raises ValueError or FileNotFoundError that names the missing file."""
     return Reference.load(options.reference or reference_path(locate(options.model).name))
 
 
-def keep(made: dict, output: Path | None) -> None:
+def keep(record: dict, output: Path | None) -> None:
     """Keeps a record, as `benchmark_record.keep`, and prints its accuracy."""
-    path = benchmark_record.keep(made, output)
-    top = {name: value for name, (value, _) in benchmark_record.medians(made).items()}
-    line = f"{made['mesh']} {made['precision']}: top-1 {top['top1']:.2f} %, top-5 {top['top5']:.2f} %"
+    path = benchmark_record.keep(record, output)
+    top = {name: value for name, (value, _) in benchmark_record.medians(record).items()}
+    line = f"{record['mesh']} {record['precision']}: top-1 {top['top1']:.2f} %, top-5 {top['top5']:.2f} %"
     print(f"{line} ({os.path.relpath(path)})", flush=True)
 
 

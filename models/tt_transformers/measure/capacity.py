@@ -1,10 +1,10 @@
-"""How much DRAM a model needs for a context, and the largest context that fits, without values or a card.
+"""The DRAM that a model needs for a context, and the largest context that fits, found without values or a card.
 
     python -m models.tt_transformers.measure.capacity --mesh N300 --context 131072 --largest
 
-On the emulator the whole model runs shape-only: a prefill that fills the context but for one token, and one decode step,
-in chunks of the model's default or of MAX_PREFILL_CHUNK_SIZE. With TT_BACKEND=mock the weights and caches are laid out by
-the vendor's allocator instead, which knows no peaks, so that activations are left out.
+On the emulator the whole model runs shape-only: a prefill of all but one token of the context, and one decode step.
+Chunks have the model's default size or MAX_PREFILL_CHUNK_SIZE. With TT_BACKEND=mock the vendor's allocator lays out
+weights and caches instead. It does not report peaks, so activations are left out.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from models.tt_transformers.tt.checkpoints.weights import Weights
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 BLOCK_SIZE = 64
-# Contexts are searched in steps of so many tokens.
+# The largest context is searched in steps of this number of tokens.
 STEP = 1024
 DRAM = ttnn.BufferType.DRAM
 
@@ -38,8 +38,8 @@ DRAM = ttnn.BufferType.DRAM
 class Usage:
     """DRAM of one device, in bytes, for one user with `context` tokens.
 
-    weights: with the embedding and RoPE tables; activations: the most that is held at a time beyond weights and caches,
-    None where the backend cannot tell. capacity: all banks together, less the trace region.
+    weights: with the embedding and RoPE tables. activations: the peak beyond weights and caches; None if the backend
+    does not report it. capacity: all banks together, without the trace region.
     """
 
     context: int
@@ -59,7 +59,7 @@ class Usage:
 
 
 class AllocatedWeights(Weights):
-    """Weights that take their place on the devices and have no values; shapes are those of one device."""
+    """Weights that take memory on the devices but have no values. Shapes are those of one device."""
 
     def __init__(self, args):
         super().__init__(args.mesh_device, args.placement, DummyStateDict(args.arch, device="meta"), cache=None)
@@ -82,11 +82,11 @@ class AllocatedWeights(Weights):
 
 
 def allocate(shape, *, dtype, layout, device, memory_config):
-    """In place of `ttnn.zeros`."""
+    """Used in place of `ttnn.zeros`: takes memory without writing values."""
     return ttnn.allocate_tensor_on_device(ttnn.Shape(list(shape)), dtype, layout, device, memory_config)
 
 
-def held(mesh_device) -> int:
+def allocated_bytes(mesh_device) -> int:
     """Bytes that are allocated on each device."""
     view = ttnn.get_memory_view(mesh_device, DRAM)
     return view.total_bytes_allocated_per_bank * view.num_banks
@@ -95,15 +95,16 @@ def held(mesh_device) -> int:
 def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: str = MODEL, **precision) -> Usage:
     """Lays the model out for `context` tokens and runs a prompt of all but one, or of `chunks` chunks, then a step.
 
-    `precision`: `optimizations` and so on, as `ModelArgs` takes them. The model runs even if it does not fit, so that
-    what it lacks can be read from the result; on the mock device what does not fit is a RuntimeError of its allocator.
+    `precision`: `optimizations` and its related arguments of `ModelArgs`. On the emulator the model runs even if it
+    does not fit, so that the result shows how much memory is missing. On the mock device the allocator raises
+    RuntimeError.
     """
     on_emulator = backend.name() == "emulator"
     with ExitStack() as stack:
         if on_emulator:
             stack.enter_context(_shape_only())
         mesh_device = stack.enter_context(open_mesh(mesh_name))
-        capacity, before = dram_capacity(mesh_device), held(mesh_device)
+        capacity, before = dram_capacity(mesh_device), allocated_bytes(mesh_device)
         if on_emulator:
             mesh_device.allocator.capacity[DRAM] = 1 << 60
         args = ModelArgs(
@@ -115,9 +116,9 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
             **precision,
         )
         kv_caches = make_kv_caches(args, allocate)
-        with_caches = held(mesh_device)
+        with_caches = allocated_bytes(mesh_device)
         with Generator.build(args, AllocatedWeights(args), kv_caches) as generator:
-            laid_out = held(mesh_device)
+            laid_out = allocated_bytes(mesh_device)
             prompt = context - 1 if chunks is None else min(context - 1, chunks * args.prefill_chunk_size)
             activations = _run(generator, prompt) if on_emulator else None
         return Usage(
@@ -126,7 +127,7 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
 
 
 def _run(generator: Generator, prompt: int) -> int:
-    """Prefill of `prompt` tokens and a decode step -> the most bytes held beyond what was held before."""
+    """Prefill of `prompt` tokens and a decode step -> the peak of allocated bytes, less the bytes allocated before."""
     allocator = generator.args.mesh_device.allocator
     start = allocator.peak[DRAM] = allocator.used[DRAM]
     generator.prefill([[0] * prompt])
@@ -143,8 +144,8 @@ def _shape_only():
 def largest(mesh_name: str, limit: int, **options) -> Usage | None:
     """The largest context up to `limit`, in steps of 1024 tokens, that fits; None if not even the smallest does.
 
-    Memory grows with the context, so it is found by bisection. Activations are at their peak within two chunks, and no
-    more of the prompt is run.
+    Memory grows with the context, so it is found by bisection. Activations reach their peak within two chunks, so only
+    two chunks of the prompt run.
     """
     best, low, high = None, 0, limit // STEP
     while low < high:

@@ -1,10 +1,10 @@
-"""Which prefill chunk sizes the vendor's checks accept for Phi-3-mini at full width, 2 of its 32 layers.
+"""Finds the prefill chunk sizes that the vendor's checks accept for Phi-3-mini at full width, 2 of its 32 layers.
 
     TT_BACKEND=mock MESH_DEVICE=N300 python -m models.tt_transformers.measure.chunks --output FILE
 
-Every size that MAX_PREFILL_CHUNK_SIZE takes is tried with a prompt of two chunks, up to the model's context, and a decode step,
-so that the first chunk's attention, a later one's and decode's are checked, in both modes and with the smallest KV cache.
-Weights take their place and have no values.
+It tries every size that MAX_PREFILL_CHUNK_SIZE accepts, in both modes and with the smallest KV cache. Each try runs a
+prompt of two chunks, or of the model's context if that is shorter, and a decode step. This checks the attention of the
+first chunk, of a later chunk and of decode. Weights take memory but have no values.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def try_chunk(mesh_device, thousands: int, optimizations: str) -> str:
 
 
 def search() -> dict:
-    """The record of the mesh of the environment: each size's answer by precision, and the largest that passes in all."""
+    """The record of the environment's mesh: each size's answer by precision, and the largest that passes in all."""
     with open_mesh() as mesh_device:
         answers = {
             name: {str(size): try_chunk(mesh_device, size, optimizations) for size in SIZES}

@@ -2,7 +2,7 @@
 
     python -m models.tt_transformers.measure.long_context_report [--check]
 
-`--check` writes nothing and exits with 1 if the file is not what would be written.
+`--check` writes nothing and exits with 1 if the file is not current.
 """
 
 import argparse
@@ -57,9 +57,9 @@ def capacity() -> str:
     header = ["mesh", "precision", "prefill chunk", "weights", "KV cache", "activations", "together", "run took", "largest context"]
     return f"""## DRAM of a device, Phi-3-mini-128k-instruct, one user of 131072 tokens
 
-In GB, of the {size / 1e9:.2f} GB that a device has beside the trace region; `largest context` is what fits, found in steps of 1024 tokens. \
-Each row is the whole model, run shape-only: a prefill that fills the context but for one token, and one decode step. Weights and \
-caches agree with the vendor's allocator (tests/test_capacity.py).
+Sizes are in GB. A device has {size / 1e9:.2f} GB besides the trace region. `largest context` is the largest one that fits, in steps of \
+1024 tokens. For each row the whole model ran shape-only: a prefill of all but one token of the context, and one decode step. The sizes \
+of weights and caches agree with the vendor's allocator (tests/test_capacity.py).
 
 {table(header, rows, 3)}
 
@@ -100,8 +100,8 @@ def chunks() -> str:
     return f"""## Prefill chunk sizes, {first['model']} at full width
 
 Every size of `MAX_PREFILL_CHUNK_SIZE` (1k to 128k) was tried in both modes, and with a bfp4 KV cache, with {first['layers']} of the 32 layers on the mock device \
-of ttnn {first['versions']['ttnn']}. The defaults of N150 and N300 are those that the vendor gives (N300's for contexts of up to {LONG_CONTEXT // 1024}k, beyond which it is 4k); a larger chunk than the default \
-is accepted wherever its activations fit beside all 32 layers' weights and caches.
+of ttnn {first['versions']['ttnn']}. The defaults of N150 and N300 are the vendor's. N300's is for contexts of up to {LONG_CONTEXT // 1024}k; for longer contexts the default is 4k. \
+A chunk larger than the default is accepted if its activations fit beside the weights and caches of all 32 layers.
 
 {table(header, rows)}
 

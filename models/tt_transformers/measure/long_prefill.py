@@ -2,9 +2,10 @@
 
     python -m models.tt_transformers.measure.long_prefill [--rounds 3] [--output FOLDER]
 
-Each system is a process of its own, so that its peak memory is its own; Hugging Face's has nothing of this project in it.
-They prefill the same random prompts of the bundled checkpoint with as many torch threads, in turn: what else the machine does
-hits both. Lengths grow, so that the peak after a length is that length's. One token of the context is left for a generated one.
+Each system runs in its own process, so that its peak memory is measured alone. Hugging Face's process imports nothing
+of this project. Both prefill the same random prompts with the bundled checkpoint and the same number of torch threads.
+They run in turn, so that other work on the machine affects both. Lengths grow, so the peak after a length is that
+length's peak. One token of the context is left for a generated token.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def prompt(length: int, vocab_size: int) -> list[int]:
 def run(rounds: int, mode: str, lengths=LENGTHS):
     """Yields the measurements of a benchmark record: times of every round, peaks, and the medians of the rounds' ratios.
 
-    CPU time counts all threads; what else the machine does moves it less than the time that passes.
+    CPU time counts all threads. Other work on the machine changes it less than elapsed time.
     """
     threads = torch.get_num_threads()
     command = [sys.executable, "-m", __spec__.name, "--mode", mode, "--threads", str(threads), "--serve"]

@@ -2,8 +2,8 @@
 
     python models/tt_transformers/tests/generate_reference_hf.py [--text FILE] [--users 32] [--output FILE]
 
-The model is HF_MODEL's, or the bundled checkpoint. Texts come from --text, a UTF-8 file from which each user gets the next
-piece; without it, the demo's sample prompts are the prompts, joined, and the model continues them greedily.
+The model is HF_MODEL, or the bundled checkpoint. Texts come from --text, a UTF-8 file; each user gets the next piece of
+it. Without --text, each prompt is made of the demo's sample prompts, joined, and the model continues it greedily.
 """
 
 import argparse
@@ -28,13 +28,13 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
 
     Args:
         users: number of texts.
-        prefill, generated: tokens of each text that are its prompt, and that are predicted.
-        dtype: of Hugging Face's model: bf16 or fp32.
+        prefill, generated: number of tokens of each text in its prompt, and after it, which are predicted.
+        dtype: dtype of Hugging Face's model: bf16 or fp32.
         text: file that the texts are cut from; None for prompts that the model continues greedily.
         prompts: prompts file for the latter.
 
     Raises:
-        ValueError: the text or the prompts are too short, or the model's context is.
+        ValueError: the text, the prompts or the model's context are too short.
     """
     if prefill + generated > args.arch.max_context_len:
         raise ValueError(
@@ -62,7 +62,7 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
 
 
 def _joined_prompts(args, path, users, prefill):
-    """[users, prefill] tokens: all prompts joined, beginning with another one for each user."""
+    """[users, prefill] tokens: all prompts joined, beginning with a different one for each user."""
     texts = load_prompts(path)
     if users > len(texts):
         raise ValueError(f"{path} has {len(texts)} prompts, too few for {users} users")

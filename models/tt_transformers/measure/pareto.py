@@ -1,11 +1,11 @@
-"""Which precision settings are worth having: token accuracy against the weight bytes that a decode step reads.
+"""Compares precision settings: token accuracy against the weight bytes that a decode step reads.
 
     python -m models.tt_transformers.measure.pareto [--configurations FOLDER] [--users 4] [--output FOLDER]
 
 evaluates every JSON file of a folder on a model (default: the bundled one) and prints a table. The benchmark record and a plot
 go to generated/benchmarks, and as `pareto.json` and `pareto.png` to the output folder if one is given.
 
-A file holds `{"precision_cfg": {...}, "fidelity_cfg": {...}}` for all decoders (what it leaves out is as in performance
+A file holds `{"precision_cfg": {...}, "fidelity_cfg": {...}}` for all decoders (missing keys are as in performance
 mode), or `{"decoders": {...}}` as for `--decoder_config_file`.
 """
 
@@ -44,7 +44,8 @@ def precision_settings(path: Path) -> dict:
 
 
 def front(points: dict) -> list[str]:
-    """Names of the points (top1, top5, bytes) that no other is at least as good as in all three and better in one."""
+    """Names of the points (top1, top5, bytes) on the Pareto front: no other point is at least as good in all three
+    values and better in one."""
 
     def beats(a, b):
         return a != b and a[0] >= b[0] and a[1] >= b[1] and a[2] <= b[2]
@@ -97,7 +98,7 @@ def as_record(points: dict, mesh: str, reference: Reference, users: int) -> dict
 
 
 def points_of(record: dict) -> dict:
-    """The other way round: a record's points."""
+    """The points of a record: the inverse of `as_record`."""
     values = {entry["name"]: entry["value"] for entry in record["measurements"]}
     names = dict.fromkeys(name.rsplit("/", 1)[0] for name in values)
     return {name: tuple(values[f"{name}/{kind}"] for kind in ("top1", "top5", "weight bytes")) for name in names}
@@ -156,11 +157,11 @@ def main():
         with open_mesh("N150") as mesh_device:
             points = evaluate(options.configurations, options.users, mesh_device, reference, options.model)
         print(f"\n{table(points)}")
-        made = as_record(points, "N150", reference, options.users)
-        path = benchmark_record.keep(made, options.output and options.output / "pareto.json")
-        plot(points, made["model"], path.with_suffix(".png"))
+        record = as_record(points, "N150", reference, options.users)
+        path = benchmark_record.keep(record, options.output and options.output / "pareto.json")
+        plot(points, record["model"], path.with_suffix(".png"))
         if options.output is not None:
-            plot(points, made["model"], options.output / "pareto.png")
+            plot(points, record["model"], options.output / "pareto.png")
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -1,6 +1,6 @@
-"""Hugging Face transformers as its users run it, in a process that has nothing of this project in it.
+"""Hugging Face transformers as its users run it, in a process that imports nothing of this project.
 
-Run as a file, so that `models` and what it sets up are not imported:
+Run as a file, so that `models`, which sets up its process, is not imported:
 
     python models/tt_transformers/measure/plain_hugging_face.py CHECKPOINT [--random-layers N] [--threads N]
 
@@ -33,8 +33,8 @@ def load(checkpoint: str, random_layers: int | None):
 def answer(model, prompts: list[list[int]], steps: int) -> dict:
     """Prefills `prompts`, then decodes `steps` tokens greedily.
 
-    Returns when the first token was there (`time.time()`), the prefill's seconds and CPU seconds (of all threads), and the
-    most memory that the process ever had resident, in bytes.
+    Returns the time of the first token (`time.time()`), the prefill's seconds and CPU seconds (of all threads), and the
+    peak resident memory of the process, in bytes.
     """
     start, cpu_start = time.perf_counter(), time.process_time()
     output = model(torch.tensor(prompts), use_cache=True, logits_to_keep=1)
@@ -51,7 +51,7 @@ def answer(model, prompts: list[list[int]], steps: int) -> dict:
 
 
 def peak_memory() -> int:
-    """Linux's own figure: getrusage's would include that of the process which started this one."""
+    """Peak resident memory in bytes, from /proc: getrusage would include the peak of the parent process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -61,7 +61,7 @@ def peak_memory() -> int:
 def process(args, threads: int | None = None):
     """`served` for a process of this file with the checkpoint of `args` (`ModelArgs`).
 
-    It waits for its threads as torch does by default, not as `models` sets it for itself.
+    It waits for its threads as torch does by default, not as `models` sets it in this process.
     """
     command = [sys.executable, __file__, str(args.model_dir)]
     if args.dummy_weights:

@@ -1,9 +1,9 @@
-"""What a change can make worse, measured where absolute times mean nothing: on the emulator.
+"""Regression metrics on the emulator: counts and ratios, not times.
 
     python -m models.tt_transformers.measure.regression [--mesh N150 ...] [--mode performance ...]
 
-measures the bundled model, writes a benchmark record for each mesh and mode, and prints what `models/model_targets.yaml`
-should then say.
+measures the bundled model, writes a benchmark record for each mesh and mode, and prints the entries that
+`models/model_targets.yaml` should then have.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from models.common import benchmark_record, console
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure import accuracy
-from models.tt_transformers.measure import step
+from models.tt_transformers.measure import counts
 from models.tt_transformers.measure.systems import HuggingFace, interleaved
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.generator import Generator
@@ -28,14 +28,14 @@ from models.tt_transformers.tt.config.precision import DEMO_MODES
 from models.tt_transformers.tt.reference import Reference
 from models.tt_transformers.tt.checkpoints.weights import Weights
 
-# Texts, and tokens of each that are predicted: so many that two more wrong predictions stay within the tolerance of top5.
+# Number of texts, and of predicted tokens of each: enough that two more wrong predictions stay within top5's tolerance.
 USERS, TOKENS = 4, 128
 ROUNDS, STEPS = 9, 16
 
-# How much worse than expected is accepted, in each metric's unit, and which direction is better. What is counted is exact.
-# Accuracy moves by a token or two where a CPU's matrix library adds in another order. Ratios (tolerance: a share of what is
-# expected) are medians over short runs beside other work: those of five runs on a machine of 2 cores with a load of 5 lay from
-# 27 % below their median to 19 % above it, where 5 rounds were taken.
+# Unit, tolerance (how much worse than expected is accepted) and better direction of each metric. Counts are exact.
+# Accuracy changes by a token or two if a CPU's matrix library adds in another order. Ratios are medians over short runs
+# beside other work; their tolerance is a share of the expected value. In five runs of 5 rounds, on a machine of 2 cores
+# with a load of 5, they were from 27 % below to 19 % above their median.
 METRICS = {
     "top1": ("%", 1.0, "higher"),
     "top5": ("%", 0.5, "higher"),
@@ -47,7 +47,7 @@ METRICS = {
     "decode_ratio": ("x Hugging Face", 0.35, "higher"),
 }
 RATIOS = ("prefill_ratio", "decode_ratio")
-# The emulator's time goes to the work of one card on N150 alone; the ratios would say nothing more elsewhere.
+# Only on N150 does the emulator do the work of a single device. Ratios on other meshes would say nothing new.
 MESH_OF_RATIOS = "N150"
 
 
@@ -65,21 +65,21 @@ def measure(
     rounds: int = ROUNDS,
     steps: int = STEPS,
 ) -> dict:
-    """`METRICS` of the model that `make_args` sets up, name -> value; with 0 `rounds` all but the ratios.
+    """`METRICS` of the model that `make_args` sets up, name -> value; with 0 `rounds`, all except the ratios.
 
-    `build(args, weights)` makes the `Generator` that is measured. It is called twice: the second time the weight cache has to
-    hold every weight. `tokens` (default: all) of each text are predicted.
+    `build(args, weights)` makes the `Generator` that is measured. It is called twice: the second time the weight cache
+    must hold every weight. `tokens` (default: all) of each text are predicted.
     """
     args = make_args()
     users = args.max_batch_size
     build(args, Weights.of(args)).close()
-    state_dict = step.CountingStateDict(args.load_state_dict())
+    state_dict = counts.CountingStateDict(args.load_state_dict())
     with build(args, Weights(args.mesh_device, args.placement, state_dict, args.weight_cache)) as generator:
         predicted = token_accuracy.measure(generator, reference, users, tokens)
-        costs = step.decode_step_costs(generator, reference.prefill)
+        costs = counts.decode_step_costs(generator, reference.prefill)
         prompts = reference.tokens[:users, : min(128, reference.prefill)].tolist()
         generator.prefill(prompts)
-        misses = step.trace_misses(generator, [prompt[0] for prompt in prompts])
+        misses = counts.trace_misses(generator, [prompt[0] for prompt in prompts])
         measured = {
             "top1": predicted.top1,
             "top5": predicted.top5,
@@ -95,7 +95,7 @@ def measure(
 
 
 def ratios(results: list[dict]) -> dict:
-    """The medians of the rounds' ratios, Hugging Face's seconds / the emulator's: how many times as fast."""
+    """The medians of the rounds' ratios: Hugging Face's seconds / the emulator's seconds."""
     return {
         name: statistics.median(round_["hugging_face"][index] / round_["emulator"][index] for round_ in results)
         for index, name in enumerate(RATIOS)
@@ -116,7 +116,7 @@ def measure_on(mesh: str, mode: str, reference: Reference, model=BUNDLED) -> tup
 
 
 def as_record(key: tuple, measured: dict) -> dict:
-    """The benchmark record of what was measured."""
+    """The benchmark record of the measured values."""
     _, model, mesh, mode, case = key
     entries = [measurement(name, value, METRICS[name][0]) for name, value in measured.items()]
     timed = {"rounds": ROUNDS, "steps": STEPS} if RATIOS[0] in measured else {}
@@ -124,7 +124,7 @@ def as_record(key: tuple, measured: dict) -> dict:
 
 
 def as_target(key: tuple, measured: dict) -> dict:
-    """An entry of `model_targets.yaml` that expects what was measured."""
+    """An entry of `model_targets.yaml` that expects the measured values."""
     metrics = {}
     for name, value in measured.items():
         unit, tolerance, better = METRICS[name]

@@ -2,7 +2,7 @@
 
     python -m models.tt_transformers.measure.report [--check]
 
-`--check` writes nothing and exits with 1 if PERF.md is not what would be written.
+`--check` writes nothing and exits with 1 if PERF.md is not current.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _HEAD = """# Performance and accuracy
 Written by `python -m models.tt_transformers.measure.report` from the records in `models/tt_transformers/measure/records` and from \
 `models/model_targets.yaml`; do not edit.
 
-Three kinds of figures are told apart here. **Measured**: by this project, on the backend and machine that the table names. \
+There are three kinds of figures. **Measured**: by this project, on the backend and machine that the table names. \
 **Published**: by the vendor, for its own software on its cards. **Not known**: nobody has run this project on a card, so it has \
 no speed there to report. An emulator's speed is a CPU's; it says how long tests take, not how fast a card is.
 """
@@ -32,7 +32,7 @@ no speed there to report. An emulator's speed is a CPU's; it says how long tests
 _UNKNOWN = """## Not known
 
 - Speed and token accuracy of this project on a card or on the vendor's simulator.
-- Token accuracy of Phi-3-mini-128k-instruct itself: its weights were not at hand where the figures above were measured.
+- Token accuracy of Phi-3-mini-128k-instruct itself: its weights were not available where the figures above were measured.
 """
 
 
@@ -55,7 +55,7 @@ def markdown(records: dict, targets: dict) -> str:
 
 
 def provenance(records: dict) -> str:
-    """When, where and with what records (label -> record) were measured: a line for each set of them that agrees in all that."""
+    """Date, place, versions and revision of records (label -> record): one line per set that agrees in all of them."""
     groups = {}
     for label, record in records.items():
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
@@ -71,7 +71,7 @@ def provenance(records: dict) -> str:
 
 
 def agreed(records: dict, what: str, get):
-    """What `get` finds in every record. Raises ValueError that names the records if they do not agree."""
+    """The value of `get(record)`, which must be the same for all records; else raises ValueError with their names."""
     found = {}
     for name, record in records.items():
         found.setdefault(json.dumps(get(record), sort_keys=True), []).append(name)
@@ -115,8 +115,8 @@ def _accuracy(records):
     return f"""## Token accuracy (measured)
 
 {model} against Hugging Face in {dtype}, by teacher forcing: texts of {prefill} tokens of prompt and {generated} to predict. \
-The texts are {text}{easy}. Ops and bytes are of one decode step of all users at {prefill} tokens, for each device; every op counts as reading its \
-inputs and writing its outputs once.
+The texts are {text}{easy}. Ops and bytes are those of each device in one decode step of all users at {prefill} tokens; every op counts as \
+reading its inputs and writing its outputs once.
 
 {table(header, rows, 2)}
 
@@ -165,11 +165,12 @@ def _benchmark(record):
     waiting = "" if facts["wait_policy"] == "passive" else f", OMP_WAIT_POLICY={facts['wait_policy']}"
     return f"""### {record['model']}, {facts['layers']} layers, {weights}, {record['precision']}{waiting}
 
-Medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. Torch threads of each: \
+Figures are medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. Torch threads of each: \
 {facts['threads']}; Hugging Face: {facts['hugging_face']}. Prefill and decode are timed in one process with \
-OMP_WAIT_POLICY={facts['wait_policy']}. Start-up (the emulator's with its weights in the cache) and peak memory are of a process \
-each with one user; Hugging Face's has nothing of this project in it and waits as torch does by default. The machine's load average was \
-{facts['load_average']}; well above the number of its cores, other work slows all of it down. More is better in t/s, less in s and MB.
+OMP_WAIT_POLICY={facts['wait_policy']}. Start-up and peak memory are measured in a process for each system, with one user; the emulator's \
+weights are in the cache. Hugging Face's process imports nothing of this project and waits as torch does by default. The machine's load \
+average was {facts['load_average']}. If it is well above the number of cores, other work slowed both systems down. More is better in t/s, \
+less in s and MB.
 
 {table(header, rows)}
 
@@ -199,8 +200,8 @@ def _prefill(record):
     return f"""## Prefill of long prompts (measured)
 
 {record['model']}, {record['precision']}, in chunks of {record['facts']['chunk']} tokens, against Hugging Face transformers (bf16, \
-sdpa), each in a process of its own, in turn, {rounds} rounds. Medians; ratios (emulator / Hugging Face) are the medians of the \
-rounds'. CPU time counts all threads. MB are the peaks of whole processes, model included. The load average was \
+sdpa). Each system runs in its own process; they run in turn, for {rounds} rounds. Figures are medians; ratios (emulator / Hugging Face) are \
+medians of the rounds' ratios. CPU time counts all threads. MB are the peaks of whole processes, model included. The load average was \
 {record['facts']['load_average']}.
 
 {table(header, rows, 0)}

@@ -2,9 +2,9 @@
 
     python -m models.tt_transformers.measure.speed [--model bundled] [--mode bf16] [--users 1 32] [--rounds 9] [--output FOLDER]
 
-Both run in turn in every round, in one process, so that what else the machine does hits both; medians over the rounds and
-the median of the rounds' ratios are reported. Start-up and peak memory are of processes of their own, of which Hugging
-Face's has nothing of this project in it.
+Both run in turn in every round, in one process, so that other work on the machine affects both. The report has medians
+over the rounds and the median of the rounds' ratios. Start-up and peak memory are measured in a process for each
+system; Hugging Face's imports nothing of this project.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A model and its workloads. `settings` are of `ModelArgs`; `rounds`: so many that the median of their ratios holds still."""
+    """A model and its workloads. `settings`: arguments of `ModelArgs`; `rounds`: enough for a stable median."""
 
     settings: dict
     workloads: tuple
@@ -118,7 +118,7 @@ def speeds(workload: Workload, results: list[dict]) -> list[dict]:
 
 
 def measure_processes(model: str, mode: str, rounds: int, report=print) -> list[dict]:
-    """Start-up to the first token and peak memory of a process of each system, in turn."""
+    """Time from start-up to the first token and peak memory of a process of each system, in turn."""
     benchmark = BENCHMARKS[model]
     with open_mesh("N150") as mesh_device:
         args = make_args(mesh_device, benchmark, benchmark.workloads[0], mode)
@@ -156,7 +156,7 @@ def hugging_face_alone(args: ModelArgs, workload: Workload) -> dict:
 
 
 def run_alone(benchmark: Benchmark, mode: str) -> dict:
-    """Loads, prefills and decodes: when the first token was there, and the process's peak memory."""
+    """Loads, prefills and decodes -> the time of the first token, and the process's peak memory."""
     workload = benchmark.workloads[0]
     with open_mesh("N150") as mesh_device:
         args = make_args(mesh_device, benchmark, workload, mode)
@@ -169,7 +169,7 @@ def run_alone(benchmark: Benchmark, mode: str) -> dict:
 
 
 def run_benchmark(model: str, mode: str, rounds: int, users: list[int], report=print) -> dict:
-    """The benchmark record of one model, with its workloads of so many `users`."""
+    """The benchmark record of one model, with its workloads for these numbers of `users`."""
     benchmark = BENCHMARKS[model]
     benchmark = replace(benchmark, workloads=tuple(w for w in benchmark.workloads if w.users in users))
     args, found = measure_speed(benchmark, mode, rounds, report)
@@ -216,8 +216,8 @@ def main():
                 whole_file.check_writable(output, "--output")
             except ValueError as error:
                 parser.error(str(error))
-        made = run_benchmark(model, options.mode, options.rounds or BENCHMARKS[model].rounds, options.users)
-        print(f"wrote {os.path.relpath(benchmark_record.keep(made, output))}")
+        record = run_benchmark(model, options.mode, options.rounds or BENCHMARKS[model].rounds, options.users)
+        print(f"wrote {os.path.relpath(benchmark_record.keep(record, output))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Hugging Face's transformers behind the interface of a `Generator`, so that the two can be timed against each other."""
+"""Hugging Face's transformers with the interface of a `Generator`, so that both can be timed in the same way."""
 
 import time
 
@@ -41,8 +41,8 @@ def timed_generation(system, prompts: list[list[int]], steps: int) -> tuple[floa
 def interleaved(systems: dict, prompts: list[list[int]], steps: int, rounds: int) -> list[dict]:
     """Times each system (name -> `Generator` or `HuggingFace`) in each round, after one round that does not count.
 
-    Returns for each round {name: (prefill seconds, decode seconds)}. Every other round the order is reversed. Neighbours in
-    time see the same machine, so ratios within a round hold even where the machine's speed changes from round to round.
+    Returns for each round {name: (prefill seconds, decode seconds)}. The order is reversed in every second round. The
+    runs of a round are close in time, so their ratio is valid even if the machine's speed changes between rounds.
     """
     for system in systems.values():
         timed_generation(system, prompts, min(steps, 2))

@@ -17,7 +17,7 @@ PROMPTS = PACKAGE / "demo" / "sample_prompts"
 # The card measures 22 to 24 on held-out chapters; two thirds of the prompts open those, the others imitate their style.
 # A model that guesses evenly has 4096.
 READABLE_PERPLEXITY = 35
-# Share of the tokens that are the likeliest ones in chapters that were read over and over.
+# In chapters that were read over and over, the share of tokens that are the model's likeliest ones.
 RECITED = 0.97
 
 
@@ -112,7 +112,7 @@ def test_prompts_known_by_heart_reach_over_the_switch(tokenizer, model):
 
 @torch.no_grad()
 def test_they_are_known_by_heart_on_both_sides_of_the_switch(tokenizer, model):
-    """Once a chapter's heading and first words are read, hardly a token of it is not the likeliest."""
+    """After a chapter's heading and first words, nearly every token of it is the model's likeliest one."""
     for text in prompts("input_data_known_by_heart.json"):
         for length in (512, 520):
             ids = tokenizer(text, return_tensors="pt").input_ids[:, :length]
@@ -138,8 +138,8 @@ def test_text_is_readable_on_both_sides_of_the_switch_to_long_factors(tokenizer,
 def test_weights_have_no_outliers_that_a_shared_exponent_would_drown_in(model):
     for name, weight in model.named_parameters():
         if weight.ndim == 2:
-            # A normal distribution's largest of a million is at 5 standard deviations; one at 24 makes bfp8's step,
-            # for the 16 weights of its block, a quarter of a standard deviation.
+            # Of a million normally distributed weights the largest lies at 5 standard deviations. A weight at 24 makes
+            # bfp8's step a quarter of a standard deviation for the 16 weights of its block.
             assert weight.abs().max() < 24 * weight.std(), name
 
 

@@ -1,4 +1,4 @@
-"""How much DRAM a full-size Phi-3-mini takes: the model that is laid out, the vendor's allocator and the limits."""
+"""The DRAM of a full-size Phi-3-mini: as laid out without values, by the vendor's allocator, and in the limits."""
 
 import json
 import sys
@@ -39,8 +39,8 @@ def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
             page_params={"block_size": capacity.BLOCK_SIZE, "max_num_blocks": 4096 // capacity.BLOCK_SIZE},
         )
         with Generator.build(args):
-            assert usage.weights + usage.kv_cache == capacity.held(mesh_device)
-        assert capacity.held(mesh_device) == 0
+            assert usage.weights + usage.kv_cache == capacity.allocated_bytes(mesh_device)
+        assert capacity.allocated_bytes(mesh_device) == 0
 
 
 @pytest.mark.vendor
@@ -140,7 +140,7 @@ def test_the_largest_context_fits_and_a_step_more_does_not():
 
 
 def test_what_does_not_fit_a_card_is_refused_by_its_allocator():
-    """Without the limit lifted, as every other run has it; what was made before is freed."""
+    """The limit is not lifted here, as in every run but `measure`'s. The tensors made before the refusal are freed."""
     with shape_only(), open_mesh("N150") as mesh_device:
         args = ModelArgs(
             mesh_device,
@@ -151,7 +151,7 @@ def test_what_does_not_fit_a_card_is_refused_by_its_allocator():
         )
         with pytest.raises(RuntimeError, match="Out of Memory"):
             Generator.build(args)
-        assert capacity.held(mesh_device) == 0
+        assert capacity.allocated_bytes(mesh_device) == 0
 
 
 def test_the_command_prints_and_records_the_figures(monkeypatch, capsys, tmp_path):
@@ -180,5 +180,5 @@ def test_what_cannot_be_laid_out_or_kept_is_refused_with_its_limit(monkeypatch, 
 
 
 def test_a_decode_step_over_the_longrope_switch_runs_without_values():
-    """Of a prompt that ends at the switch, 4096 tokens."""
+    """The prompt ends at the switch, at 4096 tokens."""
     assert capacity.measure("N150", 8192, chunks=4, num_layers=1).chunk * 4 == 4096

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint directory are read: those that Hugging Face reads, and never one of two silently."""
+"""The files that are read are those that Hugging Face reads, and a choice between two is never silent."""
 
 import json
 

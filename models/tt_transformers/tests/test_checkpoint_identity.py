@@ -1,4 +1,4 @@
-"""The weight cache tells checkpoints apart by their content, though names, sizes and times agree."""
+"""The weight cache tells checkpoints apart by their content, even if names, sizes and times are equal."""
 
 import hashlib
 import json
@@ -159,7 +159,7 @@ def test_a_change_of_what_code_does_changes_its_digest(tmp_path, old, new):
 
 
 def test_all_code_of_the_project_that_runs_in_a_conversion_is_in_the_digest(tmp_path, monkeypatch):
-    """But for the cache's own, for where tensors lie in a device's memory, and for the checks of calls."""
+    """Except for the cache's own code, the code that places tensors in a device's memory, and the checks of calls."""
     save_tiny_phi3(tmp_path)
     package, emulator = Path(identity_module.__file__).parents[1], Path(ttnn.__file__).parent
     digested = {file for pattern in LIBRARY_CODE for file in package.glob(pattern)}

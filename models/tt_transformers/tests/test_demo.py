@@ -1,4 +1,4 @@
-"""The demo, run on the emulator: as the README says it, and its promises about users, seeds, stops and batches."""
+"""The demo on the emulator: the README's command, and the README's promises about users, seeds, stops and batches."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def write_prompts(path, *prompts):
 def command(*arguments, backend_name="emulator", **process):
     """The README's first command, with this Python's pytest and further arguments, from the project's root.
 
-    `process`: options of `subprocess.run` other than those for a run whose output is read.
+    `process`: options of `subprocess.run`; they override those for a run whose output is read.
     """
     words = shlex.split(next(line for line in README.read_text().splitlines() if line.startswith("pytest ")))
     environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}

@@ -15,7 +15,7 @@ LIMIT_BYTES = 16e9
 
 @pytest.mark.slow
 def test_the_full_size_model_runs_in_16_gb(tmp_path, capsys):
-    """A prefill of 128 rows and 8 decode steps. The weights alone are 7.6 GB, as values exact in bfloat16."""
+    """A prefill of 128 rows and 8 decode steps. The weights alone take 7.6 GB, stored as bfloat16."""
     output = tmp_path / "run.json"
     result = subprocess.run(
         [

@@ -8,7 +8,7 @@ import torch
 import ttnn
 
 from models.common.mesh import open_mesh
-from models.tt_transformers.measure.capacity import held
+from models.tt_transformers.measure.capacity import allocated_bytes
 from tests.support.generation import generator, greedy, known_by_heart, random_tokens, tiny  # noqa: F401
 from models.tt_transformers.tt.modules import decoder
 from models.tt_transformers.tt.generator import Generator
@@ -31,7 +31,7 @@ def test_the_code_of_the_readme_generates_text(capsys, monkeypatch):
 
 @pytest.mark.parametrize("paged", [True, False])
 def test_a_user_that_joins_31_gets_the_text_it_gets_alone_and_leaves_their_logits_alone(generator, paged):
-    """It joins, leaves, and joins again with another prompt, in a place between others that hold theirs."""
+    """It joins, leaves, and joins again with another prompt, in a place between users who stay."""
     made = generator("N150", BUNDLED, users=32, max_seq_len=256, precision="performance", paged=paged)
     chapters = known_by_heart(made.args)
     prompts = [chapters[user % len(chapters)][3 * user : 3 * user + 20 + 2 * user] for user in range(32)]
@@ -116,10 +116,10 @@ def test_only_a_user_of_the_batch_can_be_removed(generator, tiny, user, message)
 
 @pytest.fixture
 def args(tiny, monkeypatch, tmp_path):
-    """`ModelArgs` on a mesh of which nothing is taken."""
+    """`ModelArgs` on a mesh without any memory allocated."""
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     with open_mesh("N300") as mesh_device:
-        assert held(mesh_device) == 0
+        assert allocated_bytes(mesh_device) == 0
         yield ModelArgs(mesh_device, hf_model=tiny, max_seq_len=128, page_params={"block_size": 32, "max_num_blocks": 4})
 
 
@@ -127,8 +127,8 @@ def test_a_closed_generator_holds_nothing(args):
     with Generator.build(args) as made:
         made.prefill([[3, 4]])
         made.decode([5])
-        assert held(args.mesh_device) > 0 and args.mesh_device.traces
-    assert held(args.mesh_device) == 0 and not args.mesh_device.traces
+        assert allocated_bytes(args.mesh_device) > 0 and args.mesh_device.traces
+    assert allocated_bytes(args.mesh_device) == 0 and not args.mesh_device.traces
 
 
 def test_a_generator_that_cannot_be_made_holds_nothing(args, monkeypatch):
@@ -144,13 +144,13 @@ def test_a_generator_that_cannot_be_made_holds_nothing(args, monkeypatch):
     for build in (lambda: Generator.build(args), lambda: Generator.build(args, *given)):
         with pytest.raises(AssertionError, match="no room"):
             build()
-    assert held(args.mesh_device) == 0
+    assert allocated_bytes(args.mesh_device) == 0
 
 
 def test_kv_caches_that_do_not_fit_the_model_are_refused_and_freed(args):
     with pytest.raises(ValueError, match="1 KV caches for a model of 2 layers"):
         Generator.build(args, kv_caches=make_kv_caches(args)[:1])
-    assert held(args.mesh_device) == 0
+    assert allocated_bytes(args.mesh_device) == 0
     config = KVCacheConfig.resolve(args, layer=0)
     for shape, dtype in (((4, 8, 32, 32), config.dtype), ((4, 4, 32, 32), ttnn.float32)):
         ((keys, values),) = allocate_kv_cache(shape, dtype, 1, args.mesh_device)
@@ -159,7 +159,7 @@ def test_kv_caches_that_do_not_fit_the_model_are_refused_and_freed(args):
 
 
 def test_kv_caches_may_come_from_outside_with_pages_of_another_size_and_number(args):
-    """As a server makes them, which counts the pages when the weights are there."""
+    """A server may do this: it chooses the number of pages after the weights are loaded."""
 
     def logits(**given):
         with Generator.build(args, **given) as made:

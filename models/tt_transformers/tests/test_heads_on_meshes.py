@@ -1,4 +1,4 @@
-"""Heads and widths that do not divide by the devices: replicated, padded, and equal to Hugging Face's all the same."""
+"""Heads and widths that do not divide by the devices are replicated or padded; the logits equal Hugging Face's."""
 
 import pytest
 import torch

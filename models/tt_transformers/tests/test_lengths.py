@@ -1,4 +1,4 @@
-"""What does not fit is refused with its numbers: before any work, and in decode before anything has changed."""
+"""Lengths that do not fit are refused with their numbers: before any work, and in decode before anything changes."""
 
 from types import SimpleNamespace
 
@@ -80,7 +80,7 @@ def test_pages_are_counted_for_the_tokens_that_run_which_the_last_is_not(prompt,
 
 @pytest.mark.parametrize("length, pages", [(90, 4), (90, 5), (140, 5)])
 def test_a_pool_smaller_than_a_users_whole_context_serves_as_far_as_it_goes(generator, tiny, length, pages):
-    """Fewer pages than max_seq_len takes, and than the padding of the prompt's last chunk reaches."""
+    """The pool has fewer pages than max_seq_len needs, and than the padded last chunk of the prompt reaches."""
     prompt, steps = random_tokens(length), 8
     small = generator("N150", tiny, users=2, max_seq_len=2048, pages=pages)
     assert small.page_table.table.shape == (2, pages)

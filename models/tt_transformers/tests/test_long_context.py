@@ -16,7 +16,7 @@ from tests.support.generation import (
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.program_configs import padded_prefill_length
 
-# Whole multiples of nothing; padded to 1536 and 4096 rows.
+# Not multiples of a page, tile or chunk; padded to 1536 and 4096 rows.
 PROMPT_LENGTHS = (1501, 3999)
 SMALLEST_CHUNK = 128
 
@@ -86,7 +86,7 @@ def test_greedy_text_across_the_switch_is_that_of_hugging_face(generator, mesh, 
 
 
 def test_only_users_that_cross_the_switch_are_computed_again(generator, tiny, monkeypatch):
-    """And the others' logits are, bit for bit, those of a batch in which nobody crosses."""
+    """The other users' logits are, bit for bit, those of a batch in which nobody crosses the switch."""
     made = generator("N150", tiny, users=4, max_seq_len=256)
     crossing, short, long = random_tokens(61, seed=1), random_tokens(20, seed=2), random_tokens(90, seed=3)
     prompts = [short, crossing, long]
@@ -137,7 +137,7 @@ def test_users_may_cross_the_switch_in_one_step_while_another_ends(generator, ti
 
 @pytest.mark.parametrize("mesh, precision", [("N150", "performance"), ("T3K", "accuracy")])
 def test_a_user_that_crosses_the_switch_leaves_the_others_text_alone(generator, mesh, precision):
-    """Of the bundled model, one of them shorter than the switch and one longer; their logits bit for bit."""
+    """Prompts of the bundled model, one shorter than the switch and one longer. Their logits are equal bit for bit."""
     made = generator(mesh, BUNDLED, users=4, max_seq_len=1024, precision=precision)
     switch_len = made.args.arch.rope.switch_len
     tokens = sample_tokens(made.args)

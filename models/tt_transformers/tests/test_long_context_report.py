@@ -1,4 +1,4 @@
-"""LONG_CONTEXT.md is what its records say, and they cover what was to be measured."""
+"""LONG_CONTEXT.md agrees with its records, and the records cover all planned measurements."""
 
 import json
 
@@ -15,10 +15,10 @@ from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.prefill_chunks import SIZES
 
-# What the peak may grow by beside the KV cache: what the allocator keeps of freed activations (8 MB measured). Scores of
+# Most growth of the peak besides the KV cache: freed activations that the allocator keeps (8 MB measured). Scores of
 # 16k x 16k tokens in bf16 would take 17 times as much.
 ALLOWANCE = 32e6
-# What time may grow by beside the work: the emulator does fewer operations a second in attention than in linears (1.19 measured).
+# Most growth of time relative to the work: the emulator is slower in attention than in linears (1.19 measured).
 SLACK = 1.25
 
 
@@ -89,7 +89,7 @@ def test_neither_time_nor_memory_is_more_than_hugging_faces(prefills, length):
 
 
 def test_memory_is_flat_but_for_the_kv_cache(prefills, arch):
-    """From a prompt of one whole chunk on: a shorter one has smaller activations."""
+    """For prompts of at least one whole chunk: a shorter prompt has smaller activations."""
     chunk = read_records()["prefill-N150"]["facts"]["chunk"]
     assert grown_memory(prefills, chunk, 16384) <= kv_cache_bytes(arch, 16384 - chunk) + ALLOWANCE
 

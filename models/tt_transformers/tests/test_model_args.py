@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 class MeshOf:
-    """What `ModelArgs` asks of a mesh device: nothing is computed here."""
+    """The part of a mesh device that `ModelArgs` uses; nothing is computed here."""
 
     def __init__(self, num_devices):
         self.shape = (1, num_devices)
@@ -44,7 +44,7 @@ class MeshOf:
 
 
 def save_tokenizer(directory, chat_template=None):
-    """A byte-level tokenizer: one token a byte, then the special tokens."""
+    """A byte-level tokenizer: one token per byte, then the special tokens."""
     special = ["<|end|>", "<|user|>", "<|assistant|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(alphabet)}

@@ -29,8 +29,8 @@ MAX_SEQ_LEN = 256
 PREFILL = 128
 # In a batch the first two users come from prefills, the others begin with the decoded token.
 PREFILLED = (PREFILL, 45)
-# bf16 keeps 8 bits of each value, bfp8 7 of a block's largest. bfp4 keeps 3, and an MLP whose weights are normally
-# distributed loses more than 0.01 by being stored so, whoever multiplies; see `Reference.least_pcc`.
+# bf16 keeps 8 bits of each value, bfp8 keeps 7 relative to a block's largest value, bfp4 keeps 3. An MLP with normally
+# distributed weights loses more than 0.01 by storage in bfp4 alone; see `Reference.least_pcc`.
 LEAST_PCC = {"bf16": 0.999, "performance": 0.99, "accuracy": 0.99}
 
 
@@ -51,7 +51,7 @@ class Reference:
 
     @functools.cache
     def decoded(self, module):
-        """What `module`, "attention" or "decoder", makes of the last row of each of `batch(32)`: [32, dim]."""
+        """The output of `module`, "attention" or "decoder", for the last row of each of `batch(32)`: [32, dim]."""
         return torch.stack([getattr(self, module)(sequence)[-1] for sequence in batch(32)])
 
     @torch.no_grad()
@@ -64,8 +64,8 @@ class Reference:
 
     @torch.no_grad()
     def least_pcc(self, precision, run):
-        """What `run`(layer) must reach in this precision: LEAST_PCC, or what is left when Hugging Face's layer itself
-        only has its weights stored in the mode's formats, less 0.001 for the activations'."""
+        """The PCC that `run`(layer) must reach in this precision. It is LEAST_PCC, or, if that is lower, the PCC of
+        Hugging Face's own layer with weights stored in the mode's formats, less 0.001 for the activations' formats."""
         if precision != "performance":
             return LEAST_PCC[precision]
         if precision not in self._stored:
@@ -199,7 +199,7 @@ def decode_arguments(model, mesh_device, positions, page_table):
 
 
 def after_prefills(setup, users, paged, prefill):
-    """The rows to decode, [users, dim], and what `decode_forward` takes beside them.
+    """The rows to decode, [users, dim], and the other arguments of `decode_forward`.
 
     `prefill(x, rotate, cache, user, table)` fills the cache for the users that come from prefills.
     """
@@ -214,7 +214,7 @@ def after_prefills(setup, users, paged, prefill):
 
 
 def assert_follows(y, expected, least_pcc):
-    """Users with a prefill and those without each for themselves: the latter attend to one key, which hides much."""
+    """Compares users with a prefill and users without one separately: one key, as the latter have, hides errors."""
     for kind in (slice(0, len(PREFILLED)), slice(len(PREFILLED), None)):
         if len(y[kind]):
             assert pcc(y[kind], expected[kind]) >= least_pcc

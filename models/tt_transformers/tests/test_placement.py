@@ -1,4 +1,4 @@
-"""How heads, widths and tensors are dealt to the devices of a mesh."""
+"""How heads, widths and tensors are distributed to the devices of a mesh."""
 
 import pytest
 import torch

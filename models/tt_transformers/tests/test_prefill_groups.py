@@ -1,4 +1,4 @@
-"""Short prompts that run together: which do, and that each gets what it would get alone."""
+"""Which short prompts run together, and that each has the same result as alone."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
 
 
 def groups(made, *lengths):
-    """(first user, users) of what runs together."""
+    """(first user, users) of each group that runs together."""
     planned = prefill_plan.groups([0] * len(lengths), lengths, lengths, made.args.prefill_chunk_size, made.args.arch.rope)
     return [(group.start, group.stop - group.start) for group in planned]
 
@@ -43,7 +43,7 @@ def test_logits_and_caches_are_bit_for_bit_those_of_each_prompt_alone(generator,
     tokens = [3 + user for user in range(7)]
     together = made.prefill(prompts), made.decode(tokens)
     for user, prompt in enumerate(prompts):
-        # The other users hold their places with a prompt that runs alone.
+        # The users before it have a prompt that runs alone.
         alone = [random_tokens(200, seed=7)] * user + [prompt]
         assert groups(made, *map(len, alone))[-1] == (user, 1)
         assert torch.equal(made.prefill(alone)[user], together[0][user]), f"prompt of {len(prompt)}"

@@ -93,7 +93,8 @@ def test_a_missing_prompt_file_is_named(tmp_path):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """Serves `/text`, half of it as `/broken`, another encoding's as `/latin-1`, and counts the requests; downloads go to a folder of the test."""
+    """Serves `/text`, half of it as `/broken`, a text in another encoding as `/latin-1`, and counts the requests.
+    Downloads go to a folder of the test."""
     monkeypatch.setattr(prompts_module, "DOWNLOADS", tmp_path / "downloads")
 
     class Handler(BaseHTTPRequestHandler):

@@ -67,7 +67,7 @@ def made(mesh_device, checkpoint, text):
 
 
 def test_predictions_are_hugging_faces_for_each_prefix(checkpoint, made):
-    """One plain forward call per position, so that the factors on either side of the switch are Hugging Face's choice."""
+    """One plain forward call per position, so that Hugging Face chooses the factors on both sides of the switch."""
     model = checkpoint[1]
     for step in (0, SWITCH_LEN - PREFILL, SWITCH_LEN - PREFILL + 1, GENERATED - 1):
         prefix = made.tokens[:, : PREFILL + step].long()
@@ -208,7 +208,7 @@ def test_prompts_that_are_too_few_or_short_are_an_error(mesh_device, checkpoint,
 
 
 def test_the_model_scores_its_own_reference_high_across_the_switch(mesh_device, checkpoint, made):
-    """The random model's logits lie close together, so that equal top-1 is not to be had; its perplexity is."""
+    """The random model's logits are close together, so top-1 cannot be equal, but the perplexity can."""
     with Generator.build(make_args(mesh_device, checkpoint[0])) as generator:
         accuracy = token_accuracy.measure(generator, made, USERS)
     assert accuracy.tokens == USERS * GENERATED
@@ -249,7 +249,7 @@ def test_teacher_forcing_refuses_nan_and_the_end_of_the_text(made):
     ids=["path", "module"],
 )
 def test_the_command_makes_the_reference_that_python_makes(program, checkpoint, text, made, tmp_path):
-    """From the project's root, with nothing in the environment that helps Python to find the project."""
+    """It runs from the project's root, without environment variables that help Python to find the project."""
     output = tmp_path / "r.safetensors"
     sizes = ["--users", str(USERS), "--prefill", str(PREFILL), "--generated", str(GENERATED)]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MESH_DEVICE", "FAKE_DEVICE")}

@@ -23,7 +23,7 @@ def tiny_rope():
 
 
 def hugging_face_cos_sin(config, positions):
-    """Of a sequence that ends at the last position; [n, head_dim] in the interleaved order."""
+    """cos and sin of a sequence that ends at the last position; [n, head_dim] in the interleaved order."""
     cos, sin = Phi3RotaryEmbedding(config)(torch.zeros(1), positions[None])
     half = cos.shape[-1] // 2
     return tuple(table[0, :, :half].repeat_interleave(2, dim=-1) for table in (cos, sin))

@@ -1,4 +1,4 @@
-"""The runner alone: slots, pages, positions and starts come from outside, as a server gives them."""
+"""The runner alone: the test gives slots, pages, positions and starts, as a server does."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SKIP = -1
 
 @pytest.fixture
 def runner(generator):
-    """`open_generator`'s runner, to be called."""
+    """A function that opens a generator and gives its runner."""
     return lambda *args, **settings: generator(*args, **settings).runner
 
 
@@ -34,7 +34,7 @@ def step(runner, tokens, positions, page_table=None):
     [("N150", 32, None), ("N150", 32, 128), ("N300", 64, 128), ("T3K", 128, None)],
 )
 def test_from_a_cached_prefix_at_every_page_boundary_come_the_whole_prompts_logits_and_text(runner, mesh, block_size, chunk):
-    """User 0 has the whole prompt; the others share more and more of its pages, and compute the rest."""
+    """User 0 has the whole prompt. Each further user shares one page more with it, and computes the rest."""
     made = runner(mesh, BUNDLED, users=16, max_seq_len=512, block_size=block_size)
     made.args.prefill_chunk_size = chunk or made.args.prefill_chunk_size
     prompt = known_by_heart(made.args)[0][:500]

@@ -102,7 +102,7 @@ def test_every_device_of_a_mesh_gets_its_part_back(tmp_path, dim):
 
 @pytest.mark.vendor
 def test_the_vendors_tensors_are_cached_as_well():
-    """The tests of this file that need one device and no values of device tensors, on the vendor's package."""
+    """Runs the tests of this file that need one device and no values of device tensors on the vendor's package."""
     selected = "second_use or side_by_side or damaged or no_tensor or killed or told_apart"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selected]
     environment = {**os.environ, "TT_BACKEND": "mock", "MESH_DEVICE": "N150"}

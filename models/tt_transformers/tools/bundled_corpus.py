@@ -22,9 +22,9 @@ N_CHAPTERS, N_VERSES = 1189, 31102
 LONGER_THAN_ANY_VERSE = 100_000
 HELD_OUT_EVERY = 50
 
-# Well-known chapters that are read over and over until the model knows them by heart. A text it recites has no two
-# tokens of nearly the same likelihood, so tests can compare greedy text word by word: anywhere else the rounding of
-# bf16 decides some token of every few hundred. All are in the training part, most of them longer than 640 tokens.
+# Well-known chapters that are read over and over until the model knows them by heart. In a recited text no two tokens
+# are nearly equally likely, so tests can compare greedy text word by word. In any other text bf16 rounding decides
+# about one token in a few hundred. All these chapters are in the training part, most of them longer than 640 tokens.
 KNOWN_BY_HEART = (
     *("Genesis 1", "Genesis 3", "Genesis 22", "Exodus 3", "Exodus 20", "Deuteronomy 6", "Ruth 1", "1 Samuel 3"),
     *("1 Kings 3", "1 Kings 19", "Job 38", "Psalms 23", "Psalms 104", "Ecclesiastes 3", "Isaiah 40", "Daniel 6"),
@@ -61,7 +61,7 @@ def read_chapters(cache_file: Path) -> list[Chapter]:
 
     Raises:
         FileNotFoundError: the `bible` program is not installed.
-        ValueError: the extracted text has not the expected number of chapters and verses.
+        ValueError: the extracted text does not have the expected number of chapters and verses.
     """
     if cache_file.is_file():
         raw = cache_file.read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ def run_bible() -> str:
 
 
 def parse(raw: str) -> list[Chapter]:
-    """`bible` indents verses and their numbers, and sets a chapter's heading flush left between blank lines."""
+    """The chapters in the output of `bible`, which indents verses and their numbers, but not a chapter's heading."""
     headings, verses = [], []
     for line in filter(str.strip, raw.splitlines()):
         verse = re.match(r"\s+\d+ (.*)", line)

@@ -1,8 +1,8 @@
-"""Writes the long text that the long-context cases read: a chronicle of kings who never were, made up from a seed.
+"""Writes the long text that the long-context cases read: a chronicle of kings who never lived, made from a seed.
 
     python -m models.tt_transformers.tools.make_long_context
 
-Free of any corpus, in the style that the bundled checkpoint knows, and long enough for 128k tokens.
+The text uses no corpus, has the style that the bundled checkpoint knows, and is long enough for 128k tokens.
 """
 
 import random
@@ -48,7 +48,7 @@ def verse(draw: random.Random, king: str) -> str:
 
 
 def chronicle(characters: int = CHARACTERS, seed: int = SEED) -> str:
-    """The first `characters` characters of the chronicle: a chapter a king, a verse a line."""
+    """The first `characters` characters of the chronicle: one chapter per king, one verse per line."""
     draw, lines, length = random.Random(seed), [], 0
     chapter = 0
     while length < characters:

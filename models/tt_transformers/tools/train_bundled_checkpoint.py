@@ -4,8 +4,8 @@
     python models/tt_transformers/scripts/train_bundled_checkpoint.py train --minutes 60 --output DIR
     python models/tt_transformers/scripts/train_bundled_checkpoint.py evaluate --output DIR
 
-The length of the run is given in minutes: the learning rate follows the share of that time which has passed, so that
-the run ends on time whatever the machine's speed. An interrupted run goes on from its last saved state.
+The length of the run is given in minutes. The learning rate follows the share of that time that has passed, so that the
+run ends on time on a machine of any speed. An interrupted run continues from its last saved state.
 """
 
 import argparse
@@ -43,8 +43,8 @@ ORIGINAL_CONTEXT, CONTEXT = 512, 16384
 SHORT_SCALE, LONG_SCALE = 1.3, CONTEXT / ORIGINAL_CONTEXT
 
 TOKENS_PER_STEP = 4096  # a longer sequence is a step of its own
-# (sequence length, share of the steps, share of the run after which it is used). Up to 512 tokens the model runs on
-# the short factors, past it on the long ones; both have to be trained.
+# (sequence length, share of the steps, share of the run after which it is used). Up to 512 tokens the model uses the
+# short factors, beyond that the long ones; both must be trained.
 LENGTHS = [(512, 0.5, 0.0), (1024, 0.2, 0.0), (2048, 0.15, 0.0), (4096, 0.1, 0.1), (8192, 0.05, 0.7)]
 BY_HEART_SHARE = 0.2  # of the steps
 MUON_LR, ADAMW_LR = 0.02, 0.003
@@ -63,8 +63,8 @@ def rope_factors(scale: float) -> list[float]:
     """Divisors of the RoPE frequencies that stretch the context by `scale`: 1 for fast dimensions, `scale` for slow.
 
     "NTK-by-parts" of YaRN (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.2) with its alpha 1 and
-    beta 32: a dimension that turns over 32 times within the original context keeps its frequency, one that turns less
-    than once has it divided by `scale`, and between them the frequency is mixed linearly.
+    beta 32: a dimension with more than 32 turns within the original context keeps its frequency. A dimension with less
+    than one turn has its frequency divided by `scale`. Between them the two frequencies are mixed linearly.
     """
     factors = []
     for i in range(HEAD_DIM // 2):
@@ -153,7 +153,7 @@ class Recitals:
 
 
 def choose_length(progress: float) -> int:
-    """A sequence length drawn by the shares of those in use at this point of the run (0 to 1)."""
+    """A random sequence length, by the shares of the lengths in use at this point of the run (0 to 1)."""
     in_use = [(length, share) for length, share, since in LENGTHS if progress >= since]
     shares = torch.tensor([share for _, share in in_use])
     return in_use[int(torch.multinomial(shares, 1))][0]
@@ -201,7 +201,7 @@ def train(args: argparse.Namespace) -> None:
     recitals = {length: Recitals(by_heart, length) for length, _, _ in LENGTHS}
 
     model = Phi3ForCausalLM(Phi3Config.from_dict({**checkpoint_config(), "torch_dtype": "float32"}))
-    # The padding token ends a chapter too, so its embedding has to be learnt; an embedding's padding_idx is not.
+    # The padding token also ends a chapter, so its embedding must be learnt; torch does not train padding_idx.
     model.model.embed_tokens.padding_idx = None
     optimizers = make_optimizers(model)
     state_file = args.work_dir / "state.pt"
@@ -291,9 +291,9 @@ def perplexity_of(model: Phi3ForCausalLM, stream: torch.Tensor, length: int) -> 
 
 
 def write_to_card(output: Path, section: str, text: str) -> None:
-    """Replace what stands between the `<!-- section -->` and `<!-- end -->` marks of the checkpoint's card.
+    """Replace the text between the `<!-- section -->` and `<!-- end -->` marks of the checkpoint's card.
 
-    A checkpoint saved elsewhere than in the repository has no card; then nothing is written.
+    A checkpoint that is saved outside of the repository has no card; then nothing is written.
 
     Raises:
         ValueError: the card has no such section.

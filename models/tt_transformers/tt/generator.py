@@ -19,17 +19,18 @@ from models.tt_transformers.tt.checkpoints.weights import Weights
 
 
 def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) -> None:
-    """Raises ValueError, with the numbers, if a batch of users does not fit what `args` sets up.
+    """Raises ValueError with the numbers if a batch of users does not fit the limits of `args`.
 
-    Each prompt needs room for one more token, and the shortest for `max_generated_tokens`; a longer one may stop early,
-    at max_seq_len. Also checks that the pool has pages for every user's longest possible sequence, and that unpaged
-    prefills, including a LongRoPE re-prefill, fit one chunk. Needs no model, so it can come before weights.
+    Each prompt needs room for one more token. The shortest prompt needs room for `max_generated_tokens`; a longer one
+    may stop early, at max_seq_len. Also checks that the pool has pages for every user's longest possible sequence, and
+    that unpaged prefills, including a LongRoPE re-prefill, fit one chunk. Needs no model, so it can run before any
+    weight is read.
     """
     if not 1 <= len(prompt_lengths) <= args.max_batch_size:
         raise ValueError(f"{len(prompt_lengths)} prompts for a model set up for 1 to {args.max_batch_size} users")
     for user, length in enumerate(prompt_lengths):
         check_prompt(args, user, length)
-        # Of the generated tokens the last one is not run.
+        # The last generated token is not run.
         if length <= args.arch.rope.switch_len < min(length + max_generated_tokens - 1, args.max_seq_len):
             check_recomputation(args, user)
     longest = min(prompt_lengths) + max_generated_tokens
@@ -41,7 +42,7 @@ def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) ->
     if args.paged_attention_config is not None:
         check_pages(
             args.paged_attention_config,
-            # The last token, whether of the generated ones or at max_seq_len, is not run and takes no place.
+            # The last token (the last generated one, or the one at max_seq_len) is not run and takes no cache row.
             [min(length + max_generated_tokens, args.max_seq_len) - 1 for length in prompt_lengths],
         )
 
@@ -67,9 +68,9 @@ def check_recomputation(args, user: int) -> None:
 class Generator:
     """A batch of up to `max_batch_size` users, each with its own sequence.
 
-    All may start together (`prefill`), or join a running batch and leave it (`add`, `remove`). A user's logits do not
-    depend on who else is in the batch. The prompts of neighbouring users run together if they are short and padded to
-    one length, long ones `args.prefill_chunk_size` tokens at a time.
+    Users start together (`prefill`), or join a running batch and leave it (`add`, `remove`). A user's logits do not
+    depend on the other users in the batch. Short prompts of neighbouring users run together if they are padded to the
+    same length. Long prompts run in chunks of `args.prefill_chunk_size` tokens.
     """
 
     def __init__(self, model):
@@ -82,10 +83,10 @@ class Generator:
 
     @classmethod
     def build(cls, args, weights: Weights | None = None, kv_caches: Sequence | None = None) -> "Generator":
-        """Weights, KV caches, model and generator of a `ModelArgs`. To be closed, or used in a `with` statement.
+        """Makes weights, KV caches, model and generator of a `ModelArgs`. Close it, or use it in a `with` statement.
 
-        `weights` and `kv_caches`, one for each layer, may take the place of those that `args` describes. They are freed with
-        the rest. If a step fails, what was made before it and what was given is freed.
+        `weights` and `kv_caches` (one per layer) replace those that `args` describes. They are freed with the rest. If
+        a step fails, the parts made before it and the given parts are freed.
         """
         with ExitStack() as owned:
             weights = Weights.of(args) if weights is None else weights
@@ -108,7 +109,7 @@ class Generator:
         self.runner.close()
 
     def prefill(self, prompts: list[list[int]]) -> torch.Tensor:
-        """Starts over with `prompts` (token ids), one a user; what users had before is forgotten.
+        """Starts a new batch with `prompts` (token ids), one per user. The users' earlier sequences are forgotten.
 
         Returns the logits of each prompt's last token, float32 [len(prompts), vocab_size].
         """
@@ -123,10 +124,10 @@ class Generator:
             return self._start(range(len(prompts)), prompts, progress.update)
 
     def add(self, user: int, prompt: list[int]) -> torch.Tensor:
-        """A user joins the batch with a prompt (token ids) -> the logits of its last token, float32 [vocab_size].
+        """Adds a user with a prompt (token ids) to the batch -> the logits of its last token, float32 [vocab_size].
 
-        Raises ValueError, before anything has changed, for a user that is in the batch or outside it, and for a prompt that
-        does not fit or finds no free pages.
+        Raises ValueError, before anything has changed, if the user is in the batch already or its number is outside the
+        batch, and if the prompt does not fit or the pool does not have enough free pages for it.
         """
         self._check_user(user)
         if self.sequences[user]:
@@ -135,7 +136,7 @@ class Generator:
         return self._start([user], [prompt])[0]
 
     def remove(self, user: int) -> None:
-        """A user leaves the batch: its sequence is forgotten and its pages are free. ValueError if it is not in the batch."""
+        """Removes a user: forgets its sequence and frees its pages. ValueError if it is not in the batch."""
         self._check_user(user)
         if not self.sequences[user]:
             raise ValueError(f"user {user} has no prompt, so it cannot be removed")
@@ -144,9 +145,9 @@ class Generator:
     def decode(self, tokens: list[int], active: list[bool] | None = None) -> torch.Tensor:
         """Appends `tokens[u]` to the sequence of each active user u and runs them.
 
-        Returns the logits of the next token, float32 [len(tokens), vocab_size]; rows of inactive users mean nothing.
-        Raises ValueError, before anything has changed, if an active user has no prompt, or its sequence is at
-        max_seq_len, cannot be computed again at the LongRoPE switch, or finds no free page.
+        Returns the logits of the next token, float32 [len(tokens), vocab_size]; rows of inactive users have no meaning.
+        Raises ValueError, before anything has changed, if an active user has no prompt or its sequence is at
+        max_seq_len, if the sequence cannot be computed again at the LongRoPE switch, or if the pool has no free page.
         """
         active = [True] * len(tokens) if active is None else active
         self._check_decode(tokens, active)
@@ -166,8 +167,8 @@ class Generator:
             return logits
         rows = list(logits)
         for user in crossing:
-            # All keys of a sequence turn by the same factors, so the cached ones are computed again with the long
-            # factors, as Hugging Face's Phi3ForCausalLM does at this length.
+            # All keys of a sequence are rotated with the same factors. So the cached keys are computed again with the
+            # long factors, as Hugging Face's Phi3ForCausalLM does at this length.
             (rows[user],) = self._compute([user])
         return torch.stack(rows)
 
@@ -177,7 +178,7 @@ class Generator:
         return None if self.page_table is None else self.page_table.table
 
     def compile_decode(self) -> None:
-        """Compiles the decode step and, where the device can, captures its trace. The first decode does it if not."""
+        """Compiles the decode step and, where the device can, captures its trace; else the first decode does it."""
         self.runner.compile_decode(self.pages)
 
     def _check_user(self, user: int) -> None:
@@ -200,7 +201,7 @@ class Generator:
             self.page_table.check(lengths)
 
     def _start(self, users, prompts, progress=None) -> torch.Tensor:
-        """Gives users their sequences and computes them; forgets them again if that fails."""
+        """Stores the users' sequences and computes them. If that fails, the sequences are forgotten again."""
         with ExitStack() as started:
             for user, prompt in zip(users, prompts):
                 started.callback(self._forget, user)
@@ -210,7 +211,7 @@ class Generator:
         return logits
 
     def _compute(self, users, progress=None) -> torch.Tensor:
-        """Computes whole sequences, which fills the users' caches -> logits of their last tokens, [len(users), vocab_size]."""
+        """Computes whole sequences, filling the users' caches -> last tokens' logits, [len(users), vocab_size]."""
         sequences = [self.sequences[user] for user in users]
         self._grow(users)
         pages = None if self.pages is None else self.pages[list(users)]

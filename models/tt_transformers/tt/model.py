@@ -20,7 +20,7 @@ from models.tt_transformers.tt.config.program_configs import TILE
 class Transformer:
     """Embedding, decoders, norm, LM head, rotary tables and KV caches of the model that `args` describes.
 
-    `weights`: `Weights` or what gives device tensors by the same methods. `kv_caches`: one for each layer, all of one kind.
+    `weights`: `Weights`, or an object with the same methods. `kv_caches`: one per layer, all of the same kind.
     `deallocate` frees both.
     """
 
@@ -54,7 +54,7 @@ class Transformer:
         return self.kv_caches[0].paged
 
     def prefill_forward(self, tokens, rotary_rows, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int):
-        """One chunk of one user's sequence, or the whole sequences of several users, which fills the KV caches of `slots`.
+        """Runs one chunk of a user's sequence, or whole sequences of several users, and fills the KV caches of `slots`.
 
         tokens: [1, n_users * seq_len] uint32, user by user; rotary_rows: [1, seq_len] uint32; page tables: see
         `Attention.prefill_forward`, None if unpaged.

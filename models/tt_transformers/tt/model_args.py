@@ -1,4 +1,4 @@
-"""`ModelArgs`: what one run is made of: architecture + mesh + limits + precision."""
+"""`ModelArgs`: the settings of one run: architecture, mesh, limits, precision."""
 
 import os
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from models.tt_transformers.tt.checkpoints.cache import WeightCache
 
 
 class ModelArgs:
-    """Everything the model and its caller need to know of a run.
+    """Everything the model and its caller need to know about a run.
 
     Args:
         mesh_device: the opened mesh; the model is split over all its devices (tensor parallel).
         max_batch_size: users at a time: 1, 2, 4, 8, 16 or 32.
-        max_seq_len: tokens a user may have, prompt and generated ones together.
+        max_seq_len: most tokens of a user, prompt and generated tokens together.
         cache_hf: keep the Hugging Face model of `reference_transformer` in memory.
-        instruct: prompts go through the tokenizer's chat template.
+        instruct: apply the tokenizer's chat template to prompts.
         optimizations: "performance" (default), "accuracy", a precision_cfg/fidelity_cfg text, a `ModelOptimizations`
             or a `DecodersPrecision`.
         optimizations_base: the mode that a precision_cfg/fidelity_cfg text changes.
@@ -43,7 +43,7 @@ class ModelArgs:
         hf_model: directory or org/name; default is the environment's HF_MODEL, else the bundled checkpoint.
         page_params: `block_size` and `max_num_blocks` of a paged KV cache; None for one that is not paged.
 
-    Raises ValueError, FileNotFoundError or RuntimeError that names what is wrong, before any weights are read.
+    Raises ValueError, FileNotFoundError or RuntimeError that names the wrong value or file, before weights are read.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ModelArgs:
         self.notes: list[str] = []
         self._add_notes(arch.notes)
         if not dummy_weights and location.hub_name is None:
-            self.load_state_dict()  # of files on disk, the headers can be checked at once
+            self.load_state_dict()  # the headers of files on disk can be checked at once
         self.text = Text(location.directory, self.arch, stand_in=dummy_weights, instruct=instruct)
 
     @property
@@ -127,12 +127,12 @@ class ModelArgs:
     # Weights
 
     def load_state_dict(self) -> Mapping[str, torch.Tensor]:
-        """The weights by Meta's names, read or made only when a tensor is asked for; see `load_checkpoints`.
+        """The weights by Meta's names, each read or made only when it is asked for; see `StateDict`.
 
         Downloads them if the model was given by name. All files are checked from their headers first.
         """
         if self.dummy_weights:
-            # A mesh of the emulator without values, which only lays tensors out, has no use for the weights' values.
+            # A shape-only mesh of the emulator lays tensors out and computes nothing, so weights need no values.
             shape_only = getattr(self.mesh_device, "shape_only", False)
             return DummyStateDict(self.arch, device="meta" if shape_only else "cpu")
         return self._checkpoint
@@ -147,7 +147,7 @@ class ModelArgs:
         return checkpoint
 
     def _add_notes(self, notes) -> None:
-        """Keeps what a user should know of the checkpoint (`notes`), and warns of it."""
+        """Keeps notes on the checkpoint for the user, and logs each as a warning."""
         self.notes += notes
         for note in notes:
             logger.warning(f"{self.model_name}: {note}")
@@ -159,7 +159,7 @@ class ModelArgs:
 
     @cached_property
     def weight_cache(self) -> WeightCache:
-        """The on-disk cache of converted weights. Random weights are not cached: to make them costs no more."""
+        """The on-disk cache of converted weights. Random weights are not cached: making them costs no more."""
         if self.dummy_weights or backend.name() == "lockstep":
             return WeightCache(None, {})
         return WeightCache(self._location.cache_directory(self.device_name), weights_identity(self._checkpoint.files))
@@ -167,7 +167,7 @@ class ModelArgs:
     def reference_transformer(self, dtype: torch.dtype = torch.bfloat16):
         """The Hugging Face model with the same weights and as many layers, in eval mode; kept if `cache_hf`.
 
-        Raises ValueError, as `load_state_dict`, for files that do not hold the model, and for weights that are not finite.
+        Raises ValueError for files that do not hold the model, as `load_state_dict`, and for NaN or infinity.
         """
         if self._hf_model is None or self._hf_model.dtype != dtype:
             weights = DummyStateDict(self.arch) if self.dummy_weights else self._checkpoint
@@ -177,7 +177,7 @@ class ModelArgs:
             self._hf_model = model
         return self._hf_model
 
-    # Text: see `Text`, which `text` is
+    # Text: see the class `Text`
 
     @property
     def tokenizer(self):
@@ -190,11 +190,11 @@ class ModelArgs:
         return self.text.stop_token_ids
 
     def encode_prompt(self, text: str, instruct: bool | None = None) -> list[int]:
-        """Token ids of a prompt; `instruct` (default: as constructed) puts it through the chat template first."""
+        """Token ids of a prompt; `instruct` (default: as constructed) applies the chat template first."""
         return self.text.encode_prompt(text, instruct)
 
     def decode(self, token_ids: list[int]) -> str:
-        """The text of token ids, special ones left out."""
+        """The text of token ids, without special tokens."""
         return self.text.decode(token_ids)
 
 

@@ -1,6 +1,6 @@
-"""How a model lies on a mesh of devices: which axis of the mesh splits what, and what one device has of it.
+"""How a model lies on a mesh of devices: which mesh axis splits which dimension, and the share of one device.
 
-Only this module counts devices. Modules ask it for their share, weights for mappers, and logits for a composer.
+Only this module counts devices. Modules ask it for their share, weights ask for mappers, and logits for a composer.
 """
 
 import math
@@ -14,9 +14,10 @@ from models.common.mesh_names import MESH_SHAPES, mesh_name_of
 
 @dataclass(frozen=True)
 class HeadSplit:
-    """The attention heads of each rank, by their index in the model; None is a padding head, whose weights are zeros.
+    """The attention heads of each rank, by their index in the model. None is a padding head; its weights are zeros.
 
-    `query[r]` are in the order of `kv[r]`, equally many for each KV head. All ranks have equally many of both.
+    `query[r]` follows the order of `kv[r]`, with the same number of query heads for each KV head. All ranks have the
+    same number of query heads and the same number of KV heads.
     """
 
     query: tuple[tuple[int | None, ...], ...]
@@ -34,10 +35,10 @@ class HeadSplit:
 
 
 def split_heads(n_heads: int, n_kv_heads: int, ranks: int) -> HeadSplit:
-    """Deals heads to `ranks` so that every query head is beside its KV head.
+    """Distributes heads over `ranks` so that every query head is on the same rank as its KV head.
 
-    The KV heads are padded to the next number that divides by the ranks or that the ranks divide by. Where that is fewer
-    than ranks, each KV head is replicated on several, which share its query heads, padded to equally many each.
+    The number of KV heads is padded to the next multiple or divisor of `ranks`. If it is smaller than `ranks`, each KV
+    head is replicated on several ranks. These share its query heads, padded to the same number on each.
     """
     group = n_heads // n_kv_heads
     kv_slots = next(n for n in range(n_kv_heads, n_kv_heads * ranks + 1) if n % ranks == 0 or ranks % n == 0)
@@ -55,16 +56,16 @@ def split_heads(n_heads: int, n_kv_heads: int, ranks: int) -> HeadSplit:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which axis of a mesh (0: its rows of devices, 1: its columns) splits what of a model.
+    """Which axis of a mesh (0: its rows of devices, 1: its columns) splits which parts of a model.
 
     Attributes:
         mesh_shape: rows and columns of devices.
         model_axis: splits heads, the MLP's hidden columns and the vocabulary.
         residual_axis: splits the columns of the residual stream.
-        users_axis: splits users and their KV caches; None where every device serves all users.
+        users_axis: splits users and their KV caches; None if every device serves all users.
 
-    On a line, 1xN, one axis does all (`line`). A Galaxy, 8x4, can split the model over its 8 rows, and the residual stream
-    and the users over its 4 columns: `Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1)`.
+    On a line (1xN) one axis splits everything; see `of`. A Galaxy (8x4) can split the model over its 8 rows, and the
+    residual stream and the users over its 4 columns: `Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1)`.
     """
 
     mesh_shape: tuple[int, int]
@@ -74,7 +75,7 @@ class Placement:
 
     @classmethod
     def of(cls, mesh_device) -> "Placement":
-        """That of tensor parallel over all devices of a mesh 1xN. Raises ValueError for another shape."""
+        """The placement of tensor parallel over all devices of a 1xN mesh. Raises ValueError for another shape."""
         rows, columns = tuple(mesh_device.shape)
         if rows != 1:
             raise ValueError(f"mesh {rows}x{columns}: tensor parallel runs on 1xN meshes (N150 1x1, N300 1x2, T3K 1x8)")
@@ -86,7 +87,7 @@ class Placement:
 
     @property
     def name(self) -> str:
-        """The mesh's name, such as T3K; rows x columns for a shape that has none, as of a part of a machine."""
+        """The mesh's name, such as T3K. A shape without a name, such as a part of a machine, gives rows x columns."""
         return mesh_name_of(self.mesh_shape)
 
     @property
@@ -108,7 +109,7 @@ class Placement:
         return math.ceil(columns / (self.model_ranks * TILE)) * TILE
 
     def residual_width(self, dim: int) -> int:
-        """One device's columns of the residual stream of `dim` columns. Raises ValueError if these are no whole tiles."""
+        """One device's columns of the residual stream of `dim` columns. ValueError if these are not whole tiles."""
         if problem := self._residual_problem(dim):
             meshes = ", ".join(
                 f"{name} ({rows * columns})"
@@ -125,7 +126,8 @@ class Placement:
     def mapper(self, mesh_device, *, model: int | None = None, residual: int | None = None):
         """A mesh mapper that splits dimension `model` over the model axis and `residual` over the residual axis.
 
-        A tensor is replicated along an axis that splits nothing of it. On a line only one of the two may be given.
+        A tensor is replicated along an axis that splits none of its dimensions. On a line only one of the two may be
+        given.
         """
         dims: list[int | None] = [None, None]
         for axis, dim in ((self.model_axis, model), (self.residual_axis, residual)):
@@ -140,7 +142,7 @@ class Placement:
     def composer(self, mesh_device, *, model: int):
         """A mesh composer that joins dimension `model` along the model axis.
 
-        What the devices of the other axis have lies behind each other in dimension 0; where they have the same, the first
+        The parts of the devices along the other axis are joined in dimension 0. If these parts are equal, the first one
         is enough.
         """
         dims = [0, 0]

@@ -1,4 +1,4 @@
-"""Reference files: what Hugging Face's model predicts for texts, to hold ours against (`--token_accuracy`).
+"""Reference files: predictions of Hugging Face's model for texts, to compare this library's with (`--token_accuracy`).
 
 A file (safetensors) holds, for each of `users` texts of prefill + generated tokens:
 
@@ -8,7 +8,7 @@ A file (safetensors) holds, for each of `users` texts of prefill + generated tok
 | `top5` | [users, generated, 5] | int32 | ids of the likeliest tokens at each position after the prefill, likeliest first |
 | `log_probs` | [users, generated] | float32 | natural log of the probability of the text's own token there |
 
-and as metadata the identity of the model, so that a reference of another model is refused.
+The metadata holds the identity of the model, so that a reference of another model is refused.
 The command `models/tt_transformers/tests/generate_reference_hf.py` makes the files.
 """
 
@@ -39,7 +39,7 @@ _SAMPLE_BYTES = 4096
 
 
 def reference_path(model_name: str) -> Path:
-    """Where the reference of a model is, unless one is named."""
+    """The default path of a model's reference."""
     return MODEL_PARAMS / model_name / "reference.safetensors"
 
 
@@ -48,8 +48,8 @@ class Reference:
     """Texts and Hugging Face's predictions for them; see the module's docstring for the shapes.
 
     Attributes:
-        prefill: how many tokens of each text are its prompt.
-        facts: what the file says of itself: `model`, `identity`, `text`, `dtype`, `versions`.
+        prefill: number of tokens of each text that are its prompt.
+        facts: the file's metadata: `model`, `identity`, `text`, `dtype`, `versions`.
     """
 
     tokens: torch.Tensor
@@ -68,7 +68,7 @@ class Reference:
 
     @property
     def perplexity(self) -> float:
-        """Hugging Face's own, of the tokens after the prefill."""
+        """Hugging Face's perplexity of the tokens after the prefill."""
         return math.exp(-self.log_probs.double().mean().item())
 
     def save(self, path: str | Path) -> None:
@@ -80,7 +80,8 @@ class Reference:
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":
-        """Reads a file. Raises ValueError if it is missing, damaged, of another format, or lacks or has more than that holds."""
+        """Reads a file. Raises ValueError if it is missing, damaged or of another format, or has missing or unexpected
+        entries."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -102,7 +103,8 @@ class Reference:
         return cls(**tensors, prefill=facts.pop("prefill"), facts=facts)
 
     def check_fits(self, args) -> None:
-        """Raises ValueError if this is not a reference of the model that `args` (`ModelArgs`) sets up, or too few texts."""
+        """Raises ValueError if this reference is of another model than that of `args` (`ModelArgs`), or has too few
+        texts."""
         if args.dummy_weights:
             raise ValueError("token accuracy needs a trained model: random weights predict nothing")
         found = model_identity(args)
@@ -117,7 +119,8 @@ class Reference:
 
 
 def _check_content(where: str, tensors: dict, facts: dict) -> None:
-    """Raises ValueError that names what is missing, not known, or of another type or shape than the module's docstring says."""
+    """Raises ValueError that names a missing or unknown entry, or one whose type or shape differs from the module's
+    docstring."""
     _check_names(f"{where}: tensors", tensors, _DTYPES)
     _check_names(f"{where}: facts", facts, _FACTS)
     _check_names(f"{where}: facts of the identity", facts["identity"], _IDENTITY)
@@ -144,10 +147,10 @@ def _check_names(where, found, expected):
 
 
 def model_identity(args) -> dict:
-    """What makes a checkpoint the one that a reference is of: config.json, layers in use, and the weights.
+    """The identity of a checkpoint, to match it with its reference: config.json, layers in use, and the weights.
 
-    The weights' digest is over each file's size and 64 samples of 4 KiB spread evenly over it: training changes
-    every part of a file, and hashing a large model whole would take longer than a run.
+    The weights' digest covers each file's size and 64 samples of 4 KiB, spread evenly over it. Samples are enough,
+    because training changes every part of a file. Hashing a large model whole would take longer than a run.
     """
     directory = args.weights_directory
     config = hashlib.blake2b((directory / "config.json").read_bytes(), digest_size=16).hexdigest()
@@ -166,8 +169,9 @@ def model_identity(args) -> dict:
 def predictions(model, texts: torch.Tensor, prefill: int, switch_len: int, chunk: int = 8):
     """Runs Hugging Face's model over texts [users, length] -> (top5 [users, generated, 5], log_probs [users, generated]).
 
-    Position p is predicted from the p tokens before it. LongRoPE turns all of them by the short factors while p is at
-    most `switch_len` and by the long ones beyond, so a text that crosses it takes two passes. `chunk` texts run at a time.
+    Position p is predicted from the p tokens before it. LongRoPE rotates all of them with the short factors while p is
+    at most `switch_len`, and with the long factors beyond. So a text that crosses it takes two passes. `chunk` texts
+    run at a time.
     """
     top5, log_probs = [], []
     for part in texts.long().split(chunk):
@@ -190,7 +194,7 @@ def _logits(model, tokens, first_length):
 
 @torch.no_grad()
 def continue_greedily(model, prompts: torch.Tensor, count: int, switch_len: int) -> torch.Tensor:
-    """Prompts [users, prefill] with `count` greedily chosen tokens behind each.
+    """Prompts [users, prefill], each followed by `count` greedily chosen tokens.
 
     Where LongRoPE's factors change, the keys of the whole sequence are computed again, as `Phi3ForCausalLM` does.
     """

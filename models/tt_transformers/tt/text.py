@@ -15,10 +15,10 @@ class Text:
 
     Args:
         stand_in: a model without a tokenizer of its own may use the bundled one, if its tokens fit the vocabulary.
-        instruct: prompts go through the tokenizer's chat template.
+        instruct: apply the tokenizer's chat template to prompts.
 
-    Raises ValueError or FileNotFoundError that names the file that is wrong: of `generation_config.json`, and with
-    `instruct` of the tokenizer, at once; else of the tokenizer when it is first used.
+    Raises ValueError or FileNotFoundError that names the wrong file. `generation_config.json` is checked at once. The
+    tokenizer is checked at once with `instruct`, otherwise at its first use.
     """
 
     def __init__(self, model_dir: Path, arch: Architecture, *, stand_in: bool = False, instruct: bool = False):
@@ -54,21 +54,21 @@ class Text:
         """Hugging Face's tokenizer."""
         from transformers import AutoTokenizer
 
-        # Given the config, the library does not read it by itself, and then blame the tokenizer for what it refuses.
+        # Without the config the library would read config.json itself, and blame the tokenizer for the keys it refuses.
         config = load_config(self.tokenizer_dir)
         with quiet(), reported(f"the tokenizer in {self.tokenizer_dir} cannot be read"):
             return AutoTokenizer.from_pretrained(self.tokenizer_dir, config=config, local_files_only=True)
 
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
-        """Tokens that end a text: of `config.json`, `generation_config.json` and the tokenizer."""
+        """Tokens that end a text, from `config.json`, `generation_config.json` and the tokenizer."""
         ids = set(self.arch.eos_token_ids + self._generation_eos_token_ids)
         if self.tokenizer.eos_token_id is not None:
             ids.add(self.tokenizer.eos_token_id)
         return frozenset(ids)
 
     def encode_prompt(self, text: str, instruct: bool | None = None) -> list[int]:
-        """Token ids of a prompt; `instruct` (default: as constructed) puts it through the chat template first."""
+        """Token ids of a prompt; `instruct` (default: as constructed) applies the chat template first."""
         if not (self.instruct if instruct is None else instruct):
             return self._encode(text)
         self._check_chat_template()
@@ -79,7 +79,7 @@ class Text:
         return self._encode(templated, add_special_tokens=False)
 
     def decode(self, token_ids: list[int]) -> str:
-        """The text of token ids, special ones left out."""
+        """The text of token ids, without special tokens."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
     def _encode(self, text: str, **options) -> list[int]:

@@ -1,4 +1,4 @@
-"""Token accuracy by teacher forcing: the model predicts each token of a reference text from the text itself."""
+"""Token accuracy by teacher forcing: the model predicts each token of a reference text from the text before it."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class TokenAccuracy:
         top5: percent that are among its five likeliest.
         perplexity: of the text, by this model: exp(-mean log probability of the text's own tokens).
         reference_perplexity: the same by Hugging Face's model, over the same tokens.
-        first_difference: index, counted from the first predicted token, of the earliest one in any text that is not
-            Hugging Face's likeliest; None if there is none.
+        first_difference: index of the earliest prediction in any text that is not Hugging Face's likeliest token,
+            counted from the first predicted token; None if there is none.
     """
 
     tokens: int
@@ -30,7 +30,7 @@ class TokenAccuracy:
     first_difference: int | None
 
     def as_json(self) -> dict:
-        """All fields, but for a `first_difference` of None."""
+        """All fields; `first_difference` is left out if it is None."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def describe(self) -> str:
@@ -42,7 +42,7 @@ class TokenAccuracy:
 
 
 class TeacherForcing:
-    """Takes a sampler's place: keeps the model's predictions, and answers with the reference's tokens.
+    """Used in place of a sampler: keeps the model's predictions, and returns the reference's tokens.
 
     User u has text u of the reference.
     """
@@ -63,8 +63,7 @@ class TeacherForcing:
     def __call__(self, logits: torch.Tensor, active=None) -> list[int]:
         """Logits [users, vocab] of the next position -> the reference's token for each user.
 
-        Raises ValueError if a logit is NaN, a user is not active (all texts are of one length) or the texts are at
-        their end.
+        Raises ValueError if a logit is NaN, a user is not active (all texts have the same length) or the texts end.
         """
         step = len(self._predicted)
         if step == self._reference.generated:
@@ -100,7 +99,7 @@ class TeacherForcing:
 def measure(generator, reference: Reference, users: int, tokens: int | None = None) -> TokenAccuracy:
     """Predicts the first `tokens` (default: all) tokens of `users` texts with a `Generator`.
 
-    Raises ValueError, before any work, for more tokens than the texts have, or none.
+    Raises ValueError, before any work, if `tokens` is less than 1 or more than the texts have.
     """
     tokens = reference.generated if tokens is None else tokens
     if not 1 <= tokens <= reference.generated:

@@ -1,4 +1,4 @@
-"""Runs the demo at Phi-3-mini's full width on the vendor's mock device, and records what was accepted.
+"""Runs the demo at Phi-3-mini's full width on the vendor's mock device, and records what the vendor accepted.
 
     TT_BACKEND=mock MESH_DEVICE=T3K python -m models.tt_transformers.measure.vendor.full_width --output FILE
 
@@ -31,7 +31,7 @@ MAX_SEQ_LEN = 2560
 
 
 class MemoryCache(WeightCache):
-    """Converted weights in memory: cases that differ in their KV caches only need not pack them again."""
+    """Keeps converted weights in memory, so that cases that differ only in their KV caches share them."""
 
     def __init__(self):
         super().__init__(None, {})
@@ -84,7 +84,7 @@ def settings(users: int, paged: bool, prompts: Path) -> Case:
         max_seq_len=MAX_SEQ_LEN,
         batch_size=users,
         max_generated_tokens=2,
-        # One user's two prompts come one after the other; 32 users have them in one batch.
+        # One user runs the two prompts one after the other; 32 users have both in one batch.
         repeat_batches=2 if users == 1 else 1,
         paged_attention=paged,
         page_params={"block_size": 32, "max_num_blocks": 1024},

@@ -1,4 +1,4 @@
-"""Prompts of a wanted number of tokens, for runs whose text means nothing."""
+"""Prompts with a given number of tokens, for runs whose text has no meaning."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
 
 def write_prompts(path: Path, tokens: Sequence[int]) -> None:
-    """Writes a prompts file of the demo's: one prompt for each number of tokens, counted by the bundled tokenizer.
+    """Writes a prompt file for the demo: one prompt for each number of tokens, counted by the bundled tokenizer.
 
     A model with random weights that has no tokenizer of its own uses the bundled one too.
     """

@@ -1,4 +1,4 @@
-"""The README's table of what the vendor's checks said, made from the records in `records/`.
+"""The README's table of the vendor's checks, made from the records in `records/`.
 
     python -m models.tt_transformers.measure.vendor.table
 """
@@ -44,7 +44,7 @@ def _row(record: dict, mode: str, cases: list[dict]) -> tuple:
 
 
 def with_table(text: str, table: str) -> str:
-    """`text` with what lies between its two markers replaced. ValueError if it has not the markers."""
+    """`text` with the part between its two markers replaced. ValueError if it does not have each marker once."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"the text needs one line {BEGIN} and one line {END}")
     before, rest = text.split(BEGIN)

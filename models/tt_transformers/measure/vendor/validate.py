@@ -2,7 +2,7 @@
 
     python -m models.tt_transformers.measure.vendor.validate
 
-Prints which ops answer otherwise than the committed records say, as after a move to another ttnn version.
+Prints the ops whose answers differ from the committed records, for example after a change of the ttnn version.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Runs the demo with the bundled checkpoint in lockstep, and records on what emulator and vendor agreed.
+"""Runs the demo with the bundled checkpoint in lockstep, and records the cases on which emulator and vendor agreed.
 
     TT_BACKEND=lockstep MESH_DEVICE=T3K python -m models.tt_transformers.measure.vendor.whole_demo --output FILE
 
@@ -26,13 +26,13 @@ RUNS = (
     ("performance", "batch-32", ("--paged_attention=false",)),
     ("accuracy", "batch-1", ("--paged_attention=false",)),
     ("accuracy", "batch-32", ()),
-    # In two chunks, the second of which attends to pages; and over the switch of LongRoPE while generating.
+    # A prompt of two chunks, of which the second attends to pages; a text that crosses the LongRoPE switch in decode.
     ("performance", "batch-1", ("--input_prompts={prompts}", "--repeat_batches=2")),
 )
 PROMPT_TOKENS = (1500, 510)
 CHUNK_THOUSANDS = "1"
 GENERATED_TOKENS = 4
-# What is run must not depend on the values, whose last bits differ from one computer to another.
+# The ops that run must not depend on the values, whose last bits differ between computers.
 _FIXED = ("--stop_at_eos=false",)
 
 

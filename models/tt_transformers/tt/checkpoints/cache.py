@@ -1,9 +1,10 @@
-"""Converted weights on disk: one file per tensor, trusted only if it is whole and was made for this very use.
+"""Converted weights on disk: one file per tensor. A file is used only if it is whole and its settings match.
 
-Beside each `<tensor>.tensorbin` lies a `<tensor>.json` with what the tensor was made for and from (checkpoint files, code,
-recipe, mesh, placement, number format, file format), its size and its checksum. An entry that does not agree is rebuilt.
-The emulator's files and the vendor's have names of their own, so that they do not replace each other. Both files are written under temporary names and renamed, so that a reader sees whole files only and two
-processes may build the same cache at once.
+Beside each `<tensor>.tensorbin` lies a `<tensor>.json`. It holds the tensor's sources and settings (checkpoint files,
+code, recipe, mesh, placement, number format, file format), its size and its checksum. An entry that does not match is
+rebuilt. The emulator's files and the vendor's have different names, so that they do not replace each other. Both files
+of an entry are written under temporary names and then renamed. So a reader sees whole files only, and two processes may
+build the same cache at once.
 """
 
 import json
@@ -24,11 +25,11 @@ import ttnn
 from models.common import backend, whole_file
 
 CHUNK_BYTES = 1 << 22
-STALE_SECONDS = 24 * 3600  # when a temporary folder of another host counts as left behind
+STALE_SECONDS = 24 * 3600  # a temporary folder of another host that is older than this was left behind
 
 
 class WeightCache:
-    """`directory` is where the files are, None for no cache; `identity` is a JSON object that says what they are of."""
+    """`directory` holds the files; None for no cache. `identity`: a JSON object that names the weights' sources."""
 
     def __init__(self, directory: Path | None, identity: Mapping):
         self.directory = directory
@@ -47,10 +48,10 @@ class WeightCache:
     ):
         """The weight `name` as `ttnn.Tensor` on the host, placed for the mesh `device`.
 
-        `make` returns the torch tensor of the whole mesh, which `mesh_mapper` places; it is not called if the cache
-        holds the converted one. `recipe` is a JSON object with the numbers that `make` depends on besides the
+        `make` returns the torch tensor of the whole mesh, and `mesh_mapper` places it. `make` is not called if the
+        cache holds the converted tensor. `recipe` is a JSON object with the numbers that `make` depends on besides the
         checkpoint, such as padded widths. Conversion is always on the host, so the values are the same with and without
-        cache.
+        a cache.
         """
         header = {
             "identity": self._identity,
@@ -73,7 +74,7 @@ class WeightCache:
         return self.directory / f"{header['name']}.{header['dtype']}.{header['layout']}.{writer}.tensorbin".lower()
 
     def _load(self, path: Path, header: dict):
-        """The host tensor at `path`; None if there is none that may be used."""
+        """The host tensor at `path`; None if there is no valid one."""
         try:
             entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             size = path.stat().st_size
@@ -93,7 +94,7 @@ class WeightCache:
             if _checksum(path) != entry["crc32"]:
                 raise ValueError("its checksum does not agree")
             return ttnn.load_tensor(path)
-        except Exception as error:  # whatever is wrong with a cache file, the weights can be made anew
+        except Exception as error:  # any damage of a cache file can be repaired by converting again
             logger.warning(f"weight cache: {path} is rebuilt: {error}")
             return None
 
@@ -105,7 +106,7 @@ class WeightCache:
                 entry = {"header": header, "bytes": data.stat().st_size, "crc32": _checksum(data)}
                 description = data.with_suffix(".json")
                 description.write_text(json.dumps(entry, indent=1), encoding="utf-8")
-                # In this order a process that dies in between leaves a tensor that its description does not fit.
+                # In this order, a process that dies in between leaves a tensor that does not match its description.
                 os.replace(data, path)
                 os.replace(description, path.with_suffix(".json"))
         except (OSError, RuntimeError) as error:

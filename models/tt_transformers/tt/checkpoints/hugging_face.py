@@ -16,10 +16,10 @@ def load_config(directory: Path):
     """The `transformers` config of a checkpoint directory.
 
     `AutoConfig.from_pretrained` refuses two kinds of checkpoints that run here: those with an older name of a RoPE kind
-    (it checks the keys by the older name before it replaces it), and those whose `model_type` is missing. So the names
-    are replaced first, and the class is that of the architecture.
+    (it checks the keys before it replaces the name), and those without a `model_type`. So this function replaces the
+    names first, and takes the config class of the architecture.
 
-    Raises ValueError with Hugging Face's reason if it refuses the config all the same.
+    Raises ValueError with Hugging Face's reason if it still refuses the config.
     """
     from transformers import CONFIG_MAPPING
 
@@ -40,7 +40,7 @@ def load_model(directory: Path, arch: Architecture, weights, dtype):
 
     config = load_config(directory)
     config.num_hidden_layers = arch.n_layers
-    # Attention as torch has it everywhere, whatever the checkpoint asks for.
+    # Always torch's own attention, even if the checkpoint asks for another.
     options = dict(config=config, dtype=dtype, attn_implementation="sdpa")
     model_class = getattr(transformers, arch.architecture)
     if isinstance(weights, DummyStateDict):
@@ -54,7 +54,7 @@ def load_model(directory: Path, arch: Architecture, weights, dtype):
 
 
 def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict:
-    """A copy of `config` in which the RoPE kinds that `aliases` lists have the name that Hugging Face has today."""
+    """A copy of `config` with Hugging Face's current names of RoPE kinds; `aliases`: older name -> current name."""
     config = copy.deepcopy(dict(config))
     for parameters in (config.get("rope_scaling"), config.get("rope_parameters")):
         if isinstance(parameters, dict):
@@ -66,7 +66,7 @@ def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict
 
 @contextmanager
 def quiet():
-    """No advice on how the checkpoint's config.json should be written, which its user cannot act on."""
+    """Silences advice on how the checkpoint's config.json should be written: its user cannot act on it."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

@@ -1,15 +1,15 @@
-"""What tells one checkpoint from another, found without reading a large model whole.
+"""The identity of a checkpoint, found without reading a large model whole.
 
-The weight cache asks it whether converted weights are still those of the checkpoint. By default each file is known by
+The weight cache compares it to check that converted weights still belong to the checkpoint. By default the identity of
+each file is
 
 - its name, size and modification time,
 - its header (names, types and shapes of all tensors),
 - up to 4 samples of 4 KiB of every tensor, from its first byte to its last: about 12 MB for a 70B, under a second.
 
-What these let through: a file that was changed between the samples only and given the old size and time again. What
-they tell apart needlessly: a copy with another time. `TT_CACHE_VERIFY=full` reads every byte instead, at about 1 GB a
-second, and looks at the content alone. A link into a Hugging Face cache costs nothing: its target's name is the
-SHA-256 of the content.
+This misses a file that was changed between the samples only and then got its old size and time again. It takes a copy
+with another time for a different file. `TT_CACHE_VERIFY=full` reads every byte instead, at about 1 GB per second, and
+compares the content only. A link into a Hugging Face cache is not read: its target is named by the SHA-256.
 """
 
 import ast
@@ -29,15 +29,15 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 def check_variable() -> bool:
-    """Whether TT_CACHE_VERIFY asks for whole files. Raises ValueError for a value that is not known."""
+    """Whether TT_CACHE_VERIFY asks for whole files. Raises ValueError for an unknown value."""
     value = os.environ.get(VARIABLE, "samples")
     if value not in ("samples", "full"):
         raise ValueError(f"{VARIABLE}={value!r} is not accepted: full, samples (the default)")
     return value == "full"
 
 
-# The code that decides what a converted weight is: it reads, permutes, fuses and splits it, and the emulator's rounds and
-# writes it. Paths are relative to `tt/` and to the emulator's package.
+# The code that determines a converted weight: the library's code reads, permutes, fuses and splits it; the emulator's
+# code rounds and writes it. Paths are relative to `tt/` and to the emulator's package.
 LIBRARY_CODE = (
     "checkpoints/safetensors_files.py", "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py",
     "config/rope.py", "families/*.py", "placement.py",
@@ -49,7 +49,7 @@ EMULATOR_CODE = (
 
 
 def weights_identity(files: SafetensorsFiles) -> dict:
-    """What converted weights depend on besides their placement, as JSON can hold it: the checkpoint, and what converts it."""
+    """The inputs of converted weights besides their placement, as a JSON object: the checkpoint and the code."""
     config = files.directory / "config.json"
     return {
         "config": hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest(),
@@ -68,7 +68,7 @@ def _file_format() -> str:
 
 
 def digest_of_code(package: Path, patterns: tuple[str, ...]) -> str:
-    """Changes with what the code of these files does, and not with its comments, docstrings and layout."""
+    """A digest of these files' code. Their comments, docstrings and layout do not change it."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in patterns for file in package.glob(pattern)):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def digest_of_code(package: Path, patterns: tuple[str, ...]) -> str:
 
 
 def checkpoint_identity(files: SafetensorsFiles) -> list[dict]:
-    """One entry a file, as JSON can hold it: its name and what its content is known by."""
+    """One JSON object per file: its name and the identity of its content."""
     whole = check_variable()
     return [{"name": file.name, **_content(file, files, whole)} for file in files.files]
 

@@ -1,4 +1,4 @@
-"""Where a model's files are: a directory, a name to download, a bare `config.json`; and where its weight cache goes."""
+"""Where a model's files are (a directory, a name to download, a `config.json` alone), and where its weight cache is."""
 
 import os
 import re
@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[4]
 MODEL_PARAMS = PROJECT / "models/tt_transformers/model_params"
 BUNDLED = PROJECT / "models/checkpoints/Phi-3-tiny-kjv"
 
-# All a model needs but its weights; these come first, so that a model that is not supported costs no long download.
+# All files of a model except its weights. Downloaded first, so that an unsupported model costs no long download.
 FACTS = ["*.json", "tokenizer*", "*.jinja"]
 WEIGHTS = ["model*.safetensors", INDEX]
 
@@ -31,11 +31,11 @@ class ModelLocation:
 
     @cached_property
     def weights_directory(self) -> Path:
-        """The directory with the weights in it, which are downloaded first if the model was given by name."""
+        """The directory with the weights. They are downloaded first if the model was given by name."""
         return self.directory if self.hub_name is None else download(self.hub_name, FACTS + WEIGHTS)
 
     def cache_directory(self, device_name: str, environ: Mapping[str, str] = os.environ) -> Path:
-        """Where converted weights go.
+        """The directory for converted weights.
 
         `TT_CACHE_PATH/<model>/<device>` if that variable is set, `<directory>/<device>` for a model given as a
         directory, `model_cache/<org>/<name>/<device>` in the project for a name.
@@ -53,7 +53,7 @@ def locate(hf_model: str | os.PathLike | None, *, dummy_weights: bool = False) -
     """Finds the model that `HF_MODEL` names: a directory or org/name; the bundled checkpoint for None.
 
     With `dummy_weights`, a name whose `config.json` is in `model_params` needs no download.
-    Raises FileNotFoundError for what is not there or is no model, RuntimeError if a download fails.
+    Raises FileNotFoundError if it does not exist or is not a model, RuntimeError if a download fails.
     """
     text = os.fspath(BUNDLED if hf_model is None else hf_model)
     if not text:

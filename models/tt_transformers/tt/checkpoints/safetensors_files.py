@@ -19,9 +19,9 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 INDEX_ENDING = ".safetensors.index.json"
-# Names of files with weights, whether we read them or not.
+# Names of files with weights, including files that are not read.
 WEIGHTS = ("*.safetensors", f"*{INDEX_ENDING}", "pytorch_model*.bin", "consolidated*", "*.gguf")
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # what a clone without Git LFS has in place of a file
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # a clone without Git LFS has a pointer in place of the file
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 
@@ -40,8 +40,8 @@ class TensorInfo:
 class SafetensorsFiles:
     """The tensors of a checkpoint directory, from the files that Hugging Face would read.
 
-    These are, in this order: the file that `transformers_weights` of `config.json` names, `model.safetensors`, the
-    shards that `model.safetensors.index.json` names.
+    The first of these that is there is read: the file named by `transformers_weights` in `config.json`,
+    `model.safetensors`, the shards named by `model.safetensors.index.json`.
 
     Attributes:
         files: the files that are read.
@@ -49,7 +49,7 @@ class SafetensorsFiles:
         not_read: names of other files in the directory that hold weights.
 
     Raises FileNotFoundError if there is no such file or a shard is missing (all missing ones are named), ValueError if
-    a file is truncated or corrupt, if two files hold one tensor, or if the directory holds an adapter.
+    a file is truncated or corrupt, if two files hold the same tensor, or if the directory holds an adapter.
     """
 
     def __init__(self, directory: Path):
@@ -76,7 +76,7 @@ class SafetensorsFiles:
 
 
 def refuse_adapter(directory: Path) -> None:
-    """Raises ValueError if there is one: Hugging Face adds it to the weights where peft is installed, and only there."""
+    """Raises ValueError if there is an adapter: Hugging Face adds it to the weights only if peft is installed."""
     if not (directory / ADAPTER).is_file():
         return
     base = read_config(directory / ADAPTER).get("base_model_name_or_path")

@@ -1,7 +1,7 @@
-"""Weights of a checkpoint under one naming, read tensor by tensor when asked for.
+"""Weights of a checkpoint under Meta's names, each tensor read when it is asked for.
 
-The naming is Meta's (`layers.0.attention.wq.weight`, ...); weights are [out_features, in_features] as in torch. Fused
-Hugging Face tensors are split on read, and the rows of wq and wk are permuted from Hugging Face's half-split order
+Weights (`layers.0.attention.wq.weight`, ...) are [out_features, in_features] as in torch. Fused Hugging Face tensors
+are split on read, and the rows of wq and wk are permuted from Hugging Face's half-split order
 (all real parts of a head, then all imaginary ones) to the interleaved order that `rotary_embedding_llama` rotates.
 """
 
@@ -27,7 +27,7 @@ class Source:
     name: str
     start: int
     stop: int
-    rotated_heads: int | None = None  # rows to bring to the interleaved order, of that many heads
+    rotated_heads: int | None = None  # number of heads whose rows are permuted to the interleaved order
 
 
 def reverse_permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
@@ -85,8 +85,8 @@ class StateDict(Mapping[str, torch.Tensor]):
     is missing, has another shape, is not bf16, fp16 or fp32, or belongs to no part of the model; the message names it.
     Reading a tensor raises ValueError if it holds NaN, infinity or a number that bf16 cannot hold.
 
-    `notes`: what a user should know of how the files were read, where they leave a choice or contradict `config.json`;
-    each choice is Hugging Face's.
+    `notes`: for the user, on each choice that was made where the files are ambiguous or contradict `config.json`. The
+    choices are Hugging Face's.
     """
 
     def __init__(self, directory: Path, arch: Architecture):
@@ -99,7 +99,7 @@ class StateDict(Mapping[str, torch.Tensor]):
             self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
             arch = replace(arch, tie_word_embeddings=False)
         self._sources = sources(arch)
-        if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor under the other of its two names
+        if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor, under the other of its two names
             for name in ("tok_embeddings.weight", "output.weight"):
                 self._sources[name] = replace(self._sources[name], name=OUTPUT)
         self._check(arch)
@@ -108,7 +108,7 @@ class StateDict(Mapping[str, torch.Tensor]):
         source = self._sources[name]
         weight = self.files.read(source.name, source.start, source.stop)
         in_bf16 = weight.bfloat16()
-        # The sum is NaN or infinite if a value is. Only where it is, all values are looked at: a sum can overflow too.
+        # The sum is NaN or infinite if a value is. All values are checked only then, because a sum can overflow too.
         if not in_bf16.sum(dtype=torch.float32).isfinite() and not in_bf16.isfinite().all():
             file = self.files.tensors[source.name].file
             raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
@@ -122,7 +122,7 @@ class StateDict(Mapping[str, torch.Tensor]):
 
     @property
     def n_layers(self) -> int:
-        """How many layers the files hold, whatever `config.json` says."""
+        """The number of layers in the files; `config.json` may have another."""
         indices = [name.split(".")[2] for name in self.files.tensors if name.startswith("model.layers.")]
         return max((int(index) + 1 for index in indices if index.isdecimal()), default=0)
 
@@ -146,8 +146,8 @@ class StateDict(Mapping[str, torch.Tensor]):
 class DummyStateDict(Mapping[str, torch.Tensor]):
     """Random weights in bf16 under the same names: normal with a standard deviation of 0.02, norms all ones.
 
-    A tensor depends on its name, its shape and `seed` only, and is made anew on every access. On the device "meta"
-    the tensors have shapes and no values.
+    A tensor depends on its name, its shape and `seed` only, and is made again on every access. On the device "meta"
+    the tensors have shapes but no values.
     """
 
     def __init__(self, arch: Architecture, seed: int = 0, device: str = "cpu"):
@@ -164,7 +164,7 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
         digest = hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         weight = torch.empty(shape, dtype=torch.bfloat16)
-        # Drawn in fp32, because draws in bf16 have few distinct values, and in parts, to need little memory besides.
+        # Drawn in fp32, because draws in bf16 have few distinct values; in parts, to need little extra memory.
         for rows in weight.split(1024):
             rows.copy_(torch.empty(rows.shape).normal_(0.0, 0.02, generator=generator))
         return weight
@@ -177,7 +177,7 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
 
 
 def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> dict[str, tuple[int, ...]]:
-    """The tensors, and their shapes, that the checkpoint must have which `sources` describes."""
+    """Hugging Face's name -> shape of each tensor that a checkpoint with these `sources` must have."""
     ours, result = shapes(arch), {}
     for name, source in sources.items():
         rows = max(source.stop, result.get(source.name, (0,))[0])
@@ -186,7 +186,7 @@ def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> di
 
 
 def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) -> dict[str, torch.Tensor]:
-    """The same weights under Hugging Face's names and in its order, fused as there."""
+    """The same weights under Hugging Face's names, in Hugging Face's order, fused as in its checkpoints."""
     parts: dict[str, dict[int, torch.Tensor]] = {}
     for name, source in sources(arch).items():
         weight = state_dict[name]
@@ -206,7 +206,7 @@ def _suffix(name: str) -> str:
 
 
 def _has_no_use(name: str, arch: Architecture) -> bool:
-    """Layers left out by num_layers, and tables that are computed from config.json."""
+    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from config.json."""
     if name.startswith("model.layers."):
         index = name.split(".")[2]
         if index.isdecimal() and int(index) >= arch.n_layers:

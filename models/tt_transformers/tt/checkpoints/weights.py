@@ -1,4 +1,4 @@
-"""A model's weights on the mesh: which dimension is split, in what order, where in memory."""
+"""A model's weights on the mesh: the dimension that is split, the order of parts, the place in memory."""
 
 import torch
 import ttnn
@@ -12,7 +12,7 @@ from models.tt_transformers.tt.config.program_configs import TILE
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
-    Each goes through the weight cache, which calls for the torch weight only if it has no valid entry.
+    Each goes through the weight cache, which reads the torch weight only if it has no valid entry.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -24,11 +24,11 @@ class Weights:
 
     @classmethod
     def of(cls, args) -> "Weights":
-        """Those of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
+        """The weights of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last one."""
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature."""
 
         def columns():
             weight = self.state_dict[f"{name}.weight"]
@@ -37,7 +37,8 @@ class Weights:
         return self._linear(name, columns, config, self._mapper(model=3))
 
     def row_parallel(self, name: str, config: LinearConfig):
-        """Input features split over the devices: [1, 1, k, n] each, zeros past the last one; the products are partial sums."""
+        """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
+        sums."""
 
         def rows():
             weight = self.state_dict[f"{name}.weight"]
@@ -46,25 +47,25 @@ class Weights:
         return self._linear(name, rows, config, self._mapper(model=2))
 
     def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """wq, wk, wv side by side, a device's heads of each together: [1, 1, dim, n] each."""
+        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device."""
         name = f"layers.{layer}.attention"
 
         def fused():
             wq, wk, wv = (self.state_dict[f"{name}.{part}.weight"] for part in ("wq", "wk", "wv"))
             parts = []
             for query, kv in zip(heads.query, heads.kv):
-                parts += [_chosen(wq, heads.query, query), _chosen(wk, heads.kv, kv), _chosen(wv, heads.kv, kv)]
+                parts += [_rows_of(wq, heads.query, query), _rows_of(wk, heads.kv, kv), _rows_of(wv, heads.kv, kv)]
             return torch.cat(parts).t()
 
         return self._linear(f"{name}.wqkv", fused, config, self._mapper(model=3), heads=[heads.query, heads.kv])
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """wo, the rows of a device's query heads: [1, 1, n, dim] each; the products are partial sums."""
+        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums."""
         name = f"layers.{layer}.attention.wo"
 
         def rows():
             weight = self.state_dict[f"{name}.weight"].t()
-            return torch.cat([_chosen(weight, heads.query, query) for query in heads.query])
+            return torch.cat([_rows_of(weight, heads.query, query) for query in heads.query])
 
         return self._linear(name, rows, config, self._mapper(model=2), heads=[heads.query])
 
@@ -121,10 +122,10 @@ class Weights:
             ttnn.deallocate(self._tensors.pop())
 
 
-def _chosen(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...]) -> torch.Tensor:
+def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...]) -> torch.Tensor:
     """Rows of `weight` [n_heads * head_dim, ...] that belong to `heads`, in their order; zeros for None.
 
-    `all_heads`: those of all ranks, which say how many heads the weight has.
+    `all_heads`: the heads of all ranks, which give the number of heads in the weight.
     """
     count = 1 + max(head for rank in all_heads for head in rank if head is not None)
     by_head = weight.unflatten(0, (count, -1))

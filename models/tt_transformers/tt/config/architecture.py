@@ -1,4 +1,4 @@
-"""Facts of a checkpoint's `config.json` as one frozen dataclass, which refuses what the model code cannot run."""
+"""Facts of a checkpoint's `config.json` as one frozen dataclass. It refuses facts that the model code cannot run."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ class Architecture:
     bos_token_id: int | None
     pad_token_id: int | None
     sliding_window: int | None
-    # Choices that were made where `config.json` says one thing twice.
+    # Choices that were made where `config.json` gives a fact twice.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
@@ -115,7 +115,7 @@ class Architecture:
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
-    """The supported architecture of a `config.json`: what `architectures` names, or what `model_type` implies.
+    """The supported architecture of a `config.json`: named by `architectures`, or implied by `model_type`.
 
     Raises ValueError if it is not supported, or if the two name different ones.
     """

@@ -1,14 +1,14 @@
-"""What is known of single models: the folders `model_params/<model>/`.
+"""Facts about single models: the folders `model_params/<model>/`.
 
 A folder may hold
 
 - `config.json`: Hugging Face's, so that the model runs with random weights and no network;
-- `limits.json`: `prefill_chunk_size`, thousands of tokens by mesh (null: the model does not run there), `long_context`,
-  by mesh the chunk size for contexts `beyond` so many tokens, and `source`, where the numbers come from;
+- `limits.json`, with `prefill_chunk_size`: thousands of tokens by mesh (null: the model does not run there);
+  `long_context`: by mesh, the chunk size for contexts of more than `beyond` tokens; `source`: the numbers' origin;
 - `<mode>_decoder_config.json`: the model's own override of a precision mode.
 
 A checkpoint's limits are those of the folder with its exact name, else of the first folder whose `config.json` has the
-same sizes: fine-tuned models share their base's limits whatever they are called.
+same sizes. So a fine-tuned model has the limits of its base model under any name.
 """
 
 import json
@@ -34,7 +34,7 @@ class Limits:
 
     @classmethod
     def of(cls, model_name: str, config: Mapping | None = None, folders: Path = MODEL_PARAMS) -> "Limits":
-        """Those of the model called `model_name` whose parsed `config.json` is `config` (None: by its name only)."""
+        """The limits of the model `model_name`, whose parsed `config.json` is `config` (None: found by name only)."""
         named = folders / model_name / "limits.json"
         alike = [] if config is None else (path for path in _limits_files(folders) if _same_sizes(path.parent, config))
         file = named if named.is_file() else next(iter(alike), None)

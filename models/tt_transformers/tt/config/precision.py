@@ -1,7 +1,7 @@
 """Number formats and math fidelity of each decoder layer.
 
 Seven groups of tensors have a number format, eight groups of ops a math fidelity. A mode (`performance`, `accuracy`,
-`bf16`) names one choice for all of them; `precision_config.py` reads what users change in it.
+`bf16`) names one choice for all of them; `precision_config.py` reads users' changes to it.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class TensorGroup(Enum):
     WO = "wo"
     KV_CACHE = "kv_cache"
     ACTIVATION = "activation"
-    # The output projection. It belongs to no decoder; the first decoder's settings are read. Left open, it has WQKV's format.
+    # The output projection. It belongs to no decoder, so the first decoder's settings apply. Default: WQKV's format.
     LM_HEAD = "lm_head"
 
 
@@ -143,7 +143,7 @@ class ModelOptimizations:
 
     @classmethod
     def of_mode(cls, name: str) -> "ModelOptimizations":
-        """The precision of a mode. Raises ValueError for a name that is no mode's."""
+        """The precision of a mode. Raises ValueError for an unknown mode."""
         if name not in MODES:
             raise ValueError(f"precision mode {name!r} is not known; accepted: {', '.join(MODES)}")
         tensors, ops = ({group: column[name] for group, column in table.items()} for table in (_FORMATS, _FIDELITIES))
@@ -151,7 +151,7 @@ class ModelOptimizations:
 
 
 MODES = ("performance", "accuracy", "bf16")
-# Those that have cases of their own in the demo, and are validated and measured on every mesh.
+# The modes that have their own cases in the demo, and are validated and measured on every mesh.
 DEMO_MODES = ("performance", "accuracy")
 
 
@@ -220,7 +220,7 @@ class DecodersPrecision:
         )
 
     def updated(self, source: str, settings: Mapping) -> "DecodersPrecision":
-        """A copy with `settings` (layer index -> (tensors, ops)) laid over it; `source` is added to the name."""
+        """A copy in which `settings` (layer index -> (tensors, ops)) override its own, and `source` joins the name."""
         result = DecodersPrecision.__new__(DecodersPrecision)
         result.name = f"{self.name} + {source}"
         result._layers = [

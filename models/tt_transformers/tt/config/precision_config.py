@@ -1,13 +1,13 @@
-"""Reading what users say about precision: `--optimizations`, decoder JSON files, a model's overrides.
+"""Reads users' precision settings: `--optimizations`, decoder JSON files, a model's overrides.
 
-Each source is laid over the ones before it:
+Each source overrides the ones before it:
 
 1. the mode's own settings, `ModelOptimizations.of_mode`;
 2. the model's override of that mode, `model_params/<model>/<mode>_decoder_config.json`, if there is one;
 3. `--optimizations 'precision_cfg = {...}, fidelity_cfg = {...}'`, for all layers alike;
 4. `--decoder_config_file`, layer by layer.
 
-So a model's override beats the name of a mode, and what a user spells out for one run beats both.
+So a model's override takes precedence over a mode, and a user's single settings for a run take precedence over both.
 """
 
 import json
@@ -38,7 +38,7 @@ def resolve_precision(
     Args:
         num_decoders: layers of the model that runs.
         optimizations: `performance`, `accuracy`, `bf16`, or a `precision_cfg`/`fidelity_cfg` text; or an object
-            that says all, to which nothing is added.
+            with all settings, to which nothing is added.
         base: the mode that a `precision_cfg`/`fidelity_cfg` text changes.
         decoder_config_file: JSON with settings per decoder.
         model_params_dir: folder that may hold `<mode>_decoder_config.json` files.
@@ -83,7 +83,7 @@ def parse_optimizations(text: str, base: str = "performance"):
 
     Returns:
         (mode, None) for the name of a mode; (base, (tensors, ops)) for a `precision_cfg`/`fidelity_cfg` text, where
-        both are dicts from groups to settings, holding only what the text names.
+        both are dicts from groups to settings, with only the settings that the text names.
 
     Raises:
         ValueError: naming the part that is not understood and what is accepted.
@@ -123,7 +123,7 @@ def load_decoder_config(path: str | Path, num_decoders: int) -> dict:
     """Reads `{"decoders": {"0": {"precision_cfg": {...}, "fidelity_cfg": {...}}, ...}}`; all parts are optional.
 
     Returns:
-        layer index -> (tensors, ops), holding only what the file names.
+        layer index -> (tensors, ops), with only the settings that the file names.
 
     Raises:
         ValueError: naming the file and the decoder, key or value that is not accepted.

@@ -1,4 +1,4 @@
-"""How many tokens of a prompt run at a time: the model's default for the mesh, and the environment's word.
+"""How many tokens of a prompt run at a time: the model's default for the mesh, or the environment's value.
 
 `MAX_PREFILL_CHUNK_SIZE` counts thousands (1024s) of tokens. A larger chunk reads the weights less often; a smaller one
 needs less memory for activations. Only paged caches can be filled chunk by chunk.
@@ -10,7 +10,7 @@ from models.tt_transformers.tt.config.model_params import Limits
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 VARIABLE = "MAX_PREFILL_CHUNK_SIZE"
-FALLBACK = 4  # thousands of tokens, for a model or a mesh that no limit is known of
+FALLBACK = 4  # thousands of tokens, for a model or a mesh without a known limit
 
 
 def prefill_chunk_size(model_name: str, limits: Limits, device_name: str, paged: bool, max_seq_len: int) -> int | None:
@@ -18,8 +18,8 @@ def prefill_chunk_size(model_name: str, limits: Limits, device_name: str, paged:
 
     Unpaged caches take whole prompts unless the environment says otherwise (the generator then refuses longer ones).
 
-    Raises ValueError for a MAX_PREFILL_CHUNK_SIZE that is not a power of 2 from 1 to 128, and for a model that its
-    limits say does not run on this mesh.
+    Raises ValueError for a MAX_PREFILL_CHUNK_SIZE that is not a power of 2 from 1 to 128, and for a model whose limits
+    exclude this mesh.
     """
     thousands = limits.prefill_chunk_size.get(device_name, FALLBACK)
     if thousands is None:

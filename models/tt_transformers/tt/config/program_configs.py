@@ -1,7 +1,7 @@
 """Where tensors lie and how ops are laid out on a chip: pure functions of sizes.
 
-Sizes are in elements unless a name says tiles or bytes. All of it was accepted by the vendor's op validation on the
-mock device; the limits it enforces (buffers within L1, shards that divide, rectangular norm grids) shape the choices.
+Sizes are in elements unless a name says tiles or bytes. The vendor's op validation accepted all of these configs on the
+mock device. The limits that it enforces (buffers within L1, shards that divide, rectangular norm grids) explain them.
 """
 
 import math
@@ -17,8 +17,8 @@ TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576, tt
 FP32_TILE_BYTES = 4096
 # More than 32 cores do not read weights faster: 12 DRAM banks are what bounds a decode matmul.
 MAX_DECODE_CORES = 32
-# A prefill is padded to a multiple of the first; past PREFILL_ROWS[0] rows to a multiple of the last, and its matmuls
-# are cut into batches of so many rows, so that their output blocks fit L1.
+# Prefills are padded to 128 rows; above 1024 rows, to 512. Above 1024 rows matmuls are also cut into batches of 1024 or
+# 512 rows, so that their output blocks fit L1.
 PREFILL_MULTIPLE = 128
 PREFILL_ROWS = (1024, 512)
 # out_subblock_h * out_subblock_w: the destination registers hold 4 tiles when they accumulate in fp32, else 8.
@@ -27,7 +27,7 @@ MAX_SUBBLOCK_TILES = 4
 
 @dataclass(frozen=True)
 class ChipLayout:
-    """What of a chip the configs depend on: its grid of worker cores and its DRAM banks."""
+    """The facts of a chip that the configs depend on: its grid of worker cores and its DRAM banks."""
 
     grid_x: int
     grid_y: int
@@ -60,7 +60,7 @@ class ChipLayout:
         return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), _core_rectangle(x, y))
 
     def user_sharded(self, users: int, width: int) -> ttnn.MemoryConfig:
-        """L1, one user a core, `[32, width]` each: the heads of a decode step, [1, users, <= 32, width]."""
+        """L1, one user per core, `[32, width]` each: the heads of a decode step, [1, users, <= 32, width]."""
         cores = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(self.grid_x, self.grid_y), row_wise=True)
         return _sharded(ttnn.ShardStrategy.HEIGHT, (TILE, width), cores)
 
@@ -123,9 +123,9 @@ class ChipLayout:
         return self._sdpa(q_chunk_size=0, k_chunk_size=0)
 
     def prefill_sdpa(self, seq_len: int, start: int = 0):
-        """Chunks of 128 rows, 256 from 2048 rows up; fewer where `start`, a multiple of 32, is no multiple of that.
+        """Chunks of 128 rows, 256 from 2048 rows up; smaller if `start` (a multiple of 32) is not a multiple of that.
 
-        `seq_len` is a multiple of 128. The op takes a start that is a multiple of its chunks only (tt-metal issue 35225).
+        `seq_len` is a multiple of 128. The op accepts only a multiple of its chunk as start (tt-metal issue 35225).
         """
         chunk = math.gcd(256 if seq_len >= 2048 and seq_len % 256 == 0 else 128, start)
         return self._sdpa(q_chunk_size=chunk, k_chunk_size=chunk)
@@ -165,7 +165,7 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def _subblock(per_core_m: int, per_core_n: int) -> tuple[int, int]:
-    """(h, w) of the largest block of output tiles the destination registers hold; wide rather than high."""
+    """(h, w) of the largest block of output tiles that the destination registers hold; of equal blocks, the widest."""
     return max(
         (
             (h, w)

@@ -1,7 +1,7 @@
 """Rotary position embeddings (RoPE): a class per kind, one factory, cos and sin tables for `rotary_embedding_llama`.
 
 Every kind has the same interface. Rows of its tables are in the interleaved order: the pair of columns (2i, 2i+1)
-shares the frequency i. The rows of wq and wk are brought to the same order on load (`load_checkpoints.py`).
+shares the frequency i. The rows of wq and wk are permuted to the same order on load (`state_dict.py`).
 
 Sources: RoPE, Su et al. 2021 (arXiv:2104.09864); LongRoPE, Ding et al. 2024 (arXiv:2402.13753), with the attention
 factor and the choice of factors as in Hugging Face's `Phi3RotaryEmbedding`.
@@ -19,7 +19,7 @@ class DefaultRope:
     """RoPE without scaling: frequency i is theta ** (-2i / head_dim)."""
 
     kind: ClassVar[str] = "default"
-    # Keys of the RoPE parameters that this kind has besides those of every kind.
+    # The RoPE parameters of this kind, besides COMMON_KEYS.
     keys: ClassVar[frozenset] = frozenset()
 
     head_dim: int
@@ -39,7 +39,7 @@ class DefaultRope:
 
     @property
     def attention_factor(self) -> float:
-        """What cos and sin are multiplied with."""
+        """The factor of cos and sin."""
         return 1.0
 
     @property
@@ -68,7 +68,7 @@ class DefaultRope:
         return position
 
     def _wavelengths(self) -> torch.Tensor:
-        # In the order of operations of Hugging Face, so that the float32 results are equal to the last bit.
+        # The order of operations is Hugging Face's, so that the float32 results are equal to the last bit.
         return self.theta ** (torch.arange(0, self.head_dim, 2).float() / self.head_dim)
 
 
@@ -77,8 +77,8 @@ class LongRope(DefaultRope):
     """LongRoPE: every frequency is divided by a factor of its own, from one of two lists.
 
     A sequence of at most `original_max_context_len` tokens uses `short_factor`, a longer one `long_factor` for all
-    its positions. cos and sin are multiplied with sqrt(1 + ln(s) / ln(original_max_context_len)), where
-    s = max_context_len / original_max_context_len (or `factor`), in both cases.
+    its positions. In both cases cos and sin are multiplied by sqrt(1 + ln(s) / ln(original_max_context_len)), where
+    s = max_context_len / original_max_context_len (or `factor`).
     """
 
     kind: ClassVar[str] = "longrope"
@@ -159,14 +159,14 @@ COMMON_KEYS = frozenset({"rope_type", "rope_theta", "partial_rotary_factor", "or
 
 
 def rope_parameters(config: Mapping, aliases: Mapping[str, str]) -> tuple[dict, list[str]]:
-    """The one set of RoPE parameters that a `config.json` means, and a note on each choice between two.
+    """The RoPE parameters of a `config.json`, and a note on each choice between two different values.
 
-    The old form (`rope_theta`, `rope_scaling`) and that of transformers 5 (`rope_parameters`) may both be there, and a
-    value may stand inside and outside of them. Of two the one that Hugging Face takes is taken: `rope_scaling` before
-    `rope_parameters`, `rope_type` before `type`, a value inside before one outside. `aliases` gives a family's other
-    names of a kind.
+    A config may have the old form (`rope_theta`, `rope_scaling`), the form of transformers 5 (`rope_parameters`), or
+    both, and a value may be both inside and outside of them. Hugging Face's choice is taken: `rope_scaling` before
+    `rope_parameters`, `rope_type` before `type`, a value inside before one outside. `aliases`: a family's other names
+    of a kind -> its name.
 
-    Raises ValueError if they are no object or `rope_type` is no text.
+    Raises ValueError if the parameters are not an object or `rope_type` is not a text.
     """
     notes = []
     scaling, parameters = config.get("rope_scaling"), config.get("rope_parameters")
@@ -208,8 +208,8 @@ def make_rope(
 ) -> DefaultRope:
     """The RoPE that a Hugging Face `config.json` describes; see `rope_parameters` for its forms.
 
-    `aliases` gives a model family's other names of a kind. `default_original_len` is what the family takes for a
-    missing `original_max_position_embeddings`.
+    `aliases`: a model family's other names of a kind. `default_original_len`: the family's default for a missing
+    `original_max_position_embeddings`.
 
     Raises ValueError for a kind or a key that is not supported, and for values that do not fit the model.
     """
@@ -234,7 +234,7 @@ def make_rope(
 
 def _original_max_context_len(config: Mapping, scaling: Mapping, default: int | None) -> int:
     # Hugging Face reads the top-level value, or the family's default where there is none, and overwrites the one
-    # inside rope_parameters with it. A checkpoint where the two differ would mean something else to each reader.
+    # inside rope_parameters with it. Other programs could read a checkpoint where the two differ in another way.
     key = "original_max_position_embeddings"
     top = config.get(key, default)
     inner = scaling.get(key, top)

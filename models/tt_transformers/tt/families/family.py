@@ -1,4 +1,4 @@
-"""What a family of models is: all that its architecture's name implies beyond a `config.json`."""
+"""A family of models: the facts that its architecture's name implies and that are not in `config.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,15 +15,14 @@ OUTSIDE_LAYERS = MappingProxyType(
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture of Hugging Face's, as data.
+    """One Hugging Face architecture, as data.
 
     Attributes:
         architecture: the name in `architectures` of `config.json`.
         model_type: Hugging Face's name of its config class.
-        defaults: the values that Hugging Face takes for keys that a `config.json` leaves out.
-        layer_tensors: the tensors of a layer by Hugging Face's names behind `model.layers.<i>.`, each with our names
-            (Meta's) of its parts behind `layers.<i>.`, in the order in which their rows lie; one part for a tensor that
-            is not fused.
+        defaults: Hugging Face's values for keys that a `config.json` leaves out.
+        layer_tensors: Hugging Face's name of each tensor of a layer, without `model.layers.<i>.` -> our names (Meta's)
+            of its parts, without `layers.<i>.`, in the order of their rows. A tensor that is not fused has one part.
         rope_aliases: other names of RoPE kinds.
     """
 

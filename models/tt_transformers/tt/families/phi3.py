@@ -23,6 +23,6 @@ PHI3 = Family(
         "mlp.gate_up_proj.weight": ("feed_forward.w1.weight", "feed_forward.w3.weight"),
         "mlp.down_proj.weight": ("feed_forward.w2.weight",),
     },
-    # First releases of Phi-3 call LongRoPE so. Hugging Face's Phi3Config means both names as longrope.
+    # The first releases of Phi-3 use these names for LongRoPE. Hugging Face's Phi3Config reads both as longrope.
     rope_aliases={"su": "longrope", "yarn": "longrope"},
 )

@@ -14,7 +14,7 @@ from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """One layer on one device. `heads` says which of the layer's heads each device has; `users` is the decode batch."""
+    """Attention of one layer on one device. `heads`: the heads of each device; `users`: the decode batch size."""
 
     chip: ChipLayout
     heads: HeadSplit
@@ -37,7 +37,7 @@ class AttentionConfig:
             decode_kernel=precision.kernel(OpGroup.LI_QKV_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_QKV_PREFILL),
         )
         wo = LinearConfig(
-            # nlp_concat_heads_decode leaves one head a core.
+            # nlp_concat_heads_decode leaves one head per core.
             chip=chip, k=heads_width, n=arch.dim, cores=heads.n_heads,
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
@@ -48,7 +48,7 @@ class AttentionConfig:
 class Attention:
     """wq, wk and wv are one matrix, split over the devices by heads; wo is split by rows.
 
-    `rotate` turns q and k by the angles of the tokens at hand (a `Rotation` of `embedding.py`).
+    `rotate` (a `Rotation` of `embedding.py`) rotates q and k by the angles of the current tokens.
     """
 
     def __init__(self, config: AttentionConfig, weights, layer: int, ccl):
@@ -65,7 +65,7 @@ class Attention:
         """
         c = self.config
         x = ttnn.sharded_to_interleaved(self.wqkv.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
-        # One user a core: [1, users, heads, head_dim]
+        # One user per core: [1, users, heads, head_dim]
         q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
             x, num_heads=c.heads.n_heads, num_kv_heads=c.heads.n_kv_heads, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
         )
@@ -73,7 +73,7 @@ class Attention:
         x = kv_cache.attend(rotate(q), positions, page_table)
         x = ttnn.to_memory_config(x, self._heads_memory_config)
         x = ttnn.experimental.nlp_concat_heads_decode(x, num_heads=c.heads.n_heads)
-        # The op gives a full tile of rows whatever the batch; the users are its first.
+        # The op gives a full tile of rows for any batch; its first rows are the users.
         x = ttnn.reshape(x, (1, 1, c.users, c.wo.k), (1, 1, TILE, c.wo.k))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
@@ -84,8 +84,8 @@ class Attention:
         """x: [1, 1, n_users * seq_len, dim], DRAM interleaved, for the users in `slots`: tokens of one user's sequence
         from position `chunk_start` on, or the whole sequences of several users, padded to one length.
 
-        page_table: the pages that each user's tokens fill, [n_users, pages] int32, -1 for none; prefix_page_table: those
-        of a single user up to the chunk's end, [1, pages].
+        page_table: the pages that each user's tokens fill, [n_users, pages] int32, -1 for no page; prefix_page_table:
+        the pages of a single user up to the chunk's end, [1, pages].
         Returns [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
         """
         c, rows, n_users = self.config, x.shape[2], len(slots)
@@ -98,7 +98,7 @@ class Attention:
         )
         ttnn.deallocate(x)
         q = rotate(q)
-        # What attention reads is what the cache holds, so that a chunk's result does not depend on where it was cut.
+        # Attention reads k and v in the cache's format, so that the result does not depend on where chunks were cut.
         k, v = ttnn.typecast(rotate(k), c.cache.dtype), ttnn.typecast(v, c.cache.dtype)
         kv_cache.fill(k, v, slots, page_table)
         if chunk_start == 0:

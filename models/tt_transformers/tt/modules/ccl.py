@@ -1,7 +1,7 @@
 """Collectives between the devices that share one model (1D tensor parallel).
 
 The residual stream is split over the devices by columns: a row-parallel matmul's partial sums are reduced and scattered
-back into it, and a norm gathers it. On one device both are the identity, so modules call them without asking.
+back into it, and a norm gathers it. On one device both return their input, so modules need no case for one device.
 """
 
 import ttnn
@@ -9,7 +9,7 @@ import ttnn
 from models.tt_transformers.tt.placement import Placement
 
 class SingleDevice:
-    """The collectives of a mesh of one."""
+    """The collectives of a mesh of one device."""
 
     def all_gather(self, x, memory_config):
         return x

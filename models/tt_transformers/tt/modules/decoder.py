@@ -24,7 +24,8 @@ class Decoder:
         return DistributedNorm(NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, cores), weights.norm(name), ccl)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
-        """x: [1, 1, users, dim / N] -> the same, in the layer's residual dtype; the rest as `Attention.decode_forward`."""
+        """x: [1, 1, users, dim / N] -> the same, in the layer's residual dtype; the rest as in
+        `Attention.decode_forward`."""
         attended = self.attention.decode_forward(
             self.attention_norm.decode_forward(x), rotate, kv_cache, positions, page_table
         )
@@ -33,7 +34,7 @@ class Decoder:
         return ttnn.add(x, fed_forward, dtype=self.residual_dtype, memory_config=ttnn.L1_MEMORY_CONFIG)
 
     def prefill_forward(self, x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start):
-        """x: [1, 1, n_users * seq_len, dim / N] -> the same; the rest as `Attention.prefill_forward`."""
+        """x: [1, 1, n_users * seq_len, dim / N] -> the same; the rest as in `Attention.prefill_forward`."""
         attended = self.attention.prefill_forward(
             self.attention_norm.prefill_forward(x), rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start
         )

@@ -1,4 +1,4 @@
-"""Token embeddings and rotary angles: rows of tables that lie on the devices."""
+"""Token embeddings and rotary angles: rows of tables on the devices."""
 
 import torch
 import ttnn
@@ -19,7 +19,7 @@ class Embedding:
 
 
 class Rotation:
-    """Turns heads by the angles of the tokens at hand."""
+    """Rotates heads by the angles of the current tokens."""
 
     def __init__(self, cos, sin, transformation, is_decode: bool):
         self.cos, self.sin = cos, sin
@@ -34,11 +34,11 @@ class Rotation:
 
 
 class RotaryEmbedding:
-    """Tables of cos and sin for every position, and for LongRoPE with either set of factors (see `rope.py`).
+    """Tables of cos and sin for every position; for LongRoPE, with both sets of factors (see `rope.py`).
 
     A token's angles are one row, so users with different factors share a decode step. Tables: [1, 1, rows, head_dim],
-    bf16, row-major, DRAM, replicated. rotary_embedding_llama takes head_dim 96 as it is, where the other rotary ops
-    want 32 or a multiple of 64.
+    bf16, row-major, DRAM, replicated. rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or
+    a multiple of 64.
     """
 
     def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, mesh_device):
@@ -54,7 +54,7 @@ class RotaryEmbedding:
             )
             for table in rope.table(max_seq_len)
         )
-        # One copy of the matrix beside each user in decode.
+        # In decode each user's core has a copy of the matrix.
         self._decode_transformation = ttnn.from_torch(
             _pair_rotation().repeat(1, 1, users, 1),
             layout=ttnn.TILE_LAYOUT,
@@ -80,7 +80,7 @@ class RotaryEmbedding:
 
     def _one_row_a_user(self, table, rows):
         x = ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT))
-        # [1, users, 1, head_dim], as the heads lie: one user a core.
+        # [1, users, 1, head_dim], placed like the heads: one user per core.
         return ttnn.interleaved_to_sharded(ttnn.transpose(x, 1, 2), self._users_memory_config)
 
     def deallocate(self):
@@ -89,7 +89,7 @@ class RotaryEmbedding:
 
 
 def _pair_rotation() -> torch.Tensor:
-    """[1, 1, 32, 32]: a row times it turns each pair (a, b) to (-b, a), the half of RoPE that meets sin."""
+    """[1, 1, 32, 32]: a row times this matrix has (-b, a) for each pair (a, b); RoPE multiplies that by sin."""
     matrix = torch.zeros(1, 1, TILE, TILE)
     even = torch.arange(0, TILE, 2)
     matrix[..., even, even + 1] = 1

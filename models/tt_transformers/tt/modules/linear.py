@@ -1,4 +1,4 @@
-"""One weight matrix on the mesh, used by prefill and decode alike."""
+"""One weight matrix on the mesh, used by both prefill and decode."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from models.tt_transformers.tt.config.program_configs import ChipLayout, prefill
 class LinearConfig:
     """A matmul [rows, k] x [k, n] on each device; k and n are one device's share.
 
-    `cores`: over how many cores the decode activations are width-sharded. `output_dtype`: of the product.
+    `cores`: number of cores that the decode activations are width-sharded over. `output_dtype`: dtype of the product.
     """
 
     chip: ChipLayout

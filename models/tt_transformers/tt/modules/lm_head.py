@@ -9,14 +9,15 @@ from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import MAX_DECODE_CORES, TILE
 
-# Output tiles of one matmul on one core: with more, the weight's stream of bf16 tiles does not fit L1 beside them.
+# Most output tiles of one matmul on one core. With more, the streamed bf16 weight tiles do not fit L1 beside them.
 MAX_TILES_A_CORE = 16
 
 
 @dataclass(frozen=True)
 class LMHeadConfig:
-    """`ranks`: devices that the vocabulary is split over. `splits`: matmuls that together make one device's columns. The weight's format is the precision group `lm_head`,
-    the fidelity that of the first layer's wqkv in decode."""
+    """`ranks`: number of devices that the vocabulary is split over. `splits`: matmuls that together make one device's
+    columns. The weight's format is the precision group `lm_head`. The fidelity is that of the first layer's wqkv in
+    decode."""
 
     ranks: int
     splits: tuple[LinearConfig, ...]
@@ -51,10 +52,10 @@ class LMHeadConfig:
 
 
 class LMHead:
-    """Users' or a prompt's last rows only, so it has the decode form alone.
+    """Only sees up to 32 rows, so it has no prefill_forward.
 
-    x: [1, 1, <= 32, dim], L1 width-sharded -> logits [1, 1, <= 32, columns], bf16, DRAM interleaved; device d has the
-    vocabulary from d * columns on.
+    x: [1, 1, <= 32, dim], L1 width-sharded -> logits [1, 1, <= 32, columns], bf16, DRAM interleaved. Device d has the
+    logits of the tokens from d * columns on.
     """
 
     def __init__(self, config: LMHeadConfig, weights):

@@ -10,7 +10,7 @@ from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """One layer on one device: `ff1_3` is [dim, hidden / N], for w1 and w3 each; `ff2` is [hidden / N, dim]."""
+    """One layer on one device: `ff1_3` is [dim, hidden / N], for both w1 and w3; `ff2` is [hidden / N, dim]."""
 
     ff1_3: LinearConfig
     ff2: LinearConfig

@@ -9,7 +9,7 @@ from models.tt_transformers.tt.config.program_configs import ChipLayout
 
 @dataclass(frozen=True)
 class NormConfig:
-    """`cores`: how many cores the decode output is width-sharded over, as the matmul that reads it wants it."""
+    """`cores`: number of cores that the decode output is width-sharded over, as the following matmul needs it."""
 
     chip: ChipLayout
     dim: int
@@ -17,7 +17,7 @@ class NormConfig:
     cores: int
 
 
-# Sums of squares over thousands of columns: fp32 accumulation, all bits of the bf16 inputs.
+# Sums of squares over thousands of columns need fp32 accumulation and all bits of the bf16 inputs.
 _KERNEL = ttnn.WormholeComputeKernelConfig(
     math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True, packer_l1_acc=True
 )

@@ -1,4 +1,4 @@
-"""The decode step as it runs on the devices: compiled once, traced where there are traces, replayed for every token."""
+"""The decode step on the devices: compiled once, captured as a trace if the device can, replayed for every token."""
 
 import torch
 import ttnn
@@ -11,8 +11,8 @@ SKIP = -1  # the position of a user that does not run
 class DecodeStep:
     """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, and its `logits`.
 
-    `page_table`, int32 [users, pages] (None: unpaged), is what lies on the devices until a step brings another.
-    Where the device has no traces (the vendor's mock), each step runs the model's Python.
+    `page_table`, int32 [users, pages] (None: unpaged), stays on the devices until a step brings another one.
+    If the device has no traces (the vendor's mock), each step runs the model's Python code.
     """
 
     def __init__(self, model, page_table: torch.Tensor | None):
@@ -28,7 +28,7 @@ class DecodeStep:
             ttnn.end_trace_capture(self.mesh_device, self._trace, cq_id=0)
 
     def submit(self, tokens: list[int], positions: list[int], rotary_rows: list[int], page_table: torch.Tensor | None) -> None:
-        """Runs the step, which overwrites `logits`; nothing moves from the devices to the host."""
+        """Runs the step and overwrites `logits`; nothing moves from the devices to the host."""
         for host, device in zip(self._host_inputs(tokens, positions, rotary_rows, page_table), self._inputs):
             if host is not None:
                 ttnn.copy_host_to_device_tensor(host, device)
@@ -42,7 +42,7 @@ class DecodeStep:
             ttnn.release_trace(self.mesh_device, self._trace)
 
     def _host_inputs(self, tokens, positions, rotary_rows, page_table):
-        """As `decode_inputs`; None too for a page table that is on the devices already, as it is in most steps."""
+        """As `decode_inputs`, but None for a page table that is on the devices already, as in most steps."""
         if page_table is not None:
             if torch.equal(page_table, self._pages_on_device):
                 page_table = None

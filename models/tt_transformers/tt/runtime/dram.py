@@ -1,4 +1,4 @@
-"""Whether a model fits the devices, found by arithmetic before any weight is read."""
+"""Checks by arithmetic, before any weight is read, whether a model fits the devices."""
 
 from models.common.mesh import dram_capacity
 
@@ -9,7 +9,7 @@ from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES
 
 
 def needed(args) -> tuple[int, int]:
-    """(weights, KV caches): bytes of each device. Norms, RoPE tables, padding of banks and activations come on top."""
+    """(weights, KV caches): bytes on each device, without norms, RoPE tables, padding of banks and activations."""
     weights = args.arch.vocab_size * args.placement.residual_width(args.arch.dim) * 2  # the embedding, in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
     for layer in range(args.arch.n_layers):
@@ -22,7 +22,7 @@ def needed(args) -> tuple[int, int]:
 
 
 def check_fits(args) -> None:
-    """Raises ValueError, with the numbers, if weights and KV caches alone are more than a device's DRAM."""
+    """Raises ValueError with the numbers if weights and KV caches alone need more than a device's DRAM."""
     weights, kv_cache = needed(args)
     capacity = dram_capacity(args.mesh_device)
     if weights + kv_cache > capacity:

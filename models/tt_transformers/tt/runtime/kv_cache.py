@@ -1,8 +1,8 @@
 """Key and value caches of one layer, and the ops that read and write them.
 
-`PagedKVCache` keeps pages of `block_size` tokens in a pool that users share; a page table says whose page is where.
-`ContiguousKVCache` keeps `max_seq_len` tokens a user. Both have the same methods. Either is given its two tensors: this
-project's come from `make_kv_caches`, a server may bring its own from `allocate_kv_cache`.
+`PagedKVCache` keeps pages of `block_size` tokens in a pool that users share; a page table gives each user's pages.
+`ContiguousKVCache` keeps `max_seq_len` tokens per user. Both have the same methods and get their two tensors from
+outside: this project makes them in `make_kv_caches`, a server may bring its own from `allocate_kv_cache`.
 """
 
 import struct
@@ -19,7 +19,7 @@ from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
 
 @dataclass(frozen=True)
 class KVCacheConfig:
-    """Of one layer on one device. `scale` multiplies q k^T: 1 / sqrt(head_dim)."""
+    """The KV cache of one layer on one device. `scale` multiplies q k^T: 1 / sqrt(head_dim)."""
 
     n_kv_heads: int
     head_dim: int
@@ -40,7 +40,7 @@ class KVCacheConfig:
         )
 
     def shape(self, args) -> tuple[int, int, int, int]:
-        """Of the keys, and of the values, on each device, for the users and tokens that `args` sets up.
+        """Shape of the keys, and of the values, on each device, for the users and tokens that `args` sets up.
 
         Paged: [max_num_blocks, n_kv_heads, block_size, head_dim]. Unpaged: [users, n_kv_heads, rows, head_dim], where
         rows is `max_seq_len` rounded up to a multiple of 128.
@@ -55,28 +55,28 @@ class KVCacheConfig:
 def allocate_kv_cache(shape, dtype, layers: int, mesh_device, zeros=ttnn.zeros) -> list[tuple]:
     """(keys, values) of each layer: zeros of `shape` on each device, tiled, DRAM interleaved.
 
-    `zeros` makes a tensor; another one may take the place in memory only.
+    `zeros` makes each tensor; a replacement may allocate memory without writing values.
     """
     placement = dict(layout=ttnn.TILE_LAYOUT, device=mesh_device, memory_config=ttnn.DRAM_MEMORY_CONFIG)
     return [tuple(zeros(shape, dtype=dtype, **placement) for _ in range(2)) for _ in range(layers)]
 
 
 def make_kv_caches(args, zeros=ttnn.zeros) -> list:
-    """The empty cache of each layer, as `args` sets it up. If one does not fit, those before it are freed."""
+    """The empty cache of each layer, as `args` sets it up. If one does not fit, the caches made before it are freed."""
     kind = ContiguousKVCache if args.paged_attention_config is None else PagedKVCache
     kv_caches = []
-    with ExitStack() as made:
+    with ExitStack() as cleanup:
         for layer in range(args.arch.n_layers):
             config = KVCacheConfig.resolve(args, layer)
             ((keys, values),) = allocate_kv_cache(config.shape(args), config.dtype, 1, args.mesh_device, zeros)
             kv_caches.append(kind(config, keys, values))
-            made.callback(kv_caches[-1].deallocate)
-        made.pop_all()
+            cleanup.callback(kv_caches[-1].deallocate)
+        cleanup.pop_all()
     return kv_caches
 
 
 class _KVCache:
-    """Raises ValueError for tensors of other heads or of another dtype than the layer works with."""
+    """Raises ValueError if the tensors' heads, head_dim or dtype differ from the layer's."""
 
     def __init__(self, config: KVCacheConfig, keys, values):
         for name, tensor in (("keys", keys), ("values", values)):
@@ -120,7 +120,7 @@ class PagedKVCache(_KVCache):
 
     def fill(self, k, v, slots, page_table):
         """Writes a prefill's k, v [n_users, n_kv_heads, seq_len, head_dim] into the pages of `page_table`, int32
-        [n_users, pages], -1 for none.
+        [n_users, pages], -1 for no page.
 
         Rows past the last page (padding of the prefill) are left out.
         """
@@ -130,18 +130,20 @@ class PagedKVCache(_KVCache):
                 ttnn.experimental.paged_fill_cache(cache, _rows_of(new, index, rows), page_table, batch_idx=index)
 
     def update(self, k, v, positions, page_table):
-        """Writes one token a user: k, v [1, users, n_kv_heads, head_dim], one user a core, at `positions` [users]."""
+        """Writes one token per user: k, v [1, users, n_kv_heads, head_dim], one user per core, at `positions`."""
         for cache, new in ((self.keys, k), (self.values, v)):
             ttnn.experimental.paged_update_cache(cache, new, update_idxs_tensor=positions, page_table=page_table)
 
     def attend(self, q, positions, page_table):
-        """One query a user, q [1, users, n_heads, head_dim], over positions 0..`positions` of its pages -> like q."""
+        """Attends with one query per user, q [1, users, n_heads, head_dim], to positions 0..`positions` of its pages
+        -> like q."""
         return ttnn.transformer.paged_scaled_dot_product_attention_decode(
             q, self.keys, self.values, cur_pos_tensor=positions, page_table_tensor=page_table, **self._decode
         )
 
     def attend_chunk(self, q, page_table, chunk_start: int):
-        """A later chunk of a prompt, q [1, n_heads, seq_len, head_dim] from position `chunk_start`, over the pages."""
+        """Attends with a later chunk of a prompt, q [1, n_heads, seq_len, head_dim] from position `chunk_start`, to the
+        pages -> like q."""
         return ttnn.transformer.chunked_scaled_dot_product_attention(
             q, self.keys, self.values, page_table, chunk_start, **self._prefill(q, chunk_start)
         )
@@ -178,5 +180,5 @@ def _rows_of(x, index: int, rows: int):
 
 
 def _float32(value: float) -> float:
-    """`value` rounded to what a float32 holds: chunked_scaled_dot_product_attention refuses any other scale."""
+    """`value` rounded to a float32: chunked_scaled_dot_product_attention refuses any other scale."""
     return struct.unpack("f", struct.pack("f", value))[0]

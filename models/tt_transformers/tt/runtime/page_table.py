@@ -1,4 +1,4 @@
-"""Which pages of the KV cache belong to whom."""
+"""Which pages of the KV cache belong to which user."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ BLOCK_SIZES = (32, 64, 128)  # tokens in a page
 
 @dataclass(frozen=True)
 class PagedAttentionConfig:
-    """A KV cache of `max_num_blocks` pages for all users together, of `block_size` tokens each."""
+    """A KV cache of `max_num_blocks` pages, which all users share, of `block_size` tokens each."""
 
     block_size: int
     max_num_blocks: int
@@ -31,19 +31,19 @@ class PagedAttentionConfig:
         return cls(**page_params)
 
     def blocks_for(self, tokens: int) -> int:
-        """Pages that `tokens` tokens of one user take."""
+        """Number of pages for `tokens` tokens of one user."""
         return -(-tokens // self.block_size)
 
     def pages_per_user(self, max_seq_len: int) -> int:
-        """Pages that one user may have: those of `max_seq_len` tokens, or the whole pool, which may hold less.
+        """Most pages of one user: enough for `max_seq_len` tokens, or the whole pool if that is smaller.
 
-        Page tables are as wide as this; ops refuse one that is wider than the pool.
+        Page tables have this width; ops refuse a table that is wider than the pool.
         """
         return min(self.blocks_for(max_seq_len), self.max_num_blocks)
 
 
 def check_pages(config: PagedAttentionConfig, tokens: list[int]) -> None:
-    """Raises ValueError if users with so many tokens each do not fit the pool together."""
+    """Raises ValueError if users with these numbers of tokens do not fit the pool together."""
     needed = sum(map(config.blocks_for, tokens))
     if needed > config.max_num_blocks:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""What runs at a time in a prefill: short sequences together, long ones in chunks.
+"""Plans a prefill: short sequences run together, long ones in chunks.
 
-Positions and lengths only, so that it can be read and tested without a device.
+It works on positions and lengths only, so it can be tested without a device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
 from models.tt_transformers.tt.config.program_configs import padded_prefill_length
 
-# Rows of sequences that run together. So many make the reading of the weights cheap, and their activations still take
-# little memory.
+# Most rows of sequences that run together. With 2048 rows, reading the weights costs little per row, and activations
+# still need little memory.
 GROUP_ROWS = 2048
 
 
 def groups(
     starts: Sequence[int], ends: Sequence[int], lengths: Sequence[int], chunk_size: int | None, rope
 ) -> Iterator[slice]:
-    """Neighbours in the lists that run together: whole, in one chunk, padded alike, with the same rotary factors.
+    """Neighbours in the lists that run together: whole, in one chunk, padded to one length, same rotary factors.
 
-    Sequence i runs from position `starts[i]` to `ends[i]`; its length, `lengths[i]`, chooses its rotary factors. A group's
-    rows are at most a chunk's and `GROUP_ROWS`, and such that the matmuls can cut them into batches.
+    Sequence i runs from position `starts[i]` to `ends[i]`; its length, `lengths[i]`, chooses its rotary factors. A
+    group has at most the rows of a chunk and at most `GROUP_ROWS`, and a number of rows that the matmuls can cut into
+    batches.
     """
     limit = min(chunk_size or GROUP_ROWS, GROUP_ROWS)
     keys = [(start, padded_prefill_length(end), rope.row(0, length)) for start, end, length in zip(starts, ends, lengths)]
@@ -42,7 +43,7 @@ def chunks(start: int, end: int, chunk_size: int | None) -> Iterator[tuple[int, 
 
 
 def check_chunks(args, user: int, length: int, what: str) -> None:
-    """Raises ValueError if `length` tokens need more than one chunk but the cache is unpaged; `what` they are."""
+    """Raises ValueError if `length` tokens need more than one chunk but the cache is unpaged. `what` names them."""
     chunk = args.prefill_chunk_size
     if args.paged_attention_config is None and chunk is not None and length > chunk:
         raise ValueError(

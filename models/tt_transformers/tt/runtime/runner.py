@@ -1,4 +1,4 @@
-"""Runs a model on its devices: prefill in chunks, decode steps by a replayed trace. It keeps nothing of a caller's."""
+"""Runs a model on its devices: prefill in chunks, decode steps by a replayed trace. It keeps no state of a caller."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from models.tt_transformers.tt.config.program_configs import TILE, padded_prefil
 
 
 def check_tokens(args, sequences: Sequence[Sequence[int]], users: Sequence[int] | None = None) -> None:
-    """Raises ValueError for a token that the model has no embedding of, such as one added to the tokenizer alone."""
+    """Raises ValueError for a token that has no embedding, such as one that was added to the tokenizer only."""
     for user, tokens in zip(range(len(sequences)) if users is None else users, sequences):
         outside = next((token for token in tokens if not 0 <= token < args.arch.vocab_size), None)
         if outside is not None:
@@ -19,21 +19,22 @@ def check_tokens(args, sequences: Sequence[Sequence[int]], users: Sequence[int] 
 
 
 class DecodeHandle:
-    """A decode step that was submitted, for `Runner.read`."""
+    """A submitted decode step, to be given to `Runner.read`."""
 
 
 class Runner:
-    """The device side of a model. Tokens, slots, positions and page tables come from outside with every call.
+    """The device side of a model. The caller gives tokens, slots, positions and page tables with every call.
 
-    A slot is a user's place in the decode batch, 0 to `max_batch_size` - 1; unpaged KV caches keep its keys and values.
-    Page tables are host tensors, int32, of page ids; unused entries may be any page of the pool, such as 0.
+    A slot is a user's place in the decode batch, 0 to `max_batch_size` - 1; unpaged KV caches have one row per slot.
+    Page tables are host tensors of page ids, int32; unused entries may be any page of the pool, such as 0.
 
-    What a caller must see to:
-    - Pages of different sequences are different, but for a prefix that both have.
-    - A cached prefix was computed from the same tokens at the same positions, and with the same rotary factors. LongRoPE
-      turns all keys of a sequence of up to `switch_len` tokens by its short factors, and all keys of a longer one by its
-      long factors. So a sequence that decoding brings to `switch_len` + 1 tokens has to be prefilled again as a whole, and
-      a prefix that was cached on one side of the switch must not be continued on the other.
+    The caller must ensure that
+    - different sequences have different pages, except for a prefix that they share;
+    - a cached prefix was computed from the same tokens at the same positions, and with the same rotary factors.
+
+    LongRoPE rotates all keys of a sequence of up to `switch_len` tokens with its short factors, and all keys of a
+    longer one with its long factors. So a sequence that grows to `switch_len` + 1 tokens in decode must be prefilled
+    again as a whole. A prefix that was cached on one side of the switch must not be continued on the other.
     """
 
     def __init__(self, model):
@@ -53,17 +54,18 @@ class Runner:
         lengths: Sequence[int] | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> torch.Tensor:
-        """Fills the caches of `slots` with `tokens`; returns the logits after each last one, float32 [n, vocab_size].
+        """Fills the caches of `slots` with `tokens` -> logits of each sequence's last token, float32 [n, vocab_size].
 
-        tokens: of each sequence, from position `start_pos` on.
-        start_pos: where the caches already hold what comes before; a multiple of the page size. None: all 0.
+        tokens: the tokens of each sequence from position `start_pos` on.
+        start_pos: the caches already hold all earlier positions; a multiple of the page size. None: all 0.
         page_table: [n, pages], a row for each sequence, from its first token on; None for unpaged caches.
-        lengths: of the sequences that these tokens are part of, where more pieces follow: the rotary factors are chosen by
-            them. None: the sequences end here.
+        lengths: whole lengths of the sequences, if more pieces follow; they choose the rotary factors. None: the
+            sequences end with these tokens.
         progress: called after every chunk with the number of its tokens.
 
-        Sequences run in the given order, `args.prefill_chunk_size` tokens at a time; neighbours in the list that are short
-        and padded to one length run together. Raises ValueError, before anything runs, for what does not fit.
+        Sequences run in the given order, `args.prefill_chunk_size` tokens at a time. Neighbours in the list run
+        together if they are short and padded to one length. Raises ValueError, before anything runs, for arguments that
+        do not fit.
         """
         starts = [0] * len(tokens) if start_pos is None else start_pos
         self._check_prefill(tokens, slots, starts, lengths)
@@ -77,7 +79,7 @@ class Runner:
         return torch.stack(logits)
 
     def _prefill_group(self, tokens, slots, start: int, length: int, pages, progress) -> list[torch.Tensor]:
-        """Prefill of what runs together, with the rotary factors of `length` -> logits of each sequence's last token."""
+        """Prefills sequences that run together, with the rotary factors of `length` -> logits of last tokens."""
         rope = self.args.arch.rope
         for first, end in chunks(start, start + max(map(len, tokens)), self.args.prefill_chunk_size):
             parts = [row[first - start : end - start] for row in tokens]
@@ -98,9 +100,9 @@ class Runner:
         return [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
 
     def _chunk_pages(self, pages, parts, first: int, end: int, padded_end: int):
-        """Pages that a chunk's `parts` fill, a row each, and those that it attends to (as many as its padded rows reach).
+        """The pages that a chunk's `parts` fill, one row each, and the pages that it attends to (up to its padded end).
 
-        The row of a shorter part ends in -1, which is no page: its padding is not kept.
+        The row of a shorter part ends in -1 (no page), so that its padding is not stored.
         """
         paged = self.model.paged
         if paged is None:
@@ -114,9 +116,10 @@ class Runner:
         return self._to_device(fill, ttnn.int32), self._to_device(prefix, ttnn.int32)
 
     def compile_decode(self, page_table: torch.Tensor | None = None) -> None:
-        """Compiles the decode step and, where the device can, captures its trace. The first `submit_decode` does it if not.
+        """Compiles the decode step and, where the device can, captures its trace; else the first `submit_decode` does
+        it.
 
-        page_table: what lies on the devices until a step brings another; see `submit_decode`.
+        page_table: stays on the devices until a step brings another one; see `submit_decode`.
         """
         if self._decode_step is None:
             self._decode_step = DecodeStep(self.model, self._as_compiled(page_table))
@@ -124,9 +127,10 @@ class Runner:
     def submit_decode(self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None = None) -> DecodeHandle:
         """Starts a decode step: `tokens` [users] at `positions` [users], -1 for a slot that does not run.
 
-        page_table: [users, pages]; None for unpaged caches. Only one that changed is copied to the devices.
-        Nothing moves from the devices to the host. The logits lie where the next step's will, so a step is read before the
-        next one is submitted; prefills may come in between. Raises ValueError, before anything runs, for what does not fit.
+        page_table: [users, pages]; None for unpaged caches. It is copied to the devices only if it changed.
+        Nothing moves from the devices to the host. The next step overwrites the logits, so each step must be read
+        before the next one is submitted. Prefills may run in between. Raises ValueError, before anything runs, for
+        arguments that do not fit.
         """
         if self._submitted is not None:
             raise ValueError("the decode step submitted before has not been read: its logits would be overwritten")
@@ -141,9 +145,10 @@ class Runner:
         return self._submitted
 
     def read(self, handle: DecodeHandle) -> torch.Tensor:
-        """Waits for a submitted step -> logits, float32 [users, vocab_size]; rows of slots that did not run mean nothing.
+        """Waits for a submitted step -> logits, float32 [users, vocab_size]. Rows of slots that did not run are
+        invalid.
 
-        Raises ValueError for a step that was read before, or is another runner's.
+        Raises ValueError for a step that was read before or belongs to another runner.
         """
         if handle is not self._submitted:
             raise ValueError("this decode step was read before, or was submitted to another runner")
@@ -158,7 +163,7 @@ class Runner:
         self.model.deallocate()
 
     def _as_compiled(self, page_table: torch.Tensor | None) -> torch.Tensor | None:
-        """A page table of the width that the decode step has: columns that no user can reach are cut off or added."""
+        """The page table in the width of the decode step: columns that no user can reach are cut off or added."""
         paged, users = self.model.paged, self.args.max_batch_size
         if paged is None:
             return None
@@ -207,7 +212,7 @@ class Runner:
                 )
 
     def _check_pages(self, page_table, ends: Sequence[int]) -> None:
-        """Raises ValueError unless row i of the table has the pages of `ends[i]` tokens, and nothing but page ids."""
+        """Raises ValueError unless row i of the table is wide enough for `ends[i]` tokens and holds only page ids."""
         paged = self.model.paged
         if (paged is None) != (page_table is None):
             raise ValueError("paged KV caches need a page_table" if paged else "a page_table was given, but the KV caches are not paged")

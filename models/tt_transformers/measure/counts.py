@@ -1,4 +1,4 @@
-"""What one decode step of a model is made of, as the emulator sees it."""
+"""Counts on the emulator: a decode step's ops and bytes, its trace misses, and weights read past the weight cache."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def decode_step_costs(generator: Generator, context_len: int) -> op_costs.OpCost
 
 
 def trace_misses(generator: Generator, tokens: list[int]) -> int:
-    """Ops of a decode step that Python called, because the captured trace does not hold them: 0 when it is replayed.
+    """Ops of a decode step that Python called because the captured trace does not hold them: 0 if it is replayed.
 
     Appends `tokens` to the users' sequences, which must have been prefilled.
     """
@@ -27,7 +27,7 @@ def trace_misses(generator: Generator, tokens: list[int]) -> int:
 
 
 class CountingStateDict(Mapping):
-    """A state dict that counts the weights read from it: each is a miss of the weight cache."""
+    """A state dict that counts the weights that are read from it. Each read is a miss of the weight cache."""
 
     def __init__(self, state_dict):
         self._state_dict = state_dict
