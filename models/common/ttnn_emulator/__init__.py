@@ -166,7 +166,7 @@ _OP_MODULES = (
     "binary",
     "reduction",
     "ccl",
-    "methods",
+    "tensor_methods",
     "matmul",
     "normalization",
     "embedding",

@@ -18,7 +18,7 @@ from ..tensor import Tensor, TensorSpec
 from .activation import Activation, activation_function, parse_activation
 from .checks import check_dtype, check_grid, check_tiled
 from .common import into
-from .held import hold_transposed
+from .memory_order import store_transposed
 from .matmul_config import check_matmul_config, matmul_memory_config
 
 _ProgramConfig = (
@@ -117,7 +117,7 @@ def _matmul(
     spec = TensorSpec(shape, own_dtype, a.layout, matmul_memory_config(shape, config, program_config))
     kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:
-        hold_transposed(b)
+        store_transposed(b)
     return into(output, kernel, [a, b, bias], spec, dtype, memory_config)
 
 

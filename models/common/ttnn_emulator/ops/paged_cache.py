@@ -16,7 +16,7 @@ from ..program import Program, rounding
 from ..program_config import DeviceComputeKernelConfig
 from ..tensor import Tensor
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
-from .held import hold_heads_first
+from .memory_order import store_heads_first
 
 _UPDATES = (DataType.BFLOAT16, DataType.FLOAT32)
 
@@ -108,7 +108,7 @@ def paged_fill_cache(
         raise RuntimeError(
             f"batch_idx_tensor must be [{input_tensor.shape[0]}], got {list(batch_idx_tensor.shape)}"
         )
-    hold_heads_first(cache_tensor)
+    store_heads_first(cache_tensor)
 
     def kernel(cache, rows, table, users):
         if cache.is_meta:
@@ -179,7 +179,7 @@ def _update(cache, rows, update_idxs, positions, page_table):
         _check_table(cache, page_table)
         if page_table.shape[0] != batch:
             raise RuntimeError(f"page_table must have {batch} users, got {list(page_table.shape)}")
-        hold_heads_first(cache)
+        store_heads_first(cache)
     capacity = cache.shape[2] * (1 if page_table is None else page_table.shape[1])
     page_size = cache.shape[2]
 

@@ -1,4 +1,4 @@
-"""Reading positions out of a paged cache that is held heads first (see `held`)."""
+"""Reading positions out of a paged cache that is held heads first (see `memory_order`)."""
 
 import torch
 

@@ -20,7 +20,7 @@ from ..program_config import DeviceComputeKernelConfig, SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
-from .held import hold_heads_first
+from .memory_order import store_heads_first
 
 
 @op("ttnn.transformer.paged_scaled_dot_product_attention_decode")
@@ -57,8 +57,8 @@ def paged_scaled_dot_product_attention_decode(
     check_page_table(table, users)
     _check_positions(cur_pos_tensor, users)
     page_size = k.shape[2]
-    hold_heads_first(k)
-    hold_heads_first(v)
+    store_heads_first(k)
+    store_heads_first(v)
     attend = _attention(q, k, table.shape[1] * page_size, scale, sliding_window_size, paged=True)
 
     def kernel(q, k, v, table, positions):

@@ -17,7 +17,7 @@ from ..tensor import Tensor, TensorSpec
 from . import sdpa_decode
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
-from .held import hold_heads_first
+from .memory_order import store_heads_first
 from .pages import gather_pages
 
 __all__ = ["chunked_scaled_dot_product_attention", "scaled_dot_product_attention", "sdpa_decode"]
@@ -127,8 +127,8 @@ def chunked_scaled_dot_product_attention(
         _check_start(chunk_start_idx, q, capacity, program_config)
     scale = default_scale(q) if scale is None else scale
     length = q.shape[2]
-    hold_heads_first(k)
-    hold_heads_first(v)
+    store_heads_first(k)
+    store_heads_first(v)
 
     def kernel(q, k, v, table, start_tensor):
         if q.is_meta:
