@@ -1,7 +1,7 @@
-"""For every test and demo: `models` is imported first, so that `import ttnn` gives the chosen backend.
+"""Settings of every test and demo: imports `models` first, so that `import ttnn` gives the chosen backend.
 
-Tests marked `vendor` are skipped where the vendor's mock device cannot be opened; with TT_REQUIRE_VENDOR=1
-they fail instead, whatever skipped them.
+Tests marked `vendor` are skipped where the vendor's mock device cannot be opened. With TT_REQUIRE_VENDOR=1
+a skipped `vendor` test fails, whatever the reason for the skip.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 try:
     import models  # noqa: F401
 except (RuntimeError, ValueError) as error:
-    # A TT_BACKEND or a mesh that cannot be had. pytest would show this with the traceback of every import on the way.
+    # TT_BACKEND or the mesh is not available here. pytest would add the traceback of every import on the way.
     print(f"ERROR: {error}", file=sys.stderr)
     sys.exit(pytest.ExitCode.USAGE_ERROR)
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Prints the Python to build the virtual environment with: python3.12, else python3.10 (the ones that the
-# vendor's ttnn has wheels for), else python3 of 3.10 or newer. Each is looked for on PATH, then among
-# pyenv's versions, newest first. A candidate has to run, because a pyenv shim on PATH fails unless its
-# version is selected, and has to be able to make virtual environments.
+# Prints the path of the Python that builds the virtual environment: python3.12, else python3.10 (the vendor's
+# ttnn has wheels for these two), else python3 of version 3.10 or newer. Each is looked for on PATH, then among
+# pyenv's versions, newest first. A candidate must run: a pyenv shim on PATH fails if its version is not
+# selected. It must also be able to make virtual environments.
 set -euo pipefail
 
 needs_package=
 
-# Prints the interpreter behind $1 if it can be used; of a virtual environment, the one it was made from.
+# Prints the interpreter behind $1 if it is usable. For a virtual environment, prints the base interpreter.
 check() {
     local version
     version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 10))' \

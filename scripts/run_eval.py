@@ -1,8 +1,8 @@
-"""Runs eval.py for automation: one line `YT_METRICS {json}` on success, exit status 0 only then.
+"""Runs eval.py for automation. Prints one line `YT_METRICS {json}` on success. Only success has exit status 0.
 
     python scripts/run_eval.py --mode tt --hf-model microsoft/Phi-3-mini-128k-instruct
 
-`--mode tt` evaluates the bring-up on its mesh; `--mode hf` Hugging Face's model itself, for its speed on this computer.
+`--mode tt` evaluates the bring-up on its mesh. `--mode hf` runs Hugging Face's model, for its speed on this computer.
 """
 
 import argparse

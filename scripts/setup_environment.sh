@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv and installs requirements.txt into it, unless that was done with the same requirements and
-# the same Python. The stamp is written last, so that an interrupted setup is done again.
+# Makes .venv and installs requirements.txt into it. Does nothing if this was already done with the same
+# requirements and the same Python. The stamp is written last, so an interrupted setup is repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-"""Benchmark records: they read back, bad ones are named, and comparing two says what moved."""
+"""Benchmark records can be read back, errors name the bad record, and a comparison lists the changes."""
 
 import json
 import subprocess

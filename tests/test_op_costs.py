@@ -1,4 +1,4 @@
-"""What `op_costs` counts: ops by name, and bytes by arithmetic done here."""
+"""`op_costs` counts ops by name, and bytes as computed by hand in these tests."""
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """Which `ttnn` the models run on, and why.
 
-`TT_BACKEND` chooses; model code says plain `import ttnn` and never asks. What differs between backends
-and cannot be asked of `ttnn` itself is answered here.
+`TT_BACKEND` chooses the backend. Model code says plain `import ttnn` and does not ask which one it is. This module
+answers the questions about a backend that `ttnn` itself cannot answer.
 
 | backend   | `import ttnn` gives                    | values          |
 | --------- | -------------------------------------- | --------------- |
@@ -34,12 +34,12 @@ _REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
 
 class BackendError(RuntimeError):
-    """The backend that was asked for cannot be used here; the message says what is missing."""
+    """The requested backend cannot be used here. The message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """The chosen backend and the reason for the choice, as one phrase."""
+    """The chosen backend, and the reason for the choice as one phrase."""
 
     name: str
     reason: str
@@ -47,9 +47,9 @@ class Backend:
 
 @lru_cache(maxsize=None)
 def resolve() -> Backend:
-    """Chooses the backend from TT_BACKEND (`auto` if unset) and from what this machine has. Chosen once.
+    """Chooses the backend from TT_BACKEND (`auto` if unset) and from the machine. The choice is made once per process.
 
-    Raises ValueError for an unknown TT_BACKEND, BackendError if what it asks for is not there.
+    Raises ValueError for an unknown TT_BACKEND, and BackendError if the requested backend is not available.
     """
     requested = os.environ.get("TT_BACKEND", "auto")
     if requested == "auto":
@@ -67,8 +67,8 @@ def resolve() -> Backend:
 def install() -> None:
     """Makes `import ttnn` resolve to the chosen backend, once. `models/__init__.py` calls it.
 
-    Raises BackendError if the backend's package is missing, or if a `ttnn` was imported before `models`
-    where that is too late.
+    Raises BackendError if the backend's package is missing, or if the backend is emulator, mock or lockstep and
+    `ttnn` was imported before `models`.
     """
     backend = resolve().name
     own_module = _OWN_MODULES.get(backend)
@@ -88,19 +88,19 @@ def name() -> str:
 
 
 def supports_trace() -> bool:
-    """Whether trace capture works: it crashes the process on the vendor's mock device."""
+    """Whether traces can be captured. Capturing on the vendor's mock device crashes the process."""
     return name() not in _ON_MOCK_DEVICE
 
 
 def values_meaningful() -> bool:
-    """Whether tensors hold computed values: on the mock device every output is zeros."""
+    """Whether tensors hold computed values. On the mock device every output is zeros."""
     return name() != "mock"
 
 
 def versions() -> dict:
-    """Versions that a record of a run states: of python, torch, transformers and ttnn.
+    """The versions of python, torch, transformers and ttnn, for the record of a run.
 
-    `ttnn` is "emulator" where the vendor's package takes no part.
+    `ttnn` is "emulator" if the vendor's package is not used.
     """
     installed = {package: importlib.metadata.version(package) for package in ("torch", "transformers")}
     ttnn_version = "emulator" if name() == "emulator" else importlib.metadata.version("ttnn")
@@ -108,14 +108,14 @@ def versions() -> dict:
 
 
 def describe() -> str:
-    """One line for a run's summary: the backend, why it was chosen, and what its values are worth."""
+    """One line for a run's summary: the backend, why it was chosen, and whether its values mean anything."""
     backend = resolve()
     line = f"{backend.name} ({backend.reason})"
     return line if values_meaningful() else f"{line}: validated, values meaningless"
 
 
 def pinned_ttnn_version() -> str:
-    """The vendor's version that this project was validated with, as requirements.txt pins it."""
+    """The version of the vendor's package that requirements.txt pins. This project was validated with it."""
     for line in _REQUIREMENTS.read_text().splitlines():
         if line.startswith("ttnn=="):
             return line.split(";")[0].strip().removeprefix("ttnn==")

@@ -1,10 +1,10 @@
-"""Benchmark records: what was measured, with what, where. Comparing two of them:
+"""Benchmark records: what was measured, with which software, on which machine. To compare two of them:
 
     python -m models.common.benchmark_record compare A.json B.json
 
-A record is a JSON object: `schema` ("benchmark 1"), `created` (ISO 8601, UTC), `git_revision`, `machine`, `backend`, `mesh`,
-`model`, `precision`, `case`, `versions`, `facts` (what else the run was told), and `measurements`, a list of `name`, `value`,
-`unit`, `iteration` (from 0; null for a number of the run as a whole).
+A record is a JSON object: `schema` ("benchmark 1"), `created` (ISO 8601, UTC), `git_revision`, `machine`, `backend`,
+`mesh`, `model`, `precision`, `case`, `versions`, `facts` (the run's other settings), and `measurements`, a list of
+`name`, `value`, `unit`, `iteration` (from 0; null for a number that belongs to the whole run).
 """
 
 import argparse
@@ -47,7 +47,7 @@ def measurement(name: str, value: float, unit: str, iteration: int | None = None
 
 
 def origin() -> dict:
-    """When, where and with what a run that ends now was made."""
+    """The time, machine and software versions of a run that ends now."""
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "git_revision": git_revision(),
@@ -72,7 +72,7 @@ def make(*, mesh: str, model: str, precision: str, case: str, measurements: list
 
 
 def write(record: dict, path: str | Path | None = None) -> Path:
-    """Writes a record, whole or not at all, and returns where: `path`, or a new file in generated/benchmarks."""
+    """Writes a record, whole or not at all, to `path` or to a new file in generated/benchmarks. Returns the path."""
     if path is None:
         FOLDER.mkdir(parents=True, exist_ok=True)
         # A process may write several records of one kind within a second.
@@ -86,9 +86,9 @@ def write(record: dict, path: str | Path | None = None) -> Path:
 
 
 def keep(record: dict, output: Path | None = None) -> Path:
-    """Writes a record to `output`, if that is given, and to a new file in generated/benchmarks, whose path it returns.
+    """Writes a record to a new file in generated/benchmarks, whose path it returns, and also to `output` if given.
 
-    Raises NotWritten if one of them cannot be written; the record is printed then.
+    If a file cannot be written, prints the record and raises NotWritten.
     """
     with whole_file.printed_if_not_written(record, "benchmark record"):
         if output is not None:
@@ -97,7 +97,7 @@ def keep(record: dict, output: Path | None = None) -> Path:
 
 
 def read(path: str | Path) -> dict:
-    """Reads and checks a record. Raises ValueError that names the file and what is wrong with it."""
+    """Reads and checks a record. Raises ValueError that names the file and the error in it."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -109,7 +109,7 @@ def read(path: str | Path) -> dict:
 
 
 def check(record: dict, where: str) -> None:
-    """Raises ValueError if a field is missing, of a wrong type or unknown."""
+    """Raises ValueError if a field is missing, has a wrong type or is unknown."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise ValueError(f"benchmark record {where}: expected an object with schema {SCHEMA!r}")
     for name, kind in _FIELDS.items():
@@ -137,7 +137,7 @@ def medians(record: dict) -> dict:
 
 
 def compare(before: dict, after: dict) -> list[str]:
-    """Lines that say which run facts differ and how each measurement's median moved, largest change first."""
+    """Lines of text: first the settings that differ, then each measurement's change of median, largest first."""
     lines = [
         f"{name}: {before[name]} -> {after[name]}"
         for name in _FIELDS
@@ -159,9 +159,10 @@ def compare(before: dict, after: dict) -> list[str]:
 
 
 def git_revision() -> str:
-    """The commit that is checked out, with `+changes` if tracked files differ from it; "unknown" outside git.
+    """The checked-out commit, with `+changes` if tracked files differ from it; "unknown" outside git.
 
-    Records and the documents made of them do not count: the first of several runs would mark those after it.
+    Changed records, and documents made from records, are ignored. Otherwise the first of several runs would mark the
+    later ones as changed.
     """
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")

@@ -1,4 +1,4 @@
-"""Printing that does not end a run."""
+"""Printing that never ends a run: a failed write to stdout is no reason to stop."""
 
 import io
 import sys
@@ -10,18 +10,18 @@ from models.common.whole_file import NotWritten
 
 
 class Output:
-    """Makes a text stream, as `sys.stdout`, one that a program can print to without ending by it.
+    """Makes a text stream such as `sys.stdout` safe to print to: a failing write does not end the program.
 
-    A character that the stream's encoding lacks is printed as a backslash escape. From the first write on that fails (a
-    closed pipe, a full disk) what is printed is lost, of which the log has one warning, and the program goes on.
-    A stream that is None, or no file, is left as it is.
+    A character that the stream's encoding lacks is printed as a backslash escape. After the first write that fails (a
+    closed pipe, a full disk) all output is lost, the log gets one warning, and the program goes on.
+    A stream that is None or not a file is left as it is.
     """
 
     def __init__(self, stream):
         self._stream, self._lost = stream, False
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-            # In place, because others hold the stream too: pytest, and who restores what it replaced.
+            # The stream object itself is changed, because others keep references to it, such as pytest.
             stream.write, stream.flush = self._guarded(stream.write), self._guarded(stream.flush)
 
     def _guarded(self, method: Callable) -> Callable:
@@ -43,7 +43,7 @@ class Output:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Ends the process with the status of a program's `main`, or 1 if what it printed or found could not all be written."""
+    """Ends the process with the status that `main` returns, or with 1 if some of its output could not be written."""
     output = Output(sys.stdout)
     try:
         status = main()

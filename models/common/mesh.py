@@ -1,4 +1,4 @@
-"""Opening and closing a mesh of devices: which mesh, its fabric, and where commands are dispatched from."""
+"""Opens and closes a mesh of devices: chooses the mesh, its fabric, and the cores that dispatch commands."""
 
 import os
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from models.common.mesh_names import MESH_SHAPES, check_mesh_name, requested_mes
 
 ETH_DISPATCH_YAML = "wormhole_b0_80_arch_eth_dispatch.yaml"
 
-# Room for the trace of one decode step, out of each device's DRAM.
+# Bytes of each device's DRAM that are reserved for the trace of one decode step.
 TRACE_REGION_SIZE = 50_000_000
 
 _ON_HARDWARE = ("silicon", "simulator")
@@ -19,27 +19,28 @@ _MESH_OF_CLUSTER = {"N150": "N150", "N300": "N300", "T3K": "T3K", "GALAXY": "TG"
 
 
 def mesh_name_from_environment() -> str:
-    """The mesh that MESH_DEVICE (alias FAKE_DEVICE) names; unset, all devices on hardware and N150 elsewhere.
+    """The mesh that MESH_DEVICE (alias FAKE_DEVICE) names. If unset: all devices on hardware, N150 elsewhere.
 
-    Raises ValueError for an unknown name, if the two variables differ, or for an unsupported machine.
+    Raises ValueError for an unknown name, for two variables that differ, and for an unsupported machine.
     """
     return requested_mesh_name() or (_machine_name() if backend.name() in _ON_HARDWARE else "N150")
 
 
 def dispatch_core_kind(backend_name: str, machine: str, wh_arch_yaml: Optional[str]) -> str:
-    """Where a machine's commands are dispatched from: "eth" or "worker" cores.
+    """The kind of core that dispatches a machine's commands: "eth" or "worker".
 
     Args:
         backend_name: one of `backend.BACKENDS`.
-        machine: N150, N300, T3K or TG, whole, even where a mesh of fewer devices is opened on it.
+        machine: N150, N300, T3K or TG: the whole machine, even if the mesh opened on it has fewer devices.
         wh_arch_yaml: value of WH_ARCH_YAML, None if unset.
 
-    On hardware N300 and T3K dispatch from ethernet cores, because a row of workers would leave 8x7 of them;
-    an N150 does when WH_ARCH_YAML asks for it. The mock device validates ethernet dispatch against too small
-    a grid, so there (and on the emulator) it is always a row of workers, which leaves the same 8x8.
+    On hardware, N300 and T3K dispatch from ethernet cores, because dispatch from a row of workers would leave only
+    8x7 of them. An N150 dispatches from ethernet cores if WH_ARCH_YAML asks for it. The mock device validates
+    ethernet dispatch against too small a grid. So the mock device and the emulator always dispatch from a row of
+    workers, which leaves the same 8x8 grid there.
 
-    Raises ValueError for a WH_ARCH_YAML other than `ETH_DISPATCH_YAML`, or if a TG is asked for it: all
-    its ethernet cores carry links.
+    Raises ValueError for a WH_ARCH_YAML other than `ETH_DISPATCH_YAML`, and for any WH_ARCH_YAML on a TG, whose
+    ethernet cores all carry links.
     """
     if wh_arch_yaml not in (None, ETH_DISPATCH_YAML):
         raise ValueError(f"WH_ARCH_YAML={wh_arch_yaml!r} is not supported: unset it, or set it to {ETH_DISPATCH_YAML}")
@@ -54,14 +55,14 @@ def dispatch_core_kind(backend_name: str, machine: str, wh_arch_yaml: Optional[s
 
 @contextmanager
 def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overrides):
-    """Opens a mesh, yields its `ttnn.MeshDevice`, and closes it whatever happens.
+    """Opens a mesh, yields its `ttnn.MeshDevice`, and always closes it, also after an error.
 
     Args:
-        name: N150, N300, T3K or TG; what the environment asks for if None.
+        name: N150, N300, T3K or TG. None takes the mesh that the environment asks for.
         shape: other rows and columns for the same number of devices, such as (2, 4) for T3K.
-        overrides: further arguments of `ttnn.open_mesh_device`, or others than the ones chosen here.
+        overrides: arguments of `ttnn.open_mesh_device`; they replace the ones chosen here.
 
-    Raises ValueError for an unknown name, a shape with another number of devices, or a mesh larger than
+    Raises ValueError for an unknown name, for a shape with another number of devices, and for a mesh larger than
     the machine.
     """
     name = mesh_name_from_environment() if name is None else check_mesh_name(name)
@@ -83,7 +84,7 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
 
 
 def mesh_shape(name: str, shape: Optional[tuple] = None) -> tuple:
-    """Rows and columns of mesh `name`, or `shape` where it has as many devices; ValueError where it has not."""
+    """Rows and columns of mesh `name`, or `shape` if given. ValueError if `shape` has another number of devices."""
     rows, cols = MESH_SHAPES[check_mesh_name(name)]
     if shape is None:
         return rows, cols
@@ -93,18 +94,18 @@ def mesh_shape(name: str, shape: Optional[tuple] = None) -> tuple:
 
 
 def dram_capacity(mesh_device) -> int:
-    """Bytes of DRAM that each device of an opened mesh has for tensors: all banks, less the trace region."""
+    """Bytes of DRAM for tensors on each device of an opened mesh: all banks, without the trace region."""
     view = ttnn.get_memory_view(mesh_device, ttnn.BufferType.DRAM)
     return view.total_bytes_per_bank * view.num_banks
 
 
 def available_devices() -> Optional[int]:
-    """How many devices the machine has; None on the emulator, which has as many as are asked for."""
+    """How many devices the machine has. None on the emulator, which gives as many as requested."""
     return None if backend.name() == "emulator" else ttnn.get_num_devices()
 
 
 def check_devices_exist(name: str, available: Optional[int]) -> None:
-    """Raises ValueError if mesh `name` has more devices than the `available` ones (None: any number)."""
+    """Raises ValueError if mesh `name` needs more than `available` devices (None: no limit)."""
     rows, cols = MESH_SHAPES[name]
     if available is not None and rows * cols > available:
         on_mock = "" if backend.name() in _ON_HARDWARE else f" (the mock machine is made at start: set MESH_DEVICE={name})"
@@ -113,7 +114,7 @@ def check_devices_exist(name: str, available: Optional[int]) -> None:
 
 @contextmanager
 def _fabric(needed: bool):
-    """The fabric that collectives run over, for meshes of more than one device."""
+    """Context manager: sets up the fabric that collectives run over, for meshes of more than one device."""
     if not needed:
         yield
         return
@@ -132,7 +133,7 @@ def _dispatch_core_config(name: str):
 
 
 def _machine_name() -> str:
-    """The mesh that all devices of this machine make."""
+    """The name of the mesh that consists of all devices of this machine."""
     cluster = ttnn.cluster.get_cluster_type().name
     if cluster not in _MESH_OF_CLUSTER:
         raise ValueError(f"Machines of type {cluster} are not supported; supported are {', '.join(_MESH_OF_CLUSTER)}")

@@ -1,6 +1,6 @@
-"""The meshes that models run on, by the name that a user types. Needs no `ttnn`.
+"""The meshes that models run on, by the name that a user types. Does not import `ttnn`.
 
-The mock device has to know the mesh before `ttnn` is imported, so this stands apart from `mesh`.
+The mock device has to know the mesh before `ttnn` is imported. So this module is separate from `mesh`.
 """
 
 import math
@@ -17,23 +17,23 @@ _VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")
 
 
 def mesh_name_of(shape) -> str:
-    """The name of a mesh of `shape` (rows, columns), by its number of devices; "1x4" and the like for one that has none."""
+    """The name of a mesh of `shape` (rows, columns), by its number of devices; for other numbers a text like "1x4"."""
     rows, columns = shape
     names = {math.prod(mesh_shape): name for name, mesh_shape in MESH_SHAPES.items()}
     return names.get(rows * columns, f"{rows}x{columns}")
 
 
 def check_mesh_name(name: str, source: str = "mesh") -> str:
-    """Returns `name` if it is a mesh's name; raises ValueError that names `source` and the known meshes if not."""
+    """Returns `name` if a mesh has this name. If not, raises ValueError that names `source` and the known meshes."""
     if name not in MESH_SHAPES:
         raise ValueError(f"{source}: {name!r} is not a known mesh; known are {', '.join(MESH_SHAPES)}")
     return name
 
 
 def requested_mesh_name() -> Optional[str]:
-    """The mesh that MESH_DEVICE (or its alias FAKE_DEVICE) asks for; None if neither is set.
+    """The mesh that MESH_DEVICE (or its alias FAKE_DEVICE) names; None if neither is set.
 
-    Raises ValueError for an unknown name, or if both are set and differ.
+    Raises ValueError for an unknown name, and for two variables that differ.
     """
     requested = {variable: os.environ[variable] for variable in _VARIABLES if variable in os.environ}
     for variable, name in requested.items():

@@ -1,8 +1,8 @@
-"""Expected figures of models, and whether a run meets them.
+"""The speed and accuracy expected of models, and the check whether a run reaches them.
 
     python -m models.common.model_targets RUN.json
 
-compares the record of a demo run (`--output_json`) with `models/model_targets.yaml` and exits with 1 where it falls short.
+compares the record of a demo run (`--output_json`) with `models/model_targets.yaml`. Exits with 1 on a shortfall.
 """
 
 import json
@@ -20,17 +20,17 @@ SOURCES = ("measured", "vendor")
 _TARGET_FIELDS = {*KEYS, "source", "metrics"}
 _METRIC_FIELDS = {"expected", "tolerance", "unit", "better"}
 _BETTER = ("higher", "lower")
-# Settings of a demo run whose figures can be compared with a target's: the whole, real model, with nothing watching it.
+# Only a demo run with these settings is compared with a target: all layers, real weights, no profiler.
 _COMPARABLE = {"num_layers": None, "dummy_weights": False, "profile": False}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What is expected of one figure.
+    """The expected value of one measured figure.
 
     Attributes:
-        tolerance: how much worse than `expected` is still accepted, in the metric's unit.
-        better: "higher" or "lower". Better than expected is never a failure.
+        tolerance: how much worse than `expected` a value may be, in the metric's unit.
+        better: "higher" or "lower". A value better than expected never fails.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Metric:
     better: str
 
     def failure(self, got: float | None) -> str | None:
-        """Why `got` falls short; None if it does not. None for `got` is a failure: it was not measured."""
+        """The reason why `got` falls short, or None if it does not. A `got` of None fails: it was not measured."""
         expected = f"expected {self.expected:g} {self.unit}, tolerance {self.tolerance:g}"
         if got is None:
             return f"{self.name}: {expected}, got nothing: it was not measured"
@@ -52,20 +52,20 @@ class Metric:
 
 @dataclass(frozen=True)
 class Target:
-    """The metrics expected of one model, mesh, mode and case on a backend. `source`: "measured" here, or "vendor"."""
+    """The metrics expected of one backend, model, mesh, mode and case. `source`: "measured" here, or "vendor"."""
 
     key: tuple
     source: str
     metrics: tuple
 
     def failures(self, measured: dict) -> list[str]:
-        """One line for each metric of `measured` (name -> value) that falls short or is missing."""
+        """One line for each expected metric that falls short or is missing in `measured` (name -> value)."""
         lines = [metric.failure(measured.get(metric.name)) for metric in self.metrics]
         return [f"{' '.join(self.key)}: {line}" for line in lines if line is not None]
 
 
 def load(path: str | Path = TARGETS) -> dict:
-    """key (backend, model, mesh, mode, case) -> Target. Raises ValueError that says where the file is wrong."""
+    """Reads the targets: (backend, model, mesh, mode, case) -> Target. Raises ValueError that names the wrong entry."""
     try:
         entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -111,9 +111,9 @@ def key_of(backend: str, model: str, mesh: str, mode: str, case: str, token_accu
 
 
 def of_demo_record(record: dict) -> tuple[tuple, dict]:
-    """A demo record's key, and its measurements (the slowest of several batches) and accuracy by name.
+    """A demo record's key, and by name its measurements (of several batches the slowest) and its accuracy.
 
-    Runs with token_accuracy have a case of their own, "batch-1 token_accuracy": their prompts are longer.
+    Runs with token_accuracy have their own case, "batch-1 token_accuracy", because their prompts are longer.
     """
     key = key_of(
         record["backend"], record["model"], record["mesh"], record["precision"], record["case"], record["settings"]["token_accuracy"]
@@ -126,9 +126,9 @@ def of_demo_record(record: dict) -> tuple[tuple, dict]:
 
 
 def check_demo_record(record: dict, targets: dict) -> tuple[Target, list[str]]:
-    """The target of a demo record, and a line for each metric that falls short.
+    """The target of a demo record, and one line for each metric that falls short.
 
-    Raises ValueError if there is no target, or if the run had settings that targets are not for.
+    Raises ValueError if there is no target, and for a run whose settings do not allow the comparison.
     """
     for name, accepted in _COMPARABLE.items():
         if record["settings"][name] != accepted:

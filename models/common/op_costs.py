@@ -1,4 +1,4 @@
-"""What ops cost on the emulator: how many run, how many bytes they move, and where its time goes."""
+"""The cost of ops on the emulator: how many run, how many bytes they move, and how much time each takes."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ def check_available() -> None:
 
 
 def profiling():
-    """Context manager: measures ops, replayed ones included, into the dict it yields, op -> [calls, seconds]."""
+    """Context manager: measures ops, also replayed ones. Yields the dict that it fills: op -> [calls, seconds]."""
     check_available()
-    # Imported here, because where the vendor's package runs the emulator takes no part.
+    # Imported only here, because the emulator must not be loaded where the vendor's package runs.
     from models.common.ttnn_emulator import oplog
 
     return oplog.profiling()
 
 
 def recording():
-    """Context manager: collects an `OpRecord` per op that Python calls into the list it yields; replayed ones are not."""
+    """Context manager: yields a list that gets one `OpRecord` per op that Python calls; replayed ops are left out."""
     check_available()
     from models.common.ttnn_emulator import oplog
 
@@ -42,8 +42,8 @@ class OpCosts:
 
     Attributes:
         ops: op -> calls.
-        bytes_moved: bytes that one device's ops read and write, if each reads its inputs and writes its outputs once.
-        weight_bytes: those of them that are the weights of linears.
+        bytes_moved: bytes that one device reads and writes, if each op reads its inputs and writes its outputs once.
+        weight_bytes: the part of `bytes_moved` that is weights of linear ops.
     """
 
     ops: dict
@@ -58,8 +58,8 @@ class OpCosts:
     def of(cls, records, context_len: int) -> "OpCosts":
         """Costs of a decode step's `OpRecord`s, for users with `context_len` tokens each.
 
-        Tensors count with their padding to tiles. Of what an op is given it may use a part only: an embedding reads the
-        rows it returns, a cache update writes one position per user, attention reads `context_len` of them.
+        Tensors count with their padding to tiles. Some ops use only a part of an input: an embedding reads the rows
+        that it returns, a cache update writes one position per user, attention reads `context_len` positions per user.
         """
         return cls(
             dict(Counter(record.name for record in records)),

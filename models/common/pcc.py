@@ -1,13 +1,13 @@
-"""Pearson correlation, the usual measure of how well a computed tensor follows its reference."""
+"""Pearson correlation: the usual measure of how close a computed tensor is to its reference."""
 
 import torch
 
 
 def pcc(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Pearson correlation coefficient of all elements of two tensors of one shape, computed in float64.
+    """Pearson correlation coefficient of all elements of two tensors of the same shape, computed in float64.
 
-    Equal constant tensors have 1.0. Raises ValueError for shapes that differ, or if a value is not finite: a
-    correlation would hide either.
+    Equal constant tensors give 1.0. Raises ValueError for shapes that differ and for values that are not finite,
+    because a correlation would hide both errors.
     """
     if actual.shape != expected.shape:
         raise ValueError(f"shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}")

@@ -1,12 +1,12 @@
-"""Memory of this process that is free."""
+"""Returns freed heap memory to the operating system."""
 
 import ctypes
 
 
 def return_freed_memory() -> None:
-    """Gives the system back what has been freed: glibc keeps blocks of up to 32 MB, and the gaps between those in use.
+    """Returns freed heap memory to the operating system.
 
-    Elsewhere than with glibc nothing happens.
+    glibc keeps freed blocks of up to 32 MB, and the gaps between blocks in use. Without glibc this does nothing.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

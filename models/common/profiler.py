@@ -1,4 +1,4 @@
-"""Wall-clock times of a run, by name."""
+"""Wall-clock times of the named parts of a run."""
 
 import time
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number of a run. `batch` is the batch it was measured in; None where it is of the run as a whole."""
+    """One number measured in a run. `batch` is the batch that it belongs to; None for the whole run."""
 
     name: str
     value: float
@@ -15,7 +15,7 @@ class Measurement:
     batch: int | None = None
 
     def as_json(self) -> dict:
-        """The fields, without a `batch` of None."""
+        """The fields as a dict. `batch` is left out if it is None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -34,7 +34,7 @@ class Profiler:
 
     @contextmanager
     def timed(self, name: str):
-        """Times its body; a body that raises is not counted."""
+        """Context manager: times its body. A body that raises is not counted."""
         start = self._clock()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - start

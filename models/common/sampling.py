@@ -1,6 +1,6 @@
-"""Choosing the next token on the host: greedy, or temperature with top-k and top-p.
+"""Chooses the next token on the host: greedy, or with temperature, top-k and top-p.
 
-Each user draws from a random generator of their own, so what a user gets does not depend on who else is in the batch.
+Each user has their own random generator. So a user's tokens do not depend on the other users of the batch.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-# Wide enough to hold almost every nucleus, narrow enough to be much cheaper than sorting the vocabulary.
+# Top-p looks at this many likeliest tokens first. They contain almost every nucleus, and a full sort costs far more.
 _NUCLEUS_WIDTH = 512
 
 
@@ -22,10 +22,10 @@ class SamplingParams:
         top_k: keep the `top_k` likeliest tokens; 0 keeps all.
         top_p: of those, keep the smallest set of likeliest tokens whose probabilities add up to at least `top_p`
             (nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751); 1 keeps all.
-        seed: of the users' random generators.
+        seed: seeds the users' random generators.
 
     Raises:
-        ValueError: naming a field with a value that is not accepted.
+        ValueError: a field has a value that is not accepted. The message names the field.
     """
 
     temperature: float = 0.0
@@ -53,9 +53,9 @@ class Sampler:
     """Samples for a fixed list of users.
 
     Args:
-        params: one for all users.
-        users: for each row of the logits the number that names its user for good, e.g. the index of their prompt. A
-            user's draws depend on `params.seed` and this number alone.
+        params: the same for all users.
+        users: for each row of the logits, a number that identifies its user permanently, e.g. the index of the prompt.
+            A user's draws depend only on `params.seed` and this number.
     """
 
     def __init__(self, params: SamplingParams, users):
@@ -67,7 +67,7 @@ class Sampler:
 
         Args:
             logits: [users, vocab], any floating dtype.
-            active: one bool per user; None is all. An inactive user gets token 0 and draws nothing.
+            active: one bool per user; None means all are active. An inactive user gets token 0 and draws nothing.
 
         Raises:
             ValueError: an active user's logits hold NaN.
@@ -90,18 +90,18 @@ class Sampler:
         probabilities, token_ids = candidates(logits, self._params)
         cumulative = probabilities.cumsum(0)
         point = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]
-        # rand() < 1, but the product can round up to the last sum.
+        # rand() is below 1, but its product with the last sum can round up to that sum.
         index = min(int(torch.searchsorted(cumulative, point, right=True)), len(token_ids) - 1)
         return int(token_ids[index])
 
 
 def candidates(logits: torch.Tensor, params: SamplingParams):
-    """What is left of one user's logits [vocab] after temperature, top-k and top-p, in that order.
+    """The tokens of one user's logits [vocab] that remain after temperature, top-k and top-p, in that order.
 
     Returns:
         (probabilities [n] float64, which add up to 1, token ids [n]).
     """
-    # Less the maximum before the division, so that a tiny temperature cannot overflow.
+    # The maximum is subtracted before the division, so that a tiny temperature cannot overflow.
     scaled = (logits.double() - logits.max().double()) / params.temperature
     if params.top_k == 0 and params.top_p == 1:
         return torch.softmax(scaled, 0), torch.arange(len(scaled))
@@ -112,7 +112,7 @@ def candidates(logits: torch.Tensor, params: SamplingParams):
     if not params.top_k and width < len(scaled) and probabilities.sum() < params.top_p:
         values, token_ids = scaled.sort(descending=True)
         probabilities = (values - total).exp()
-    # A token stays if those before it do not reach top_p yet.
+    # A token stays if the tokens before it do not yet add up to top_p.
     before = probabilities.cumsum(0) - probabilities
     kept = before < params.top_p
     return probabilities[kept] / probabilities[kept].sum(), token_ids[kept]

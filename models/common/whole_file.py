@@ -14,15 +14,16 @@ _REFUSED = {stat.S_IFDIR: "a directory", stat.S_IFSOCK: "a socket", stat.S_IFBLK
 
 
 class NotWritten(OSError):
-    """What a long run found could not be written to a file, and was printed. The text names option, file and reason."""
+    """A long run's result could not be written to a file and was printed. The text names option, file and reason."""
 
 
 def write(path: str | Path, content: str | bytes) -> None:
     """Writes `content`, text as UTF-8, to `path`.
 
-    A file is written under a temporary name and renamed: no other process reads a part of it, and what was there stays
-    if this fails. It keeps its mode, and its owner where the process may set it. A symbolic link stays; what it names is
-    written. A pipe, a character device and an open descriptor (/dev/stdout, /dev/fd/N) are written to in place.
+    The file is written under a temporary name and then renamed. So no other process reads a part of it, and the old
+    file stays if writing fails. The file keeps its mode, and its owner if the process may set it. A symbolic link
+    stays, and its target is written. A pipe, a character device and an open descriptor (/dev/stdout, /dev/fd/N) are
+    written in place.
 
     Raises OSError that names `path`.
     """
@@ -32,7 +33,7 @@ def write(path: str | Path, content: str | bytes) -> None:
         if place is None:
             _replace(_named_file(path), data)
         elif isinstance(place, int):
-            print(end="", flush=True)  # what was printed before comes before
+            print(end="", flush=True)  # earlier output must come first
             _write_to(place, data, closefd=False)
         else:
             _write_to(os.open(place, os.O_WRONLY | os.O_NOCTTY), data)
@@ -43,15 +44,16 @@ def write(path: str | Path, content: str | bytes) -> None:
 def write_json(path: str | Path, value, *, indent: int = 1) -> None:
     """`write` of `value` as JSON. Raises ValueError for numbers that JSON cannot hold."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    # Half of a surrogate pair, as in the name of a file that is not UTF-8, has no UTF-8: JSON's escape of it is \udce9.
+    # A lone surrogate, as in a file name that is not UTF-8, has no encoding in UTF-8. JSON escapes it, e.g. as \udce9.
     write(path, text.encode(errors="backslashreplace"))
 
 
 @contextmanager
 def printed_if_not_written(value, what: str):
-    """Prints `value`, as one line of JSON, if the body cannot write it to a file, so that a long run is not lost.
+    """Context manager: if its body fails to write `value` to a file, prints it as one line of JSON.
 
-    Raises NotWritten for an OSError of the body's; `what` is the option that names the file.
+    So the result of a long run is not lost. An OSError of the body becomes NotWritten. `what` is the option that names
+    the file.
     """
     try:
         yield
@@ -62,7 +64,7 @@ def printed_if_not_written(value, what: str):
 
 
 def check_writable(path: str | Path, what: str) -> None:
-    """Raises ValueError, which names the option `what`, if `write` could not write to `path`, which is left as it is."""
+    """Raises ValueError if `write` could not write to `path`. It names the option `what`. `path` is not changed."""
     try:
         if _in_place(path) is None:
             _check_folder(_named_file(path).parent)
@@ -73,7 +75,7 @@ def check_writable(path: str | Path, what: str) -> None:
 def make_folder(path: str | Path, what: str) -> None:
     """Makes a folder if it is not there.
 
-    Raises ValueError, which names the option `what`, if it cannot be made or no file can be written in it.
+    Raises ValueError if the folder cannot be made or no file can be written in it. It names the option `what`.
     """
     try:
         os.makedirs(path, exist_ok=True)
@@ -83,13 +85,14 @@ def make_folder(path: str | Path, what: str) -> None:
 
 
 def _in_place(path: str | Path) -> int | str | None:
-    """What to write to in place: an open descriptor's number, or the path of a pipe or device; None for a file.
+    """The target of a write in place: an open descriptor's number, or the path of a pipe or device. None for a file.
 
-    Raises OSError for what cannot be written to. Nothing is opened: that would wait for a pipe's reader, or end it.
+    Raises OSError if `path` cannot be written to. Nothing is opened: opening a pipe would wait for its reader, and
+    closing it would end the reader.
     """
     descriptor = _descriptor(path)
     if descriptor is not None:
-        if not os.get_inheritable(descriptor):  # as those that this process, or pytest, opened for itself
+        if not os.get_inheritable(descriptor):  # this process, or pytest, opened it for itself
             raise OSError(errno.EBADF, "is not open")
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise OSError(errno.EBADF, "is open for reading only")
@@ -106,12 +109,12 @@ def _in_place(path: str | Path) -> int | str | None:
 
 
 def _descriptor(path: str | Path) -> int | None:
-    """N, if `path` is /dev/fd/N, or a link to it such as /dev/stdout, of this process.
+    """N, if `path` is /dev/fd/N of this process or a link to it, such as /dev/stdout. Otherwise None.
 
-    Opened by its path, a file there would be written from its beginning, over what was printed to it.
+    Opening such a file by its path would write from its beginning, over the earlier output.
     """
     folder, path = os.path.realpath("/dev/fd"), os.fspath(path)
-    for _ in range(40):  # links that Linux follows at most
+    for _ in range(40):  # Linux follows at most 40 links
         parent, name = os.path.split(path)
         parent = os.path.realpath(parent)
         if parent == folder and name.isdecimal():
@@ -123,7 +126,7 @@ def _descriptor(path: str | Path) -> int | None:
 
 
 def _named_file(path: str | Path) -> Path:
-    """`path`, or what it names in the end if it is a symbolic link."""
+    """`path`, or the final target if it is a symbolic link."""
     return Path(os.path.realpath(path) if os.path.islink(path) else path)
 
 
@@ -136,7 +139,7 @@ def _check_folder(folder: str | Path) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    # Of a long name only the beginning, or the temporary one would be longer than a name can be.
+    # A long name is cut, because the temporary name could otherwise exceed the longest possible one.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.", suffix=".tmp")
     try:
         with open(handle, "wb") as file:
@@ -145,7 +148,7 @@ def _replace(path: Path, data: bytes) -> None:
         try:
             os.replace(temporary, path)
         except OSError as error:
-            # A file that is mounted by itself, as containers do, or another user's in a folder such as /tmp.
+            # The file is a mount point, as in containers, or belongs to another user, in a folder such as /tmp.
             if error.errno not in (errno.EBUSY, errno.EPERM):
                 raise
             _write_to(os.open(path, os.O_WRONLY | os.O_TRUNC), data)
@@ -160,7 +163,7 @@ def _write_to(descriptor: int, data: bytes, *, closefd: bool = True) -> None:
 
 
 def _set_mode(handle: int, path: Path) -> None:
-    """Gives the open file `handle` mode and owner of the file at `path`, or of a new file if there is none."""
+    """Gives the open file `handle` the mode and owner of the file at `path`, or those of a new file."""
     try:
         old = os.stat(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""docs/adding.md: its worked examples, put into a copy of the project, work as it says."""
+"""The worked examples of docs/adding.md run in a copy of the project."""
 
 import json
 import re

@@ -13,7 +13,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """A machine without a card and without settings; returns a function that puts a card in."""
+    """A machine without a card and without settings. Returns a function that adds a card."""
     monkeypatch.setattr(backend, "_DEVICE_FILES", tmp_path / "tenstorrent")
     for variable in ("TT_BACKEND", "TT_METAL_SIMULATOR"):
         monkeypatch.delenv(variable, raising=False)

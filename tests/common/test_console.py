@@ -1,4 +1,4 @@
-"""Printing ends no run: what cannot be shown is escaped or lost, and the exit status says so."""
+"""Printing never ends a run: text that cannot be printed is escaped or lost, and the exit status reports a loss."""
 
 import io
 import os

@@ -91,7 +91,7 @@ def test_mesh_larger_than_the_machine_is_refused_with_both_numbers():
 
 
 class FakeTtnn:
-    """A card's `ttnn` of the given cluster type, that only writes down what is called."""
+    """A card's `ttnn` for the given cluster type. It only records the calls."""
 
     def __init__(self, cluster_type, device_count):
         self.calls = []

@@ -1,4 +1,4 @@
-"""`make setup`: which Python is found, and that the environment is made once, whole, or not at all."""
+"""`make setup`: it finds the right Python, and makes the environment once and completely, or not at all."""
 
 import os
 import shutil
@@ -14,7 +14,8 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIND_PYTHON = PROJECT_ROOT / "scripts" / "find_python.sh"
 
 FAILING_SHIM = "#!/bin/sh\necho 'pyenv: python3.12: command not found' >&2\nexit 127\n"
-# The running Python under another name; PYTHONHOME because it then looks for its library beside that name.
+# A script that runs this Python under another name. PYTHONHOME is needed, because Python looks for its library beside
+# that name.
 WORKING = f"#!{shutil.which('bash')}\nPYTHONHOME={sys.base_prefix} exec -a \"$0\" {sys.executable} \"$@\"\n"
 WITHOUT_VENV = WORKING.replace("PYTHONHOME", 'case "$*" in *ensurepip*) exit 1 ;; esac\nPYTHONHOME')
 TOO_OLD = "#!/bin/sh\necho 3.9\nexit 1\n"
@@ -29,7 +30,7 @@ def install(path, program):
 
 @pytest.fixture
 def find_python(tmp_path):
-    """Runs find_python.sh where PATH holds only what a test put into `bin`, and pyenv's root is `pyenv`."""
+    """Runs find_python.sh with only the folder `bin` on PATH, which a test fills, and with pyenv's root `pyenv`."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("bash", "sh", "sort"):
@@ -84,7 +85,7 @@ def test_no_usable_python_says_what_was_looked_for(find_python, tmp_path):
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the setup scripts with a requirements.txt that asks for nothing."""
+    """A copy of the setup scripts with a requirements.txt that has no packages."""
     shutil.copytree(PROJECT_ROOT / "scripts", tmp_path / "scripts")
     (tmp_path / "requirements.txt").write_text("# nothing\n")
     return tmp_path
@@ -145,7 +146,7 @@ def test_make_alone_lists_the_targets():
 
 
 def run_vendor_test_without_programs(tmp_path, **environment):
-    """Runs one test marked `vendor` where PATH is empty, so that at least the RISC-V binutils are missing."""
+    """Runs one test marked `vendor` with an empty PATH, so that at least the RISC-V binutils are missing."""
     test = "tests/vendor/test_mock_device.py::test_wrong_op_call_is_refused_with_the_vendors_message"
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", test],

@@ -1,4 +1,4 @@
-"""Records of validation: what is counted, how two records differ, and the table made from them."""
+"""Records of validation: the counts, the differences of two records, and the table made from them."""
 
 from types import SimpleNamespace
 
@@ -75,7 +75,7 @@ def test_vendors_message_is_cut_out_of_its_report():
 
 
 class FakeTensor:
-    """What a `Watch` asks of a tensor."""
+    """A tensor with the methods that a `Watch` calls."""
 
     shape = padded_shape = (1, 32)
     dtype, layout = "BFLOAT16", "TILE"
@@ -94,7 +94,7 @@ class FakeTensor:
 
 
 class FakeOperation:
-    """As the vendor's: one class for all ops, called through the class."""
+    """As in the vendor's package: one class for all ops, called through the class."""
 
     is_cpp_operation = False
 
@@ -106,7 +106,7 @@ class FakeOperation:
 
 
 class FakeVendor:
-    """An op that calls another, one that refuses, and memory that grows and shrinks."""
+    """A package with an op that calls another, an op that refuses, and memory that grows and shrinks."""
 
     Tensor = FakeTensor
     BufferType = SimpleNamespace(DRAM="DRAM", L1="L1")

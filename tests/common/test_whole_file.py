@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and a path that cannot be written is named before any work."""
+"""Files are written whole or not at all. A path that cannot be written is reported before any work."""
 
 import errno
 import json
@@ -149,7 +149,7 @@ def test_a_device_is_written_to_and_stays(tmp_path, minor, full):
 
 @pytest.fixture
 def inherited(tmp_path):
-    """An open file as a shell gives it to what it starts, with something in it -> its number."""
+    """An open, non-empty file as a shell passes it to the programs that it starts -> its descriptor."""
     descriptor = os.open(tmp_path / "open", os.O_RDWR | os.O_CREAT)
     os.write(descriptor, b"before, ")
     os.set_inheritable(descriptor, True)
@@ -160,7 +160,7 @@ def inherited(tmp_path):
 @pytest.mark.parametrize("by_link", [False, True])
 def test_an_open_file_is_written_on_from_where_it_is(tmp_path, inherited, by_link):
     path = f"/dev/fd/{inherited}"
-    if by_link:  # as /dev/stdout is one
+    if by_link:  # as /dev/stdout is a link
         (tmp_path / "link").symlink_to(path)
         path = tmp_path / "link"
     check_writable(path, "--output")
@@ -194,7 +194,7 @@ def test_what_holds_no_content_is_refused_and_stays(tmp_path):
 
 @pytest.mark.parametrize("reason", [errno.EBUSY, errno.EPERM])
 def test_a_file_that_cannot_be_renamed_over_is_written_in_place(tmp_path, monkeypatch, reason):
-    """As one that is mounted by itself."""
+    """Such as a file that is a mount point."""
     path = tmp_path / "mounted"
     path.write_text("a longer old text")
     inode = path.stat().st_ino

@@ -1,7 +1,7 @@
-"""More calls of `specs_like_vendor` (CALLS), `nn_specs_like_vendor` (NN_CALLS) and `mesh_specs_like_vendor` (MESH_CALLS).
+"""More calls for `specs_like_vendor`, `nn_specs_like_vendor` (NN_CALLS) and `mesh_specs_like_vendor` (MESH_CALLS).
 
-They are of ops that differ from others in their arguments alone, and have right and wrong values of arguments that
-change nothing about the output.
+They call ops that differ from other ops only in their arguments. They also pass right and wrong values for arguments
+that do not change the output.
 """
 
 _FEW, _ABSENT = "s.cores(4, 4)", "s.cores(10, 10)"

@@ -1,6 +1,6 @@
-"""Run on the mock device: saves values and what the vendor's ttnn rounds them to, to the file given as argument.
+"""Run on the mock device: saves values, and these values rounded by the vendor's ttnn, to the file given as argument.
 
-The file holds a list of (what the values are, values, {"bfloat8_b": rounded, "bfloat4_b": rounded}).
+The file holds a list of (description, values, {"bfloat8_b": rounded, "bfloat4_b": rounded}).
 """
 
 import sys

@@ -8,7 +8,7 @@ from tests.emulator.specs_like_vendor import Setting, compare
 
 
 class MeshSetting(Setting):
-    """Further tensors for calls on a mesh."""
+    """Setting with more tensors, for calls on a mesh."""
 
     def __init__(self, tt, device):
         super().__init__(tt, device)
@@ -17,7 +17,7 @@ class MeshSetting(Setting):
         self.numbers = torch.arange(2 * 8 * 64).reshape(1, 2, 8, 64).float()
 
     def split(self, *arguments):
-        """A host tensor divided over the mesh: along one dimension, or as (mesh shape, dims)."""
+        """A host tensor divided over the mesh: along one dimension, or by (mesh shape, dims)."""
         tt = self.tt
         mapper = tt.ShardTensorToMesh if len(arguments) == 1 else tt.ShardTensor2dMesh
         return tt.from_torch(self.numbers, mesh_mapper=mapper(self.device, *arguments))

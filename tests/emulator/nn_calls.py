@@ -1,4 +1,4 @@
-"""The calls of `nn_specs_like_vendor`: one a line, of `tt` (a ttnn) and `s` (its NetworkSetting)."""
+"""The calls of `nn_specs_like_vendor`, one per line. They use `tt` (a ttnn) and `s` (its NetworkSetting)."""
 
 MATMUL = """
 tt.linear(s.rows({users}, 3072, 32), s.dram_weight(3072, 9216), program_config=s.banks(3, 9), memory_config=s.on_width, compute_kernel_config=s.accumulate)

@@ -10,7 +10,7 @@ from tests.emulator.specs_like_vendor import Setting, compare
 
 
 class NetworkSetting(Setting):
-    """Tensors as the layers of a network hold them."""
+    """Tensors as in the layers of a network."""
 
     def dram_weight(self, height, width, dtype="bfloat8_b"):
         tt = self.tt
@@ -22,7 +22,7 @@ class NetworkSetting(Setting):
         return self.new([1, 1, users, width], dtype, config=self.sharded("WIDTH", (32, width // cores), cores))
 
     def heads(self, users, heads, head_dim=96, dtype="bfloat16", height=32, row=0):
-        """One user a core, on the first cores; or, for up to 8 users, on those of another row."""
+        """Height-sharded heads, one user per core: on the first cores, or for up to 8 users on those of another row."""
         config = self.sharded("HEIGHT", (height, head_dim), users)
         if row > 0:
             tt = self.tt

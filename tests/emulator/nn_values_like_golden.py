@@ -121,7 +121,7 @@ def main():
         for dtype in (torch.bfloat16, torch.float32):
             golden = Golden(device, dtype)
             groups = [matmuls, norms, embeddings, caches]
-            # Attention takes no fp32 on a card.
+            # A card's attention does not accept fp32.
             if dtype is torch.bfloat16:
                 groups.append(attentions)
             for group in groups:

@@ -1,7 +1,8 @@
-"""Run on the mock device: makes the same calls on the vendor's ttnn and on the emulator, one table for both.
+"""Run on the mock device: makes the same calls on the vendor's ttnn and on the emulator, from one table.
 
-Prints a line per call where they disagree in the output's shape, padded shape, dtype, layout or memory
-config, or in whether the call is refused, and per op of which no call is accepted; then the number of calls.
+Prints one line per call on which they disagree in the output's shape, padded shape, dtype, layout or memory
+config, or of which only one refuses the call. Prints one line per op of which no call is accepted. The last line
+has the number of calls.
 """
 
 import re
@@ -17,7 +18,7 @@ from tests.emulator import argument_calls
 
 
 class Setting:
-    """The tensors and memory configs that the calls use, made by one of the two modules."""
+    """The tensors and memory configs for the calls, made by one of the two modules."""
 
     def __init__(self, tt, device):
         self.tt, self.device = tt, device
@@ -409,7 +410,7 @@ def outcome(tt, setting, call):
 
 
 def ops_in(calls) -> set:
-    """The ops that calls are of, by their public names."""
+    """The public names of the ops that `calls` call."""
     called = {f"ttnn.{name}" for name in re.findall(r"\btt\.([\w.]+)\(", "\n".join(calls))}
     return called & emulator.REGISTRY.keys()
 
@@ -420,12 +421,12 @@ def memory_in_use(tt, device):
 
 
 def compare(make_setting, calls):
-    """Makes the calls on both modules, each with its own setting, and prints where they disagree."""
+    """Makes the calls on both modules, each with its own setting, and prints the disagreements."""
     with open_mesh(trace_region_size=0) as device:
         emulator.set_fabric_config(emulator.FabricConfig.FABRIC_1D)
         own = emulator.open_mesh_device(emulator.MeshShape(*device.shape))
         settings = [make_setting(vendor, device), make_setting(emulator, own)]
-        # Before the calls, which leave tables of the vendor's programs behind.
+        # Read before the calls, because the vendor's programs leave tables in memory.
         theirs, ours = (memory_in_use(setting.tt, setting.device) for setting in settings)
         if theirs != ours:
             print(f"DISAGREE (banks, bytes per bank, allocated) of DRAM and L1: vendor {theirs}, emulator {ours}")

@@ -21,7 +21,7 @@ def ints(device, values):
 
 
 def per_user(device, values):
-    """`[1, B, heads, head_dim]` height-sharded, one user a core."""
+    """`[1, B, heads, head_dim]` height-sharded, one user per core."""
     cores = ttnn.num_cores_to_corerangeset(values.shape[1], ttnn.CoreCoord(8, 8), row_wise=True)
     spec = ttnn.ShardSpec(cores, (32, values.shape[-1]), ttnn.ShardOrientation.ROW_MAJOR)
     config = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, spec)
@@ -178,7 +178,7 @@ def test_attention_does_not_depend_on_how_a_prompt_is_cut(device, chunk, kv_head
     ]
     cut, whole = torch.cat(parts, dim=2), ttnn.to_torch(whole)
     assert pcc(cut, whole) >= 0.99999
-    # The same sums in another order of fp32 additions, so that few bf16 results round the other way.
+    # The fp32 sums are the same except for their order. So only few bf16 results round differently.
     assert (cut != whole).float().mean() < 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Ops that move elements: values against torch's own, on shapes that do not fill tiles too."""
+"""Ops that move elements give torch's values, also on shapes that do not fill whole tiles."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Elementwise ops and reductions, where the golden functions do not say how the emulator should behave."""
+"""Elementwise ops and reductions: behaviour that the golden functions do not cover."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_argmax_takes_the_first_of_equals(device):
 
 
 def test_rows_do_not_depend_on_other_rows(device):
-    """What users of a batch rely on: a row alone gives bit for bit what it gives among others."""
+    """Users of a batch rely on this: a row alone gives the same bits as the row among others."""
     values = torch.randn(1, 1, 32, 3072).bfloat16()
     for function in (ttnn.silu, lambda t: ttnn.softmax(t, dim=-1), lambda t: ttnn.sum(t, dim=-1, keepdim=True)):
         together = ttnn.to_torch(function(put(device, values)))

@@ -1,4 +1,4 @@
-"""Wrong calls name the op, the value and what would be accepted."""
+"""Errors of wrong calls name the op, the wrong value and what is accepted."""
 
 import pytest
 import torch

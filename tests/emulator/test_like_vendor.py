@@ -1,4 +1,4 @@
-"""The emulator against the vendor's package on its mock device: specs, refusals, memory and values."""
+"""The emulator agrees with the vendor's package on its mock device: specs, refusals, memory and values."""
 
 from pathlib import Path
 
@@ -23,5 +23,5 @@ def test_values_are_the_golden_functions(run_on_mock):
     output = run_on_mock("N150", HERE / "values_like_golden.py")
     lines = [line.split("\t") for line in output.strip().splitlines()]
     assert len(lines) >= 60
-    # 0.9999 leaves room for where bfloat16 is rounded, and for nothing else.
+    # 0.9999 only allows for differences in the rounding to bfloat16.
     assert [line for line in lines if not float(line[2]) >= 0.9999] == []

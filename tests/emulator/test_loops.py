@@ -1,4 +1,4 @@
-"""The compiled loops against torch, where the ops' own tests do not reach."""
+"""The compiled loops against torch, for cases that the tests of the ops do not reach."""
 
 import numba
 import numpy
@@ -103,7 +103,7 @@ def test_threads_change_no_value(two_threads, loop):
 
 
 def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads):
-    """Two query heads a key head, pages in any order, a user that is skipped; against torch in float64."""
+    """Two query heads per key head, pages in any order, a skipped user. The reference is torch in float64."""
     users, kv_heads, group, page_size, pages_each, window = 3, 2, 2, 32, 4, 50
     q = torch.randn(users, kv_heads, group, 96).bfloat16()
     k, v = (torch.randn(kv_heads, users * pages_each * page_size, 96).bfloat16() for _ in "kv")

@@ -25,7 +25,7 @@ def test_a_product_is_rounded_once_to_bf16(device):
     a, b = torch.randn(1, 1, 32, 512).bfloat16(), torch.randn(1, 1, 512, 64).bfloat16()
     exact = a.double() @ b.double()
     error = (ttnn.to_torch(ttnn.linear(on(device, a), on(device, b))).double() - exact).abs()
-    # Half a unit in the last of 8 bits, and what fp32 accumulation adds.
+    # Half a unit in the last of 8 bits, plus the error of fp32 accumulation.
     assert (error <= exact.abs() * 2**-8 * 1.01 + 1e-4).all()
 
 

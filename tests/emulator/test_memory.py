@@ -29,7 +29,7 @@ def test_capacities_are_a_wormholes(device):
     ],
 )
 def test_regions_are_taken_out_of_a_bank(options, kind, expected):
-    """The numbers are what the vendor's package reports for the same options."""
+    """The vendor's package reports the same numbers for these options."""
     device = ttnn.open_mesh_device(ttnn.MeshShape(1, 1), **options)
     assert ttnn.get_memory_view(device, kind).total_bytes_per_bank == expected
     ttnn.close_mesh_device(device)
@@ -114,7 +114,7 @@ def test_writing_to_a_replicated_tensor_can_make_devices_differ(mesh):
 
 
 def test_a_cache_takes_memory_of_the_computer_only_where_it_is_written():
-    """400 MB of zeros, of which one page is filled: resident memory grows by far less."""
+    """One page is written in a cache of 400 MB of zeros: resident memory grows by far less than 400 MB."""
 
     def resident():
         with open("/proc/self/statm") as statm:

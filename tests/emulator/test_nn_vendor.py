@@ -1,4 +1,4 @@
-"""Matmul, norms, embedding, heads, rotary embedding, caches and attention against the vendor's package."""
+"""Matmul, norms, embedding, heads, rotary embedding, caches and attention agree with the vendor's package."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def test_outputs_and_refusals_are_the_vendors(run_on_mock):
     disagreements = [line for line in lines if "critical" not in line][:-1]
     assert not disagreements, "\n".join(disagreements)
     calls, refused = lines[-1].removesuffix(" refused").split(" calls, ")
-    # Both answers must have been seen for agreement to mean anything.
+    # Agreement means something only if there were both accepted and refused calls.
     assert int(calls) - int(refused) > 200 and int(refused) > 100
 
 

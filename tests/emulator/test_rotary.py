@@ -1,4 +1,4 @@
-"""Rotary embedding against Hugging Face's functions, and splitting and joining heads."""
+"""Rotary embedding against Hugging Face's functions; splitting and joining heads."""
 
 import pytest
 import torch
@@ -23,19 +23,19 @@ def per_user(users, width):
 
 
 def angles(positions, head_dim):
-    """cos and sin `[positions, head_dim]`, one frequency for columns i and i + head_dim / 2."""
+    """cos and sin `[positions, head_dim]`. Columns i and i + head_dim / 2 have the same frequency."""
     frequency = 10000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
     turned = torch.outer(positions.float(), frequency).repeat(1, 2)
     return turned.cos(), turned.sin()
 
 
 def interleaved(values):
-    """Columns i and i + head_dim / 2 become neighbours."""
+    """Reorders columns so that i and i + head_dim / 2 become neighbours."""
     return values.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
 
 
 def transformation():
-    """Multiplied from the right it turns each pair (a, b) into (-b, a)."""
+    """The matrix that turns each pair (a, b) into (-b, a) when multiplied from the right."""
     matrix = torch.zeros(32, 32)
     even = torch.arange(0, 32, 2)
     matrix[even, even + 1], matrix[even + 1, even] = 1, -1

@@ -1,4 +1,4 @@
-"""Every op takes the arguments that the vendor's op takes, and is among those whose outputs are compared."""
+"""Every op takes the arguments of the vendor's op, and its outputs are compared with the vendor's."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from models.common.ttnn_emulator.op import FUNCTIONS, REGISTRY
 from . import argument_calls, mesh_specs_like_vendor, nn_calls, specs_like_vendor, vendor_signatures
 
 DECLARED = {**REGISTRY, **FUNCTIONS}
-# Forms of the vendor's that the emulator does not have, by one of their parameters, with the reason.
+# The vendor's forms that the emulator lacks: op -> one of their parameters and the reason.
 LEFT_OUT = {
     ("ttnn.slice", "*slice_dim=None"): "takes where to slice as tensors, so that the output's shape depends on values",
     ("ttnn.abs", "*memory_config=required"): "of complex tensors, which the emulator does not have",
     ("ttnn.reciprocal", "*memory_config=required"): "of complex tensors, which the emulator does not have",
 }
-# Parameters with another default, with the reason.
+# Parameters whose default differs from the vendor's, with the reason.
 OTHER_DEFAULTS = {
     ("ttnn.empty", "device"): "Python has no required parameter after optional ones; the op refuses to go without",
     ("ttnn.wait_for_event", "mesh_event"): "the same",
@@ -29,7 +29,7 @@ OTHER_DEFAULTS = {
 
 @pytest.fixture(scope="module")
 def vendors_forms():
-    """Function -> its forms in the vendor's package, which a process of its own imports."""
+    """Function -> its forms in the vendor's package. A separate process imports that package."""
     if runtime_root.find_ttnn() is None:
         absent = pytest.fail if os.environ.get("TT_REQUIRE_VENDOR") == "1" else pytest.skip
         absent("the vendor's package ttnn is not installed")
@@ -69,7 +69,7 @@ def _is_left_out(name, form) -> bool:
 
 
 def _is_of_class_that_is_lacking(default: str) -> bool:
-    """Whether a default is an object, such as "Tile" or "GeluVariant.Accurate", of a class that the emulator lacks."""
+    """Whether a default is an object of a class that the emulator lacks, such as "Tile" or "GeluVariant.Accurate"."""
     kind = default.split(".")[0]
     return kind[0].isupper() and kind not in ("None", "True", "False") and not hasattr(ttnn, kind)
 

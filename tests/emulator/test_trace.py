@@ -1,4 +1,4 @@
-"""Traces: captured ops run when executed, on the values their inputs hold then."""
+"""Traces: captured ops run when the trace is executed, on the values that their inputs have at that time."""
 
 import inspect
 

@@ -65,7 +65,7 @@ def compare(device, name, dtype):
 
 
 def compare_lists(device, dtype):
-    """concat and topk take or give lists."""
+    """Compares concat and topk, which take or return lists."""
     a, b = torch.randn(1, 1, 32, 64).to(dtype), torch.randn(1, 1, 32, 96).to(dtype)
     tensors = [emulator.from_torch(value, layout=emulator.TILE_LAYOUT, device=device) for value in (a, b)]
     golden = vendor.get_golden_function(vendor.concat)

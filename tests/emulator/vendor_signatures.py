@@ -1,8 +1,8 @@
-"""Signatures of functions, of the emulator and of the vendor's package, in one form that can be compared.
+"""Signatures of the emulator's and the vendor's functions, in one form that can be compared.
 
-As a program, with the vendor's package as `ttnn` and without any device: prints as JSON, for each function that an
-argument names, its forms (overloads). A form is a dict: parameter -> default as text, "required" if there is none.
-Those that have a position come first; the others have a star in front and are sorted, since their order says nothing.
+As a program, this imports the vendor's package as `ttnn` and needs no device. It prints as JSON, for each function
+named by an argument, its forms (overloads). A form is a dict: parameter -> default as text, or "required". Positional
+parameters come first. Keyword-only parameters have a star in front and are sorted, because their order has no meaning.
 """
 
 import enum
@@ -14,7 +14,7 @@ import sys
 
 
 def described(default) -> str:
-    """A default as text that does not depend on whose object it is."""
+    """A default as text. The emulator's and the vendor's object of one kind give the same text."""
     if isinstance(default, (list, tuple)):
         return str(list(default))
     if hasattr(default, "buffer_type"):
@@ -35,14 +35,14 @@ def form_of(signature: inspect.Signature) -> dict:
 
 def _form(parameters) -> dict:
     parameters = [(f"*{name}" if keyword_only else name, default) for name, keyword_only, default in parameters]
-    # The sort keeps the order of those without a star.
+    # The sort is stable, so parameters without a star keep their order.
     return dict(sorted(parameters, key=lambda each: each[0] if each[0].startswith("*") else ""))
 
 
 def _compiled_form(text: str, defaults) -> dict:
     r"""The form of a compiled function, from nanobind's text: `def f(self, x: int, *, y: A[B, C] | None = \0) -> D`.
 
-    A text that the vendor wrote by hand has `\*` for `*` and `= None` for `= \0`, and leaves some defaults out.
+    Some texts are written by hand: they have `\*` for `*` and `= None` for `= \0`, and some defaults are missing.
     """
     by_hand = r"\*" in text
     inside = text[text.index("(") + 1 : text.split(" ->")[0].rindex(")")].replace(r"\*", "*")

@@ -18,7 +18,8 @@ PROMPT_FILE = ROOT / "prompts/bringup_eval_long.txt"
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread():
-    """The matmuls here are small: on a busy machine, threads wait for each other ten times longer than they compute."""
+    """Uses one thread. The matmuls here are small: on a busy machine, threads would mostly wait, ten times longer than
+    they compute."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,7 +42,7 @@ def mesh():
 
 @pytest.fixture(scope="package")
 def make_tiny(tmp_path_factory):
-    """Returns `make(**changes)`: a random Phi-3 as Hugging Face reads it: 8 heads of 32, switch at 64 tokens."""
+    """Returns `make(**changes)`: it makes Hugging Face's random Phi-3 with 8 heads of 32 and a switch at 64 tokens."""
 
     def make(**changes):
         eight_heads = dict(hidden_size=256, num_attention_heads=8, num_key_value_heads=8)

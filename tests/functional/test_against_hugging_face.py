@@ -1,4 +1,4 @@
-"""The bundled checkpoint on the 2x4 mesh follows Hugging Face, in bf16, on both sides of the LongRoPE switch."""
+"""The bundled checkpoint on the 2x4 mesh agrees with Hugging Face, in bf16, on both sides of the LongRoPE switch."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_teacher_forced_accuracy_over_100_tokens(model, reference, long_text, pr
     assert (result.prompt_tokens, result.new_tokens) == (prompt_tokens, 100)
     assert result.top1 >= 99
     assert result.top5 == 100
-    # bf16 keeps 8 bits: what a few layers of different summation orders leave.
+    # bf16 has 8 significant bits. The order of sums differs in a few layers.
     assert result.logits_pcc >= 0.999
 
 
@@ -54,8 +54,9 @@ def test_teacher_forced_accuracy_over_100_tokens(model, reference, long_text, pr
 def texts_equal(model, reference, tokenizer, prompts):
     """Whether the greedy text of each prompt is Hugging Face's.
 
-    Ours come from one padded batch, Hugging Face's one by one. Where ours turn off, the two tokens have to be a tie within
-    the rounding of bf16: in float32 their logits are no further apart than bf16 moves one of that step's logits.
+    The model runs the prompts as one padded batch, Hugging Face runs them one by one. At the first difference, the two
+    tokens must be a tie within the rounding of bf16. That is, the distance of their float32 logits is at most the
+    change that bf16 makes to one of that step's logits.
     """
     settings = dict(max_new_tokens=NEW_TOKENS, do_sample=False)
     batch = tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
@@ -85,7 +86,7 @@ def test_text_known_by_heart_equals_hugging_faces(model, reference, tokenizer):
 
 
 def test_text_of_any_prompt_equals_hugging_faces_but_for_ties(model, reference, tokenizer):
-    """A tie comes to about one text in five, as it does where Hugging Face's own float32 is compared with its bf16."""
+    """About one text in five meets a tie. The same holds if Hugging Face's own float32 is compared with its bf16."""
     prompts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())]
     assert len(prompts) == 32 and sum(texts_equal(model, reference, tokenizer, prompts)) >= 16
 

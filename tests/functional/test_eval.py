@@ -23,7 +23,7 @@ SHORT = ["--max-new-tokens", "3", "--prompt-tokens", "20"]
 
 
 def run(*command):
-    """One thread, for the reason that `one_thread` gives."""
+    """Runs a command with one thread, for the reason given at `one_thread`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, *map(str, command)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -132,7 +132,7 @@ def test_figures_that_stdout_does_not_take_go_to_stderr(monkeypatch, capsys, mak
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"top-1 100 %\neval.py: error: standard output cannot be written: {reason}\n"
     if stdout is not None:
-        stdout.close()  # as at the end of Python: it would raise if something were left to write
+        stdout.close()  # as Python does at its end; it raises if unwritten text is left
 
 
 def test_a_stdout_that_cannot_hold_a_character_gets_its_escape(monkeypatch):
@@ -202,7 +202,7 @@ def test_a_bring_up_has_its_own_traceback_unless_memory_is_out(tmp_path, raised,
 
 
 class Fixed(torch.nn.Module, GenerationMixin):
-    """Answers with what it was made with."""
+    """A model that always returns the values given to its constructor."""
 
     def __init__(self, output):
         super().__init__()

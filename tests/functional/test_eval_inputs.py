@@ -1,4 +1,4 @@
-"""What `eval.py` makes of checkpoints and prompt files: it reads the model alone, and refuses in one line what it cannot."""
+"""How `eval.py` reads checkpoints and prompts: it uses only the model's own files, and refuses bad ones in one line."""
 
 import json
 import re
@@ -25,8 +25,8 @@ DOWN = "model.layers.0.mlp.down_proj.weight"
 def bundled_with(tmp_path):
     """Returns `make(changes, tensors, **files) -> str`: a copy of the bundled checkpoint's directory.
 
-    changes: keys of config.json; tensors: others than the bundled ones, None to leave one out.
-    files: each by its name without `.json`, as text or as what it holds.
+    changes: keys of config.json. tensors: replacements by name; None removes a tensor.
+    files: JSON files by their names without `.json`, as text or as a value.
     """
 
     def make(changes=None, tensors=None, **files) -> str:
@@ -50,7 +50,7 @@ def task(model, **changes) -> evaluation.Task:
 
 
 def agreement(model, *bring_up) -> dict:
-    """All of an evaluation but its speeds, which no two runs share."""
+    """All results of an evaluation except the speeds, which differ in every run."""
     result = asdict(evaluation.evaluate(task(model), *bring_up))
     return {figure: value for figure, value in result.items() if not figure.endswith("per_second")}
 
@@ -64,7 +64,7 @@ def refusal(function, *arguments) -> str:
 
 @pytest.fixture(scope="module")
 def plain():
-    """What the bring-up on one device reaches, with the bundled checkpoint as it is."""
+    """The results of the bring-up on one device with the unchanged bundled checkpoint."""
     return agreement(str(BUNDLED), MODEL_FILE, "n150")
 
 
@@ -196,7 +196,7 @@ def test_checkpoints_that_cannot_be_held_are_refused_before_weights_are_read(fun
         ({DOWN: None}, f"the checkpoint lacks {DOWN}"),
         ({DOWN: torch.zeros(2, 2)}, rf"the checkpoint has {DOWN} \[2, 2\], not \[768, 1024\]"),
         ({DOWN: torch.full((768, 1024), torch.nan)}, f"NaN or infinity in {DOWN}"),
-        ({DOWN: torch.full((768, 1024), 3.4e38)}, f"NaN or infinity in {DOWN}"),  # past bf16
+        ({DOWN: torch.full((768, 1024), 3.4e38)}, f"NaN or infinity in {DOWN}"),  # too large for bf16
         ({"model.layers.0.self_attn.qkv_proj.bias": torch.zeros(2304)}, "no such tensor as model.layers.0.*bias"),
         ({"lm_head.weight": torch.zeros(4096, 768)}, "Hugging Face's logits of step 0 are .* all the same"),
     ],

@@ -1,4 +1,4 @@
-"""What the bring-up's model promises to its callers: batches, caches, positions, and clear refusals."""
+"""The promises of the bring-up's model to its callers: batches, caches, positions, and clear refusals."""
 
 import copy
 
@@ -12,7 +12,7 @@ from models.common.pcc import pcc
 from tests.support.tiny_phi3 import SWITCH_LEN
 
 MAX_SEQ_LEN = 128
-# bf16 with sums in another order, two layers deep.
+# PCC of two layers in bf16 whose sums are in another order.
 SAME = 0.9995
 
 
@@ -84,7 +84,7 @@ def test_several_tokens_continue_a_sequence_as_one_prompt(model):
 
 
 def test_token_by_token_across_the_switch_gives_what_one_prompt_gives(model, reference):
-    """From the switch on, every earlier token is turned by the long factors too."""
+    """After the switch, the long factors also rotate all earlier tokens."""
     text = tokens(1, SWITCH_LEN + 3)
     out = model(text[:, : SWITCH_LEN - 2])
     for length in range(SWITCH_LEN - 1, SWITCH_LEN + 4):

@@ -1,4 +1,4 @@
-"""The vendor's mock device accepts every op of the bring-up at full width, and agrees with the emulator on all systems."""
+"""The vendor's mock device accepts every op of the bring-up at full width, and agrees with the emulator everywhere."""
 
 import json
 
@@ -84,6 +84,6 @@ with mesh.open_mesh(shape=(rows, columns)) as device:
 @pytest.mark.vendor
 @pytest.mark.parametrize("mesh_name, shape", SYSTEMS.values(), ids=SYSTEMS)
 def test_emulator_and_vendor_agree_on_every_output_in_lockstep(run_on_mock, mesh_name, shape):
-    """Shape, padded shape, dtype, layout and memory config; the second text crosses the switch at 512."""
+    """Compared are shape, padded shape, dtype, layout and memory config. The second text crosses the switch at 512."""
     output = run_on_mock(mesh_name, BUNDLED_MODEL, str(MODEL_FILE), str(BUNDLED), *map(str, shape), backend="lockstep")
     assert output.split()[-2:] == ["43", "514"]

@@ -1,4 +1,4 @@
-"""The commands that measure, run from end to end on a small random model, and the benchmark record that each run leaves."""
+"""The measuring commands run from end to end on a small random model, and each run writes its benchmark record."""
 
 import sys
 import time
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def texts(checkpoint, tmp_path_factory):
-    """A reference file with texts of the model's own, which cross the LongRoPE switch."""
+    """A reference file with texts that the model itself generated. They cross the LongRoPE switch."""
     directory, model = checkpoint
     prompts = torch.randint(3, 1024, (4, PREFILL), generator=torch.Generator().manual_seed(0))
     tokens = reference.continue_greedily(model, prompts, GENERATED, SWITCH_LEN)
@@ -46,7 +46,7 @@ def texts(checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def command(monkeypatch, tmp_path, checkpoint, texts, benchmarks):
-    """Runs a module's command on the small model; returns the benchmark records that it left, by path."""
+    """Runs a module's command on the small model. Returns the benchmark records that it wrote, by path."""
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
 
     def run(module, *arguments, model=checkpoint[0]):

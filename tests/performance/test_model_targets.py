@@ -1,7 +1,7 @@
-"""Performance regressions are caught: the bundled model meets its targets, and a planted regression of each kind does not.
+"""Performance regressions are found: the bundled model meets its targets, and a planted regression of each kind fails.
 
-The planted ones use a small random model, whose targets are what it measures unchanged, with the tolerances of
-`models/model_targets.yaml`.
+The planted regressions use a small random model. Its targets are its own unchanged measurements, with the tolerances
+of `models/model_targets.yaml`.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from models.tt_transformers.tt.reference import Reference, reference_path
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.weights import Weights
 
-# How many times slower a planted slow-down is, and over how many rounds it is measured.
+# A planted slow-down is this many times slower, and is measured over this many rounds.
 SLOWER = 3
 ROUNDS = 9
 
@@ -46,7 +46,7 @@ def emulator():
     "mesh", [pytest.param(mesh, marks=pytest.mark.alone) if mesh == "N150" else mesh for mesh in LINES]
 )
 def test_the_bundled_model_meets_its_targets(emulator, mesh, mode):
-    """On N300 and T3K without the ratios to Hugging Face: they would say of the emulator what N150's do."""
+    """N300 and T3K are measured without the ratios to Hugging Face, which would say the same as those of N150."""
     key, measured = regression.measure_on(mesh, mode, Reference.load(reference_path(BUNDLED.name)))
     target = model_targets.load()[key]
     assert {metric.name for metric in target.metrics} == regression.metrics_of(mesh) == set(measured)
@@ -67,7 +67,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def texts(checkpoint):
-    """A reference whose texts are the model's own, so that its predictions are sure."""
+    """A reference with texts that the model itself generated, so that its predictions are sure."""
     directory, model = checkpoint
     prompts = torch.randint(3, 1024, (USERS, PREFILL), generator=torch.Generator().manual_seed(0))
     tokens = reference.continue_greedily(model, prompts, GENERATED, switch_len=64)
@@ -76,7 +76,10 @@ def texts(checkpoint):
 
 @pytest.fixture(scope="module")
 def measure(mesh_device, checkpoint, texts, tmp_path_factory):
-    """Measures the small model, as a `Generator` that may be a worse one, and `ModelArgs` changed; 0 rounds: without ratios."""
+    """A function that measures the small model, also with a worse `Generator` class or changed `ModelArgs`.
+
+    0 rounds leave out the ratios.
+    """
 
     def run(kind=Generator, rounds=0, **changes):
         with pytest.MonkeyPatch.context() as patch:
@@ -104,7 +107,7 @@ def target(measure, tmp_path_factory):
 
 
 def missed(target, measured, *but):
-    """Names of the metrics that fall short, but for some."""
+    """The names of the metrics that fall short, without those in `but`."""
     names = [line.split(": ")[1] for line in target.failures(measured)]
     return [name for name in names if name not in but]
 
@@ -126,7 +129,7 @@ class SlowPrefill(Generator):
 
 
 class WrongWeights(Generator):
-    """One weight of one layer is another's."""
+    """A generator in which one layer has a weight of another layer."""
 
     @classmethod
     def build(cls, args, weights):
@@ -136,7 +139,7 @@ class WrongWeights(Generator):
 
 
 class OneMoreOp(Generator):
-    """A decode step that ends in an op without use."""
+    """A generator whose decode step ends with a useless op."""
 
     def __init__(self, model):
         super().__init__(model)

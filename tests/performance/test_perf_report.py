@@ -1,4 +1,4 @@
-"""PERF.md is what the committed records say, and its parts are computed rightly."""
+"""PERF.md agrees with the committed records, and its parts are computed correctly."""
 
 import copy
 import json
@@ -108,7 +108,7 @@ def test_configurations_become_options(tmp_path):
 
 
 def test_peak_memory_is_a_process_s_own():
-    """In processes of their own, because the peak of this one may lie in an earlier test."""
+    """Measured in separate processes, because an earlier test may have caused the peak of this process."""
     code = "from models.tt_transformers.measure.plain_hugging_face import peak_memory; a = bytearray(b'x') * {}; print(peak_memory())"
     small, large = (
         float(subprocess.run([sys.executable, "-c", code.format(size)], capture_output=True, text=True, check=True).stdout)

@@ -1,4 +1,4 @@
-"""The committed records: each is there, of this checkpoint, and meets the project's aims."""
+"""The committed records: each exists, is of this checkpoint, and meets the project's aims."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def records():
 
 @pytest.fixture(scope="module")
 def reference():
-    """The committed one, which is of the committed checkpoint."""
+    """The committed reference, made from the committed checkpoint."""
     reference = Reference.load(reference_path(BUNDLED.name))
     with open_mesh("N150") as mesh_device:
         accuracy.make_args(mesh_device, reference, users=1)
@@ -52,7 +52,7 @@ def test_what_was_measured_with_trained_weights_was_with_these(records, referenc
 
 @pytest.mark.parametrize("name", [*BUNDLED_BENCHMARKS, "bench-full-width-performance"])
 def test_speed_and_memory_against_hugging_face_meet_their_aims(records, name):
-    """Medians of the rounds' ratios, as PERF.md gives them: to two places."""
+    """Compares medians of the rounds' ratios, rounded to two places as in PERF.md."""
     measured = values(records[name])
     for batch in ("batch-1", "batch-32"):
         assert round(measured[f"{batch}/decode/ratio"], 2) >= 1.0

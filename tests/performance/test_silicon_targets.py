@@ -1,4 +1,4 @@
-"""A card's speed and accuracy are held to their targets by the record of a demo run; without a card, planted records are.
+"""The record of a demo run on a card is held to its speed and accuracy targets. Planted records test this anywhere.
 
     TT_BACKEND=silicon HF_MODEL=microsoft/Phi-3-mini-128k-instruct MESH_DEVICE=N300 pytest tests/performance/test_silicon_targets.py
 """
@@ -30,7 +30,7 @@ def failures_of_a_run(mode: str, folder: Path, targets: dict, **options) -> list
 @pytest.mark.parametrize("token_accuracy", [False, True], ids=["speed", "token_accuracy"])
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
 def test_the_card_meets_its_targets(mode, token_accuracy, tmp_path):
-    """The model is HF_MODEL's, the mesh MESH_DEVICE's. Skipped where nobody has said what to expect, and for nothing else."""
+    """Uses the model of HF_MODEL and the mesh of MESH_DEVICE. Skipped only if there is no target."""
     targets = model_targets.load()
     model = locate(os.environ.get("HF_MODEL")).name
     key = model_targets.key_of("silicon", model, mesh_name_from_environment(), mode, BATCH_1.name, token_accuracy)
@@ -78,7 +78,7 @@ def test_a_run_that_targets_are_not_for_is_refused(setting, value):
 
 @pytest.fixture
 def emulator_targets(tmp_path, monkeypatch):
-    """Targets of the bundled model on the emulator: a TTFT that any run has, and a speed that none has."""
+    """Targets of the bundled model on the emulator: a TTFT that every run meets, and a speed that no run meets."""
     for variable in ("HF_MODEL", "MESH_DEVICE", "FAKE_DEVICE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Fixtures of all tests. A folder of tests has them by importing them into its conftest.py."""
+"""Fixtures for all tests. A folder of tests imports the ones that it needs into its conftest.py."""
 
 import os
 import subprocess
@@ -15,12 +15,12 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def run_on_mock():
-    """Running code on the vendor's mock device, in a process of its own: `ttnn` here is the emulator.
+    """Runs code on the vendor's mock device, in a separate process, because `ttnn` in this process is the emulator.
 
-    Returns `run(mesh, code, *arguments, backend="mock") -> str`: the program's standard output.
+    Returns `run(mesh, code, *arguments, backend="mock") -> str`, which gives the program's standard output.
 
     mesh: N150, N300, T3K or TG.
-    code: Python source, or the Path of a file; it has to import `models` before `ttnn`.
+    code: Python source, or the Path of a file. It must import `models` before `ttnn`.
     backend: "mock" or "lockstep".
 
     Fails the test with the program's error output if the program fails.
@@ -42,7 +42,7 @@ def run_on_mock():
 
 @pytest.fixture(scope="module", autouse=True)
 def benchmarks(tmp_path_factory):
-    """The folder, a temporary one, where runs in this process leave their benchmark records."""
+    """A temporary folder for the benchmark records of runs in this process."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("benchmarks")
         patch.setattr(benchmark_record, "FOLDER", folder)

@@ -1,4 +1,4 @@
-"""What tests of whole generations share: models made into generators, prompts, greedy text and Hugging Face's."""
+"""Helpers for tests that generate text: generators, prompts, greedy text, and Hugging Face's greedy text."""
 
 from contextlib import ExitStack, contextmanager
 
@@ -13,13 +13,13 @@ from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.config.precision import ModelOptimizations
 
-# Splits over the 8 devices of a T3K: a head and whole tiles of columns each.
+# Sizes that split over the 8 devices of a T3K: each device gets one head and whole tiles of columns.
 EIGHT_WAYS = dict(hidden_size=256, intermediate_size=256, num_attention_heads=8, num_key_value_heads=8)
 
 
 @contextmanager
 def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf16", paged=True, pages=None, block_size=32):
-    """A `Generator` of `model`, by default in bf16 and with pages for every user's whole context."""
+    """A `Generator` of `model`, by default in bf16 and with enough pages for the whole context of every user."""
     pages = users * -(-max_seq_len // block_size) if pages is None else pages
     with open_mesh(mesh_name) as mesh_device:
         args = ModelArgs(
@@ -36,7 +36,7 @@ def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf
 
 @pytest.fixture
 def generator(monkeypatch, tmp_path):
-    """`open_generator`, to be called; it is closed after the test."""
+    """The function `open_generator`. The generator that it returns is closed after the test."""
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     with ExitStack() as stack:
         yield lambda *args, **settings: stack.enter_context(open_generator(*args, **settings))
@@ -44,7 +44,7 @@ def generator(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A directory with a small random model for up to 4096 tokens, whose RoPE factors switch at 64."""
+    """A directory with a small random model for up to 4096 tokens. Its RoPE factors switch at 64."""
     directory = tmp_path_factory.mktemp("tiny") / "model"
     save_tiny_phi3(directory, max_position_embeddings=4096, **EIGHT_WAYS)
     return directory
@@ -55,18 +55,18 @@ def random_tokens(count, vocab_size=320, seed=0):
 
 
 def sample_tokens(args, files=("questions_prefill_128", "reasoning")) -> list[int]:
-    """The sample prompts one after the other, three times over."""
+    """The tokens of the sample prompts, one prompt after the other, the whole repeated three times."""
     paths = [SAMPLE_PROMPTS / f"input_data_{name}.json" for name in files]
     return args.encode_prompt(" ".join(prompt for path in paths for prompt in load_prompts(path)), instruct=False) * 3
 
 
 def known_by_heart(args) -> list[list[int]]:
-    """Chapters that the bundled model recites, at least 520 tokens of each; what it goes on with hangs on no rounding."""
+    """Chapters that the bundled model recites, at least 520 tokens each. Rounding cannot change what follows."""
     return [args.encode_prompt(text, instruct=False) for text in load_prompts(SAMPLE_PROMPTS / "input_data_known_by_heart.json")]
 
 
 def greedy(generator, prompts, count):
-    """Greedy tokens of each prompt, `count` of them, all users in one batch, and the logits that chose them,
+    """`count` greedy tokens of each prompt, all users in one batch, and the logits that chose them,
     [count, users, vocab_size]."""
     logits = [generator.prefill(prompts)]
     while len(logits) < count:
@@ -77,7 +77,7 @@ def greedy(generator, prompts, count):
 
 @torch.no_grad()
 def greedy_of(reference, prompt, count):
-    """Hugging Face's greedy tokens after `prompt`, `count` of them, and the logits that chose them, [count, vocab_size]."""
+    """`count` greedy tokens of Hugging Face after `prompt`, and the logits that chose them, [count, vocab_size]."""
     output = reference.generate(
         torch.tensor([prompt]),
         max_new_tokens=count,

@@ -31,8 +31,8 @@ def tiny_config(**changes) -> Phi3Config:
 
 
 def save_tiny_phi3(directory: Path, *, max_shard_size: str = "1GB", dtype=torch.bfloat16, **changes) -> Phi3ForCausalLM:
-    """Writes a checkpoint and returns the model that Hugging Face reads from it."""
+    """Writes a checkpoint and returns the model that Hugging Face loads from it."""
     torch.manual_seed(0)
     Phi3ForCausalLM(tiny_config(**changes)).to(dtype).save_pretrained(directory, max_shard_size=max_shard_size)
-    # Not the model that was saved: its `to` has rounded the RoPE frequencies as well, which reading keeps in fp32.
+    # The saved model itself is not returned: its `to` also rounded the RoPE frequencies, which loading keeps in fp32.
     return Phi3ForCausalLM.from_pretrained(directory, dtype=dtype).eval()

@@ -1,7 +1,8 @@
-"""Run on the mock device: emulator ops against the vendor's golden functions, and which ops have been compared.
+"""Run on the mock device: compares the emulator's ops with the vendor's golden functions, and lists ops not compared.
 
-Runs what `tests/emulator` compares and, here, every other op that has a golden function. Prints a line per
-comparison: op, dtype, Pearson correlation (1 where all is equal); last, "not compared" and the ops that were not.
+Runs the comparisons of `tests/emulator`, and here those of every other op that has a golden function. Prints one line
+per comparison: op, dtype, Pearson correlation (1 if all values are equal). The last line is "not compared" with the
+ops that were left out.
 """
 
 import models  # noqa: F401
@@ -13,7 +14,7 @@ from models.common.mesh import open_mesh
 from tests.emulator import nn_values_like_golden, values_like_golden
 from tests.emulator.values_like_golden import correlation
 
-# They carry values between torch, files, host and device; every comparison goes through them.
+# These ops move values between torch, files, host and device. Every comparison uses them.
 CARRIERS = {
     "ttnn.from_torch", "ttnn.to_torch", "ttnn.as_tensor", "ttnn.to_device", "ttnn.from_device", "ttnn.load_tensor",
     "ttnn.copy_host_to_device_tensor", "ttnn.copy_device_to_host_tensor", "ttnn.allocate_tensor_on_device",
@@ -23,7 +24,7 @@ DIM, HIDDEN, HEADS, HEAD_DIM = 3072, 8192, 32, 96
 X = (1, 1, 32, DIM)
 DEVICES = 8
 
-# Public name: shapes of the inputs, arguments after them, keywords; the same for both sides.
+# Public name: (shapes of the inputs, arguments after them, keywords), the same for both sides.
 ALIKE = {
     "add_": ([X, X], (), {}),
     "subtract_": ([X, X], (), {}),
@@ -71,7 +72,7 @@ def on(device, value, layout=emulator.TILE_LAYOUT):
 
 
 def worst(actual, expected):
-    """The lowest correlation of outputs that may be a list."""
+    """The correlation of two outputs. For lists, the lowest of their items."""
     if not isinstance(actual, (list, tuple)):
         actual, expected = [actual], [expected]
     assert len(actual) == len(expected)
@@ -154,7 +155,7 @@ def distributed_norms(device, dtype):
     x, weight = torch.randn(X).to(dtype), torch.randn(1, 1, 1, DIM).to(dtype)
     stats = golden("rms_norm_pre_all_gather")(x)
     actual = emulator.rms_norm_pre_all_gather(on(device, x))
-    # Only the first column of the tile of statistics means anything.
+    # Only the first column of the tile of statistics has a meaning.
     yield "rms_norm_pre_all_gather", correlation(emulator.to_torch(actual)[..., 0], stats[..., 0])
     expected = golden("rms_norm_post_all_gather")(x, stats, epsilon=1e-5, weight=weight)
     actual = emulator.rms_norm_post_all_gather(on(device, x), actual, epsilon=1e-5, weight=on(device, weight))
@@ -194,14 +195,14 @@ def print_comparisons():
 
 
 def not_compared(compared):
-    """Ops of the emulator that have a golden function which was not asked for."""
+    """The emulator's ops whose golden function was not compared."""
     for dotted in emulator.REGISTRY:
         operation = op(vendor, dotted.removeprefix("ttnn."))
         try:
             vendor.get_golden_function(operation)
         except RuntimeError:
             continue  # the vendor has none
-        # By the vendor's name, because some ops have two.
+        # Compared by the vendor's name, because some ops have two names.
         if operation.python_fully_qualified_name not in compared | CARRIERS:
             yield dotted
 

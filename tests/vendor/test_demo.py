@@ -1,4 +1,4 @@
-"""The demo as a user runs it on the mock device: validated, with no text and no speed."""
+"""The demo as a user runs it on the mock device: it reports "validated", and prints no text and no speed."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Phi-3-mini at full width passes the vendor's checks, and the committed records and the README say so."""
+"""Phi-3-mini at full width passes the vendor's checks. The committed records and the README agree with that."""
 
 import json
 from itertools import product
@@ -13,7 +13,7 @@ from models.tt_transformers.measure.vendor import validate
 
 @pytest.fixture(scope="module", params=LINES)
 def records(request, tmp_path_factory):
-    """The committed record of a mesh and the one that this installation gives."""
+    """The committed record of a mesh, and the record that this installation gives."""
     mesh = request.param
     output = tmp_path_factory.mktemp(mesh) / "record.json"
     validate.run("full_width", mesh, output)

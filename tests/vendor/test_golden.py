@@ -1,4 +1,4 @@
-"""Every op of the emulator computes what the vendor's golden function does, where there is one."""
+"""Every op of the emulator agrees with the vendor's golden function, if the op has one."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ def test_every_op_with_a_golden_function_correlates_with_it(run_on_mock):
     *comparisons, (last, *missing) = [line.split("\t") for line in output.strip().splitlines() if "\t" in line or line == "not compared"]
     assert (last, missing) == ("not compared", [])
     assert len(comparisons) > 200
-    # 0.9999 leaves room for where bfloat16 is rounded, and for nothing else.
+    # 0.9999 only allows for differences in the rounding to bfloat16.
     assert [line for line in comparisons if not float(line[2]) >= 0.9999] == []

@@ -1,4 +1,4 @@
-"""Lockstep: the whole demo agrees on every mesh, and what does not agree is caught."""
+"""Lockstep: the two sides agree on the whole demo on every mesh, and every kind of disagreement is detected."""
 
 import json
 from itertools import product
@@ -13,7 +13,7 @@ from models.tt_transformers.measure.vendor import validate
 
 @pytest.fixture(scope="module", params=LINES)
 def records(request, tmp_path_factory):
-    """The committed record of a mesh and the one that this installation gives."""
+    """The committed record of a mesh, and the record that this installation gives."""
     mesh = request.param
     output = tmp_path_factory.mktemp(mesh) / "record.json"
     validate.run("whole_demo", mesh, output)

@@ -1,4 +1,4 @@
-"""The mock device itself: every mesh opens, ops and collectives are validated, nothing installed is touched."""
+"""The mock device itself: every mesh opens, ops and collectives are validated, installed files are not changed."""
 
 import json
 import multiprocessing
@@ -106,7 +106,7 @@ def prepare_into(folder):
 def test_processes_that_start_together_share_one_whole_runtime_root(tmp_path):
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         answers = pool.map(prepare_into, [tmp_path] * 8, chunksize=1)
-    # A process that builds kernels has a cache of its own, the same at each call.
+    # Each process has its own kernel cache, which stays the same at each call.
     caches = {(process, environment["TT_METAL_CACHE"]) for process, environment in answers}
     assert len(caches) == len({process for process, _ in caches}) == len({cache for _, cache in caches})
     environments = [environment | {"TT_METAL_CACHE": answers[0][1]["TT_METAL_CACHE"]} for _, environment in answers]
@@ -124,7 +124,7 @@ def test_log_level_that_the_user_set_is_kept(tmp_path, monkeypatch, fake_package
 
 @pytest.fixture
 def fake_package(tmp_path, monkeypatch):
-    """A stand-in for the installed package, with a kernel compiler of its own."""
+    """A stand-in for the installed package, with its own kernel compiler."""
     package = tmp_path / "ttnn"
     compiler = package / "runtime" / "sfpi" / "compiler" / "bin" / "riscv-tt-elf-g++"
     compiler.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The vendor's checks take a prefill from any page on: at Phi-3-mini's full width, 1 layer, on the mock device."""
+"""The vendor's checks accept a prefill from any page on: Phi-3-mini at full width, 1 layer, on the mock device."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the vendor's checks refuse, the emulator refuses too."""
+"""The emulator refuses every call that the vendor's checks refuse."""
 
 import json
 from pathlib import Path

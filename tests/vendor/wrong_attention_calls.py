@@ -1,4 +1,4 @@
-"""Wrong calls of head, rotary, cache and attention ops, of copies to the device, and of collectives."""
+"""Wrong calls of head, rotary, cache and attention ops, of copies between host and device, and of collectives."""
 
 import torch
 import ttnn

@@ -1,10 +1,10 @@
-"""What calls that a card refuses are written with: a register of them, and tensors and configs that would be right."""
+"""Tools to write calls that a card refuses: a register of such calls, and valid tensors and configs for them."""
 
 import models  # noqa: F401
 import torch
 import ttnn
 
-# What is wrong -> a function that does it with a `Maker`.
+# Description of the error -> a function that makes the wrong call with a `Maker`.
 CASES = {}
 
 TILE, ROWS = ttnn.TILE_LAYOUT, ttnn.ROW_MAJOR_LAYOUT
@@ -21,7 +21,7 @@ def wrong(what):
 
 
 class Maker:
-    """Makes the tensors that the cases need on `mesh_device`, replicated."""
+    """Makes replicated tensors on `mesh_device` for the cases."""
 
     def __init__(self, mesh_device):
         self.mesh_device = mesh_device

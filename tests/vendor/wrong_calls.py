@@ -1,4 +1,4 @@
-"""Calls that a card refuses, run in lockstep: prints what came of each as JSON, in the last line.
+"""Runs calls that a card refuses in lockstep. Prints the outcome of each as JSON in the last line.
 
     TT_BACKEND=lockstep MESH_DEVICE=N300 PYTHONPATH=. python tests/vendor/wrong_calls.py
 """
@@ -12,7 +12,7 @@ from tests.vendor.wrong_call_tools import CASES, Maker
 
 try:
     from ttnn import LockstepError
-except ImportError:  # the test reads the names of the cases on the emulator
+except ImportError:  # on the emulator, where the test only reads the names of the cases
     LockstepError = None
 
 
@@ -28,7 +28,7 @@ def main():
                 outcomes[what] = f"they disagree: {error}"
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 outcomes[what] = f"both refuse it; the emulator: {error}"
-            # A call that was wrongly accepted must not leave its output to the next case.
+            # The output of a wrongly accepted call must be freed before the next case.
             gc.collect()
     # On a line of its own: the vendor's package logs to the same stream.
     print("\n" + json.dumps(outcomes))

@@ -1,4 +1,4 @@
-"""Wrong calls of matmul, norms, embedding, data movement and sharding, and calls past the memory there is."""
+"""Wrong calls of matmul, norms, embedding, data movement and sharding, and calls that need too much memory."""
 
 import torch
 import ttnn
@@ -198,7 +198,7 @@ def _(make):
 
 
 def allocate(make, rows, memory_config=DRAM):
-    """Takes rows * 128 KiB on the device, and nothing on the host."""
+    """Allocates rows * 128 KiB on the device and nothing on the host."""
     return ttnn.allocate_tensor_on_device(ttnn.Shape([1, 1, rows, 1 << 16]), ttnn.bfloat16, TILE, make.mesh_device, memory_config)
 
 

@@ -1,7 +1,7 @@
 """An emulator of the ttnn ops that the models use, in torch. Its public names and signatures are ttnn's.
 
-`README.md` says what is exact and what knowingly differs from a card. Not having a name here is an
-AttributeError that names it; an unknown keyword is a TypeError.
+`README.md` lists what is exact and what is known to differ from a card. A name that the emulator lacks raises
+AttributeError with the name. An unknown keyword raises TypeError.
 """
 
 import importlib
@@ -144,7 +144,7 @@ class _Namespace(SimpleNamespace):
 
 
 def _publish():
-    """Puts every registered op where its dotted name says."""
+    """Makes every registered op available under its dotted public name."""
     for dotted, function in REGISTRY.items():
         _, *groups, name = dotted.split(".")
         target, path = globals(), "ttnn"
@@ -166,7 +166,7 @@ _OP_MODULES = (
     "binary",
     "reduction",
     "ccl",
-    "methods",
+    "tensor_methods",
     "matmul",
     "normalization",
     "embedding",

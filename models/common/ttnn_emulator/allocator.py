@@ -1,6 +1,6 @@
-"""Buffers on a mesh, and the count of bytes that each bank holds.
+"""Buffers on a mesh, and the number of allocated bytes per bank.
 
-A tensor on a mesh takes the same bytes in the same bank of every chip, so one count serves all chips.
+A tensor on a mesh takes the same bytes in the same bank of every chip. So one count is valid for all chips.
 """
 
 import math
@@ -17,7 +17,7 @@ _TRACE_ALIGNMENT = 4096
 
 @dataclass(frozen=True)
 class MemoryView:
-    """What one kind of memory of a device holds, in bytes per bank."""
+    """The state of one kind of memory of a device, in bytes per bank."""
 
     num_banks: int
     total_bytes_per_bank: int
@@ -53,14 +53,14 @@ class Allocator:
 
     @classmethod
     def of_submesh(cls, parent: "Allocator") -> "Allocator":
-        """An allocator for some of `parent`'s chips: each sees what the other holds in their common banks."""
+        """An allocator for some of `parent`'s chips. Each of the two counts the other's bytes in their common banks."""
         child = cls(0, 0, 0)
         child.banks, child.capacity, child.parent = parent.banks, parent.capacity, parent
         parent.children.append(child)
         return child
 
     def total(self, buffer_type: BufferType) -> int:
-        """Bytes that a bank holds for this mesh, for meshes it is part of and for its submeshes."""
+        """Allocated bytes of a bank: those of this mesh, of the meshes that contain it, and of its submeshes."""
         used, parent = self.used[buffer_type], self.parent
         while parent is not None:
             used += parent.used[buffer_type]
@@ -95,7 +95,7 @@ class Allocator:
 
 
 class Buffer:
-    """Bytes of one tensor in every bank. Given back by `free`, or when nothing refers to it any more."""
+    """Bytes of one tensor in every bank. Freed by `free`, or when nothing refers to the buffer any more."""
 
     __slots__ = ("allocator", "buffer_type", "bank_bytes", "address", "allocated", "__weakref__")
 

@@ -1,11 +1,11 @@
 """Rounding to block floating point, bit for bit as the vendor packs `bfloat8_b` and `bfloat4_b`.
 
-A block is 16 neighbours of a row. It stores one 8-bit exponent, the largest of its elements', and per
-element a sign and a magnitude of 7 bits (`bfloat8_b`) or 3 bits (`bfloat4_b`). Every value fits bf16.
+A block is 16 neighbours of a row. It stores one 8-bit exponent, the largest of its elements' exponents. For each
+element it stores a sign and a magnitude of 7 bits (`bfloat8_b`) or 3 bits (`bfloat4_b`). Every value fits bf16.
 
-How a value becomes a magnitude, as found by comparing with the vendor's `from_torch`/`to_torch`:
-its 24-bit significand is shifted right to the block's exponent, bits that fall off are dropped, what
-is left is rounded to nearest, ties to even, and a magnitude that overflows is clamped to the largest.
+This is how a value becomes a magnitude, found by comparing with the vendor's `from_torch`/`to_torch`. The
+24-bit significand is shifted right to the block's exponent, and the bits shifted out are dropped. The rest is
+rounded to nearest, ties to even. A magnitude that overflows is clamped to the largest.
 Zero has no sign, and subnormal inputs count as zero.
 """
 
@@ -18,7 +18,7 @@ from .loops import BLOCK, round_blocks
 def round_bfp8(tensor: torch.Tensor) -> torch.Tensor:
     """Rounds bf16 or fp32 values `[..., width]` to `bfloat8_b`; returns bf16 of the same shape.
 
-    Blocks run along the last dimension, whose end is padded with zeros to a whole block.
+    Blocks run along the last dimension. Its end is padded with zeros to a whole block.
     Raises TypeError for any other torch dtype.
     """
     return _round(tensor, magnitude_bits=7)

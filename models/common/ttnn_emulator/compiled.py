@@ -1,4 +1,4 @@
-"""Loops compiled by numba: how they are compiled and cached, how torch tensors get into them, and on how many threads."""
+"""Helpers for loops compiled by numba: compiling and caching, passing torch tensors, running in threads."""
 
 import os
 import warnings
@@ -10,11 +10,11 @@ import numpy
 import torch
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-_PER_THREAD = 1 << 18  # elements that are worth waking a thread for
+_PER_THREAD = 1 << 18  # elements of work that are worth a thread
 
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:
-    """The bit patterns of a bf16 (as int16) or fp32 (int32) tensor; its own memory, if that is in order."""
+    """The bit patterns of a bf16 (as int16) or fp32 (as int32) tensor. They share its memory if it is contiguous."""
     if tensor.requires_grad:
         tensor = tensor.detach()
     return tensor.contiguous().view(_PATTERNS[tensor.dtype]).numpy()
@@ -29,9 +29,9 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 def in_threads(loop, arrays, *others, work: int = None) -> None:
-    """loop(*arrays, *others); each of torch's threads takes a part of the arrays' first dimension if there is much to do.
+    """Runs loop(*arrays, *others). For much work, each of torch's threads takes a part of the arrays' first dimension.
 
-    work: elements that the loop reads; those of the first array if None.
+    work: number of elements that the loop reads; None takes the size of the first array.
     """
     parts = (arrays[0].size if work is None else work) // _PER_THREAD
     if parts < 2:
@@ -49,12 +49,12 @@ def in_threads(loop, arrays, *others, work: int = None) -> None:
 
 
 def compiled(**options):
-    """Compiles a function at its first call, and keeps it on disk for later processes where that can be written."""
+    """Compiles a function at its first call. The result is kept on disk for later processes if a folder is writable."""
 
     def decorate(function):
         try:
             loop = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # neither the source's folder nor the user's cache folder can be written
+        except RuntimeError:  # neither the source's folder nor the user's cache folder is writable
             return numba.njit(nogil=True, error_model="numpy", **options)(function)
         loop._cache.save_overload = _saved_if_possible(loop._cache.save_overload)
         return loop
@@ -66,7 +66,7 @@ def _saved_if_possible(save):
     def save_overload(*arguments):
         try:
             save(*arguments)
-        except OSError as error:  # a full disk costs the next process a compilation, and this one nothing
+        except OSError as error:  # such as a full disk: this process goes on, the next one has to compile again
             warnings.warn(f"a compiled loop could not be kept on disk: {error}", RuntimeWarning, stacklevel=2)
 
     return save_overload

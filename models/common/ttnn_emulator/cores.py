@@ -1,11 +1,11 @@
-"""Coordinates and sets of cores on a chip, as shard grids name them."""
+"""Coordinates and sets of cores on a chip, as used in shard grids."""
 
 GRID_X = 8
 GRID_Y = 8
 
 
 class CoreCoord:
-    """A core by its logical column `x` and row `y`."""
+    """A core, given by its logical column `x` and row `y`."""
 
     __slots__ = ("x", "y")
 
@@ -85,7 +85,7 @@ class CoreRange:
 
 
 class CoreRangeSet:
-    """Rectangles of cores that do not overlap, in the order given (a set is put in row order)."""
+    """Rectangles of cores that do not overlap, in the given order (a Python set is sorted by rows)."""
 
     __slots__ = ("_ranges",)
 
@@ -137,7 +137,7 @@ class CoreRangeSet:
 
 
 def corerange_to_cores(core_range_set: CoreRangeSet, max_cores: int = None, row_wise: bool = False) -> list:
-    """The cores of each range in turn: along rows if `row_wise`, else along columns; at most `max_cores`."""
+    """The cores of all ranges, range after range, at most `max_cores`: along rows if `row_wise`, else along columns."""
     cores = []
     for r in core_range_set.ranges():
         xs, ys = range(r.start.x, r.end.x + 1), range(r.start.y, r.end.y + 1)
@@ -170,7 +170,7 @@ def num_cores_to_corerangeset(target_num_cores: int, grid_size: CoreCoord, row_w
 def num_cores_to_corerangeset_in_subcoregrids(
     start_core: CoreCoord, target_num_cores: int, sub_core_grids: CoreRangeSet, row_wise: bool = False
 ) -> CoreRangeSet:
-    """As `num_cores_to_corerangeset`, but taken from the cores of `sub_core_grids` from `start_core` on."""
+    """As `num_cores_to_corerangeset`, but only from the cores of `sub_core_grids`, beginning at `start_core`."""
     cores = corerange_to_cores(sub_core_grids, row_wise=row_wise)
     if start_core not in cores:
         raise RuntimeError(f"num_cores_to_corerangeset_in_subcoregrids: {start_core} is not in {sub_core_grids}")

@@ -1,19 +1,21 @@
-"""What an op takes: its Python signature, read once, against which every call is checked.
+"""The arguments that an op takes: its Python signature is read once, and every call is checked against it.
 
-Every parameter has an annotation, which says what fits it. Its default fits too; None fits only as a default.
+Every parameter has an annotation, which says which values are accepted. The default is always accepted. None is
+accepted only as a default.
 
-- A class, or several: `Tensor | float`. As for the vendor, an int fits `float` and a bool fits `int`.
-- `Sequence[int]`: a list or tuple, or anything of a length, whose items fit.
-- A function of the value, which returns whether it fits. Its docstring says what does: "a whole number from 1".
+- A class, or several: `Tensor | float`. As for the vendor, an int is accepted for `float` and a bool for `int`.
+- `Sequence[int]`: a list, a tuple or anything else with a length, if each item is accepted.
+- A function that takes the value and returns whether it is accepted. Its docstring names the accepted values in
+  error messages: "a whole number from 1".
 
-The annotation also says what becomes of the argument:
+The annotation also says how the argument is used:
 
     dim: int                                the op reads it
-    numeric_stable: NoEffect[bool] = True   checked and logged, without effect on values; the op does not read it
-    sub_device_id: NotEmulated = None       nothing but the default is accepted
-    variant: NotEmulated = ...              the same, where the vendor's default is of a class that the emulator lacks
+    numeric_stable: NoEffect[bool] = True   checked and logged, but changes no value; the op does not read it
+    sub_device_id: NotEmulated = None       only the default is accepted
+    variant: NotEmulated = ...              the same, if the vendor's default is of a class that the emulator lacks
 
-Declaring an op that reads what has no effect, or does not read what it should, is a TypeError.
+A declaration raises TypeError if the op reads a parameter without effect, or does not read one that it should.
 """
 
 import dis
@@ -25,18 +27,18 @@ from typing import Annotated, Union, get_args, get_origin
 
 
 class NotEmulated:
-    """Annotates a parameter that is the vendor's but not the emulator's: it must be left out."""
+    """Annotates a parameter that the vendor's op has and the emulator does not support: it must be left out."""
 
 
 class NoEffect:
-    """`NoEffect[kind]` annotates a parameter that is checked and logged, and changes no value."""
+    """`NoEffect[kind]` annotates a parameter that is checked and logged, but changes no value."""
 
     def __class_getitem__(cls, kind):
         return Annotated[kind, cls]
 
 
 class _Kind:
-    """What fits an annotation: values of `types` for sure, and others if `fits` says so; `words` name them all."""
+    """The values that an annotation accepts: those of exactly `types`, others if `fits` is true. `words` names them."""
 
     __slots__ = ("types", "fits", "words")
 
@@ -86,7 +88,7 @@ def _sequence_of(kind: _Kind) -> _Kind:
 
 
 class _Parameter:
-    """One parameter: `types` and `fits` are its kind's, the default included."""
+    """One parameter. `types` and `fits` are those of its kind, and also accept the default."""
 
     __slots__ = ("name", "position", "required", "read", "emulated", "types", "fits", "words")
 
@@ -95,7 +97,7 @@ class _Parameter:
         if annotation is parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(f"parameter {parameter} must have an annotation and a name of its own")
         self.name = parameter.name
-        # A keyword-only parameter has no position that arguments could reach.
+        # A keyword-only parameter cannot be given by position.
         self.position = position if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else float("inf")
         self.required = default is parameter.empty
         self.emulated = annotation is not NotEmulated
@@ -116,7 +118,7 @@ class _Parameter:
 
 
 class Declaration:
-    """One signature of an op, and the function that implements it. An op with overloads has several."""
+    """One signature of an op, with the function that implements it. An op with overloads has several declarations."""
 
     def __init__(self, function):
         self.function = function
@@ -129,7 +131,7 @@ class Declaration:
         self._required_keywords = [each for each in parameters if each.required and each not in self._positional]
 
     def misfit(self, args: tuple, kwargs: dict):
-        """None if a call's arguments fit; else the exception that says which does not, and what would."""
+        """None if a call's arguments are accepted, else an exception that names the wrong one and what is accepted."""
         given = len(args)
         if given > len(self._positional):
             return TypeError(f"takes at most {len(self._positional)} arguments without a name, got {given}")
@@ -151,15 +153,15 @@ class Declaration:
         return None
 
     def bind(self, args: tuple, kwargs: dict) -> dict:
-        """All arguments of a call that fits, by name, with the defaults of those left out."""
+        """All arguments of an accepted call by name, including the defaults of those left out."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
 
 
 def _check_uses(function, parameters) -> None:
-    """TypeError where the function does not read what it must read, or reads what it must not."""
-    # What inner functions read are cell variables.
+    """Raises TypeError if the function does not read a parameter that it must read, or reads one that it must not."""
+    # Parameters that inner functions read are cell variables.
     read = set(function.__code__.co_cellvars)
     for instruction in dis.get_instructions(function):
         if instruction.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):

@@ -17,7 +17,7 @@ DEFAULT_L1_SMALL_SIZE = 0
 DEFAULT_TRACE_REGION_SIZE = 0
 DEFAULT_WORKER_L1_SIZE = 0
 
-# The vendor's figure: L1 with the smallest possible reservation, more than what a mesh gets by default.
+# The vendor's number: L1 with the smallest possible reservation. A mesh gets less by default.
 _MAX_WORKER_L1_BYTES = 1_463_968
 
 _open_meshes = weakref.WeakSet()
@@ -26,7 +26,7 @@ _shape_only = False
 
 
 class DispatchCoreConfig:
-    """Which cores send commands. The emulator has no dispatch; both kinds leave the same 8x8 compute grid."""
+    """The kind of core that sends commands. The emulator has no dispatch: both kinds leave the same 8x8 grid."""
 
     def __init__(self, type: DispatchCoreType = None, axis: DispatchCoreAxis = None, fabric_tensix_config=None):
         self.type = DispatchCoreType.WORKER if type is None else type
@@ -38,7 +38,7 @@ class DispatchCoreConfig:
 
 
 class MeshDevice:
-    """Rows and columns of chips that one op call runs on. Use `open_mesh_device`."""
+    """Rows and columns of chips on which one op call runs. `open_mesh_device` makes it."""
 
     def __init__(
         self, shape: MeshShape, device_ids: list, allocator: Allocator, shape_only: bool, num_command_queues: int
@@ -83,7 +83,7 @@ class MeshDevice:
         return self._device_ids[row * self.shape[1] + column]
 
     def check_queue(self, cq_id: int) -> None:
-        """RuntimeError if the mesh has no command queue of that number; None is the first one."""
+        """Raises RuntimeError if the mesh has no command queue with this number. None is the first queue."""
         if cq_id is not None and cq_id not in range(self._num_command_queues):
             raise RuntimeError(f"cq_id {cq_id!r} is not one of the mesh's {self._num_command_queues} command queues")
 
@@ -157,9 +157,9 @@ def open_mesh_device(
     physical_device_ids: Sequence[int] = (),
     worker_l1_size: int = DEFAULT_WORKER_L1_SIZE,
 ) -> MeshDevice:
-    """Opens an emulated mesh of at most 32 chips. Sizes in bytes, as the vendor's function takes them.
+    """Opens an emulated mesh of at most 32 chips. Sizes are in bytes, as for the vendor's function.
 
-    RuntimeError for a larger mesh. Collectives need `set_fabric_config` before the mesh is opened.
+    Raises RuntimeError for a larger mesh. Collectives need `set_fabric_config` before the mesh is opened.
     """
     shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
     if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
@@ -228,9 +228,9 @@ def manage_device(device_id: int):
 
 @contextmanager
 def shape_only():
-    """Meshes opened inside have no values: every tensor is torch `meta` storage, and ops work on shapes.
+    """Context manager: meshes opened inside hold no values. Every tensor is a torch `meta` tensor, only a shape.
 
-    Validation and memory accounting go on as usual, so that a full-size model can be laid out in seconds.
+    Calls are still validated and memory is still counted. So a full-size model can be laid out in seconds.
     """
     global _shape_only
     before, _shape_only = _shape_only, True
@@ -241,7 +241,7 @@ def shape_only():
 
 
 def set_fabric_config(config: FabricConfig) -> None:
-    """Chooses the links between chips, which collectives need. RuntimeError while a mesh is open."""
+    """Chooses the links between chips, which collectives need. Raises RuntimeError while a mesh is open."""
     global _fabric_config
     if not isinstance(config, FabricConfig):
         raise TypeError(f"set_fabric_config: expected a FabricConfig, got {config!r}")
@@ -274,7 +274,7 @@ def get_device_ids() -> list:
 
 @op("ttnn.get_memory_view", registry=FUNCTIONS)
 def get_memory_view(device: MeshDevice, buffer_type: BufferType) -> MemoryView:
-    """Bytes per bank of one kind of memory: total, allocated, free; and the number of banks."""
+    """Bytes per bank of one kind of memory (total, allocated, free), and the number of banks."""
     return device.allocator.view(buffer_type)
 
 

@@ -1,4 +1,4 @@
-"""How torch tensors are spread over a mesh, and put together again."""
+"""Mappers divide torch tensors over a mesh. Composers put them together again."""
 
 import torch
 
@@ -8,14 +8,14 @@ from .tensor import Replicated, Storage, Tensor
 
 
 class PlacementReplicate:
-    """Along this mesh axis every device gets the same."""
+    """Along this mesh axis every device gets the same part."""
 
     def __repr__(self):
         return "PlacementReplicate()"
 
 
 class PlacementShard:
-    """Along this mesh axis the tensor's dimension `dim` is divided."""
+    """Along this mesh axis the tensor is divided in its dimension `dim`."""
 
     def __init__(self, dim: int):
         self.dim = dim
@@ -43,11 +43,11 @@ class CppTensorToMesh:
         self.mesh_device, self.mesh_shape, self.placements = mesh_device, mesh_shape, tuple(placements)
 
     def config(self) -> MeshMapperConfig:
-        """How this mapper divides, as text that is the same in every process."""
+        """A text that describes how this mapper divides. It is the same in every process."""
         return MeshMapperConfig(self.placements, self.mesh_shape)
 
     def split(self, tensor: torch.Tensor):
-        """One view of `tensor` per device in row-major order, the same object where devices agree."""
+        """One view of `tensor` per device, in row-major order. Devices with the same part share one object."""
         parts = {(): tensor}
         for placement, count in zip(self.placements, self.mesh_shape):
             pieces = {}
@@ -75,7 +75,7 @@ class CppMeshToTensor:
         self.mesh_device, self.mesh_shape, self.dims = mesh_device, mesh_shape, tuple(dims)
 
     def join(self, shards) -> torch.Tensor:
-        """Concatenates along the last mesh axis first."""
+        """Concatenates the devices' tensors, first along the last mesh axis."""
         shards = list(shards)
         if len(shards) != self.mesh_shape.mesh_size():
             raise RuntimeError(f"mesh composer: {self.mesh_shape} does not fit a tensor of {len(shards)} shards")
@@ -85,7 +85,7 @@ class CppMeshToTensor:
 
 
 class ReplicateTensorToMeshWrapper:
-    """A mapper that replicates, told apart from others as the vendor's is."""
+    """A mapper that replicates. It is a class of its own, as the vendor's is."""
 
     def __init__(self, mapper: CppTensorToMesh):
         self._mapper = mapper
@@ -107,7 +107,7 @@ def ShardTensorToMesh(mesh_device: MeshDevice, dim: int) -> CppTensorToMesh:
 
 
 def ShardTensor2dMesh(mesh_device: MeshDevice, mesh_shape, dims) -> CppTensorToMesh:
-    """`dims[0]` is divided over the mesh's rows, `dims[1]` over its columns; None replicates."""
+    """Dimension `dims[0]` is divided over the mesh's rows and `dims[1]` over its columns. None replicates."""
     placements = [PlacementReplicate() if dim is None else PlacementShard(dim) for dim in dims]
     return CppTensorToMesh(mesh_device, MeshShape(*mesh_shape), placements)
 
@@ -118,7 +118,7 @@ def ConcatMeshToTensor(mesh_device: MeshDevice, dim: int) -> CppMeshToTensor:
 
 
 def ConcatMesh2dToTensor(mesh_device: MeshDevice, mesh_shape, dims) -> CppMeshToTensor:
-    """Concatenates rows of devices along `dims[0]` and columns along `dims[1]`; the two must differ."""
+    """Concatenates rows of devices along dimension `dims[0]` and columns along `dims[1]`. The two must differ."""
     if dims[0] == dims[1]:
         raise RuntimeError(f"ConcatMesh2dToTensor: the two dimensions must differ, got {tuple(dims)}")
     return CppMeshToTensor(mesh_device, MeshShape(*mesh_shape), dims)
@@ -137,7 +137,7 @@ def _part(tensor, shard):
 
 
 def from_host_shards(tensors, mesh_shape: MeshShape) -> Tensor:
-    """A host tensor made of one host tensor per device, all alike in shape, dtype and layout."""
+    """A host tensor made of one host tensor per device, all of the same shape, dtype and layout."""
     first = tensors[0]
     if any(tensor._device is not None for tensor in tensors):
         raise RuntimeError("from_host_shards: all tensors must be on the host")

@@ -1,4 +1,4 @@
-"""Data types, layouts and other enumerations of ttnn, and what they mean in bytes and in torch."""
+"""Data types, layouts and other enumerations of ttnn, with their sizes in bytes and their torch dtypes."""
 
 from enum import Enum
 
@@ -8,7 +8,7 @@ TILE_SIZE = 32
 
 
 class _Enum(Enum):
-    # Enum hashes its name in Python; members are singletons, so their identity serves and is faster.
+    # Enum's own hash is slow Python code. Members are singletons, so a hash of the identity is correct and faster.
     __hash__ = object.__hash__
 
     def __repr__(self):
@@ -109,8 +109,8 @@ _TILE_BYTES = {
     DataType.BFLOAT4_B: 576,
 }
 
-# How a shard is held. Block floats are exact in bfloat16. UINT16 and UINT32 are held as int32, which torch
-# computes with; UINT32 wraps as it does on the card, and to_torch reads it back as unsigned.
+# The torch dtype of a stored shard. Block floats are exact in bfloat16. UINT16 and UINT32 are stored as int32, because
+# torch can compute with it. UINT32 wraps as on the card, and to_torch reads it back as unsigned.
 _TORCH_STORAGE = {
     DataType.BFLOAT16: torch.bfloat16,
     DataType.FLOAT32: torch.float32,
@@ -150,14 +150,14 @@ def tile_size(dtype: DataType) -> int:
 
 
 def element_size(dtype: DataType) -> int:
-    """Bytes of one element of `dtype` in row-major layout. ValueError for block floats, which have none."""
+    """Bytes of one element of `dtype` in row-major layout. ValueError for block floats, which have no element size."""
     if dtype in BLOCK_FLOAT:
         raise ValueError(f"element_size: {dtype} is stored in blocks and has no element size")
     return _TILE_BYTES[dtype] // (TILE_SIZE * TILE_SIZE)
 
 
 def storage_dtype(dtype: DataType) -> torch.dtype:
-    """The torch dtype that a shard of `dtype` is held in."""
+    """The torch dtype in which a shard of `dtype` is stored."""
     return _TORCH_STORAGE[dtype]
 
 

@@ -1,8 +1,8 @@
-"""The loops that torch would run as many passes over the data.
+"""Compiled loops, each for a computation that would take torch many passes over the data.
 
-They read and write bf16 as its bit patterns, int16, and compute in fp32. Results of a row (a user, a head) do not
-depend on how many others there are. All of them are in this one file, because numba's cache on disk notices changes
-of a function's own file only.
+They read and write bf16 as bit patterns (int16) and compute in fp32. The result of a row (a user, a head) does not
+depend on the number of other rows. All loops are in this one file, because numba's cache on disk only notices changes
+in the file of the compiled function.
 """
 
 import math
@@ -12,12 +12,12 @@ import numpy
 from .compiled import compiled
 from .dtypes import TILE_SIZE
 
-# numba widens the result of int32 arithmetic to int64 unless told each time.
+# numba widens the result of int32 arithmetic to int64, unless each result is converted back.
 _int, _float = numpy.int32, numpy.float32
 
 BLOCK = 16  # elements of a block-float block
 
-# Sums may be reordered, so that they are done in vector registers.
+# These flags allow sums to be reordered, so that they use vector registers.
 _SUMS = {"reassoc", "contract", "nsz"}
 
 
@@ -32,16 +32,16 @@ def _narrow(value):
     """The bit pattern of the bf16 nearest to an fp32 value, ties to even."""
     pattern = _float(value).view(numpy.int32)
     if _int(pattern & _int(0x7FFFFFFF)) > _int(0x7F800000):
-        return numpy.int16(0x7FC0)  # NaN: rounding could carry into its sign
+        return numpy.int16(0x7FC0)  # NaN: rounding its bits could change the sign
     odd = _int(_int(pattern >> 16) & _int(1))
     return numpy.int16(_int(_int(_int(pattern + odd) + _int(0x7FFF)) >> 16))
 
 
 @compiled()
 def round_blocks(values, rounded, magnitude_bits):
-    """Rounds `values` `[n, 16]`, patterns of fp32 or of bf16, to block floats, as bf16 patterns in `rounded`.
+    """Rounds `values` `[n, 16]`, bit patterns of fp32 or bf16, to block floats. Writes bf16 patterns into `rounded`.
 
-    See `bfp` for the rule.
+    `bfp` describes the rule.
     """
     if values.itemsize == 4:
         _round_exactly(values, rounded, magnitude_bits)
@@ -56,17 +56,18 @@ def round_blocks(values, rounded, magnitude_bits):
             _round_exactly(some, target, magnitude_bits)
 
 
-_AT_ONCE = 64  # blocks, so that what is computed of them stays in cache
-# Largest magnitudes of a block of bf16, as bit patterns, between which `_round_in_fp32` is exact: larger exponents overflow
-# its constant; below, subnormal elements would not round to zero.
+_AT_ONCE = 64  # blocks, few enough that intermediate results stay in the CPU's cache
+# `_round_in_fp32` is exact if the largest magnitude of a bf16 block, as a bit pattern, is between these two. Larger
+# exponents overflow its constant. With smaller ones, subnormal elements would not round to zero.
 _FP32_FROM, _FP32_TO = 16 << 7, 230 << 7
 
 
 @compiled()
 def _find_powers(values, maxima, powers):
-    """2 to its block's exponent for each of `values`, in `powers`; whether all blocks are zero or within the limits above.
+    """Writes into `powers`, for each of `values`, 2 to its block's exponent. Returns whether all blocks are zero or
+    within the limits above.
 
-    The maximum of 16 neighbours is found in four passes, each over all values, which vector registers do at once.
+    The maximum of 16 neighbours is found in four passes over all values, because such passes use vector registers.
     """
     for i in range(values.size):
         maxima[i] = values[i] & 0x7FFF
@@ -85,7 +86,7 @@ def _find_powers(values, maxima, powers):
 
 @compiled()
 def _round_in_fp32(values, rounded, powers, magnitude_bits):
-    """Of bf16: adding and subtracting 1.5 * 2^23 quanta rounds to a quantum, ties to even."""
+    """Rounds bf16 values: adding and then subtracting 1.5 * 2^23 quanta rounds to a whole quantum, ties to even."""
     largest = _float(2 - 2.0 ** (1 - magnitude_bits))
     many_quanta = _float(1.5 * 2.0 ** (24 - magnitude_bits))
     for i in range(values.size):
@@ -103,13 +104,13 @@ def _round_exactly(values, rounded, magnitude_bits):
     dropped = _int(24 - magnitude_bits)
     below_half = _int((1 << (23 - magnitude_bits)) - 1)
     largest = _int((1 << magnitude_bits) - 1)
-    quantum = _float(2.0 ** (1 - magnitude_bits))  # of the exponent 0
+    quantum = _float(2.0 ** (1 - magnitude_bits))  # at exponent 0
     for block in range(values.shape[0]):
         shared = _int(0)
         for i in range(BLOCK):
             pattern = _int(_int(values[block, i]) << to_float32)
             shared = max(shared, _int(_int(pattern >> 23) & _int(255)))
-        # 2 to the block's exponent, in two factors because the largest exponent is no float32's.
+        # 2 to the block's exponent, in two factors because the largest exponent does not fit float32.
         power = _int(min(shared, _int(254)) << 23).view(numpy.float32) * quantum
         rest = _float(2.0 if shared == 255 else 1.0)
         for i in range(BLOCK):
@@ -123,7 +124,7 @@ def _round_exactly(values, rounded, magnitude_bits):
             if magnitude > 0:
                 result = _int(result | _int(pattern & _int(-0x80000000)))
             if _int(pattern & _int(0x7FFFFFFF)) > _int(0x7F800000):
-                result = _int(0x7FC00000)  # a NaN stays one
+                result = _int(0x7FC00000)  # a NaN stays a NaN
             rounded[block, i] = numpy.int16(_int(result >> 16))
 
 
@@ -171,9 +172,9 @@ def _combine(values, cos, turned, sin, rotated):
 def rotate(values, rotated, cos, sin, matrices):
     """x * cos + (x @ matrix) * sin, where the matrix acts on each 32 columns of x.
 
-    values and rotated `[B, rows, width]`; cos and sin `[1 or B, 1 or rows and more, width]`; matrices
-    `[1 or B, 32, 32]`. The matrix of a rotation has one entry in a column, so it is read as, for each depth, every
-    column's next entry and the place of its source; mostly that is the column's neighbour.
+    values and rotated are `[B, rows, width]`, cos and sin `[1 or B, 1 or at least rows, width]`, matrices
+    `[1 or B, 32, 32]`. The matrix of a rotation has one nonzero entry per column. So the matrices are read in passes:
+    pass i takes the i-th nonzero entry of every column and the index of its source, mostly the column's neighbour.
     """
     batch, rows, width = values.shape
     sources = numpy.zeros((TILE_SIZE, width), numpy.uint32)
@@ -212,7 +213,7 @@ def rotate(values, rotated, cos, sin, matrices):
 
 @compiled(fastmath=_SUMS)
 def _dot(queries, row):
-    """sum(queries * row) for fp32 and bf16 patterns."""
+    """sum(queries * row), where queries are fp32 and row holds bf16 patterns."""
     total = _float(0)
     for i in range(row.size):
         total += queries[i] * _widen(row[i])
@@ -241,7 +242,7 @@ def _softmax(scores):
 
 @compiled()
 def mix(a, b, mixed, weights):
-    """a + (b - a) * weight for each row of bf16 `[rows, width]`; weights are fp32, `[rows]`."""
+    """a + (b - a) * weight for each row of bf16 `[rows, width]`. Weights are fp32, `[rows]`."""
     for row in range(a.shape[0]):
         for i in range(a.shape[1]):
             value = _widen(a[row, i])
@@ -250,7 +251,7 @@ def mix(a, b, mixed, weights):
 
 @compiled()
 def user_without_pages(pages, positions, window, page_size, n_pages):
-    """A user of whom a page that `attend` would read is not in a cache of `n_pages`; -1 if there is none."""
+    """The first user with a page that `attend` would read and that a cache of `n_pages` lacks; -1 if there is none."""
     for user in range(positions.size):
         count = positions[user] + 1
         for index in range(max(0, count - window) // page_size, (count + page_size - 1) // page_size):
@@ -263,9 +264,10 @@ def user_without_pages(pages, positions, window, page_size, n_pages):
 def attend(queries, attended, users, rows, keys, values, page_size, pages, positions, window, scale):
     """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions.
 
-    queries and attended `[n, group, width]`: the `group` heads of the user `users[i]` that read row `rows[i]` of keys and
-    values `[rows, positions, width]`. There a user's position p lies at `pages[user, p // page_size] * page_size +
-    p % page_size`. A user attends to its last `window` positions up to positions[user]; one at -1 gets zeros.
+    queries and attended are `[n, group, width]`: entry i has the `group` heads of user `users[i]`, which read row
+    `rows[i]` of keys and values `[rows, positions, width]`. A user's position p is stored at
+    `pages[user, p // page_size] * page_size + p % page_size`. A user attends to its last `window` positions up to
+    positions[user]. A user with position -1 gets zeros.
     """
     n, group, width = queries.shape
     query = numpy.empty((group, width), numpy.float32)
@@ -278,7 +280,7 @@ def attend(queries, attended, users, rows, keys, values, page_size, pages, posit
         for member in range(group):
             for j in range(width):
                 query[member, j] = _widen(queries[i, member, j]) * scale
-        # Page by page: a division for each position would take as long as its product.
+        # Page by page, because a division for each position would take as long as its dot product.
         for page in range(first // page_size, (count + page_size - 1) // page_size):
             shift = (pages[user, page] - page) * page_size
             for position in range(max(first, page * page_size), min(count, (page + 1) * page_size)):

@@ -1,7 +1,7 @@
-"""Where tensors lie: memory configs, shard specs, buffers, and the allocator that counts bytes per bank.
+"""Memory configs and shard specs, and how many bytes a tensor takes in each bank.
 
-Sizes are those of a Wormhole chip, and the allocator's free bytes agree with the vendor's. It counts bytes
-per bank and does not place blocks, so fragmentation is not modelled.
+Sizes are those of a Wormhole chip, and the free bytes agree with the vendor's allocator. Only bytes per bank are
+counted and no addresses are assigned, so fragmentation is not modelled.
 """
 
 import functools
@@ -30,7 +30,7 @@ L1_ALIGNMENT = 16
 
 
 class ShardSpec:
-    """How each core holds one shard: the cores, the (height, width) of a shard in elements, and their order."""
+    """One shard per core: the cores, the (height, width) of a shard in elements, and the order of the shards."""
 
     __slots__ = ("grid", "shape", "orientation", "_hash")
 
@@ -125,8 +125,8 @@ def create_sharded_memory_config(
 ) -> MemoryConfig:
     """An L1 memory config that spreads a tensor of `shape` over `core_grid` (CoreGrid or CoreRangeSet).
 
-    With `use_height_and_width_as_shard_shape`, the last two sizes of `shape` are the shard's; otherwise the
-    tensor, seen as [product of the leading sizes, width], is divided over the cores.
+    With `use_height_and_width_as_shard_shape`, the last two sizes of `shape` are the shape of a shard. Otherwise the
+    tensor, as [product of the leading sizes, width], is divided over the cores.
     """
     if not isinstance(shape, (list, tuple)):
         raise RuntimeError(f"create_sharded_memory_config: shape must be a list, tuple or Shape, got {shape!r}")
@@ -170,7 +170,7 @@ def padded_shape(shape, layout: Layout) -> tuple:
 
 @functools.lru_cache(maxsize=65536)
 def plan(shape: tuple, dtype: DataType, layout: Layout, memory_config: MemoryConfig):
-    """(padded shape, bytes per bank) of a tensor. RuntimeError where the card could not lay it out so."""
+    """(padded shape, bytes per bank) of a tensor. RuntimeError if a card does not support this layout in memory."""
     if dtype in BLOCK_FLOAT and layout is not Layout.TILE:
         raise RuntimeError(f"{dtype} tensors must be in TILE layout, got {layout}")
     if any(size < 0 for size in shape):
@@ -208,7 +208,7 @@ def _plan_sharded(padded, dtype, layout, memory_config):
 
 
 def _check_shards_fit(padded, memory_config):
-    """The vendor's rule: the tensor as [rows, width] must be covered by no more shards than there are cores."""
+    """The vendor's rule: the tensor, as [rows, width], must not need more shards than there are cores."""
     spec, layout = memory_config.shard_spec, memory_config.memory_layout
     shard_height, shard_width = spec.shape
     rows, width = volume(padded[:-1]), padded[-1] if padded else 1

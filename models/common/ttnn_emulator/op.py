@@ -1,8 +1,8 @@
-"""Ops: how one is declared, and what happens when it is called.
+"""How an op is declared, and what happens when it is called.
 
-An op is a function under the `op` decorator, which takes its public name. The function's signature is the op's
-(`declaration` says what its annotations mean); every call is checked against it. The function validates what a
-signature cannot say, and returns the `Program` to run, or a result that needs none:
+An op is a function with the `op` decorator, which takes the public name. The function's signature is the op's
+signature (`declaration` explains its annotations), and every call is checked against it. The function validates
+everything that a signature cannot express. It returns the `Program` to run, or a result that needs no program:
 
     @op("ttnn.square_sum")
     def square_sum(
@@ -25,15 +25,15 @@ from .program import Program, run
 
 # Public dotted name -> op.
 REGISTRY = {}
-# The same for functions that are no ops, such as those of meshes, traces and queues. They are declared alike.
+# The same for functions that are not ops, such as those for meshes, traces and queues. They are declared the same way.
 FUNCTIONS = {}
 
 
 def op(*names: str, registry: dict = REGISTRY):
-    """Declares a function as the op of the public dotted `names`; the first one is the op's in errors and the op log.
+    """Declares a function as an op with the public dotted `names`. Errors and the op log use the first name.
 
-    The op's `overload` decorator declares another function for other arguments of the same op, as the vendor's
-    overloads; of all of them the first that takes the arguments of a call is called. `forms` holds their declarations.
+    The op's `overload` decorator declares another function for other arguments of the same op, like the vendor's
+    overloads. A call runs the first function that accepts its arguments. `forms` holds all declarations.
     """
 
     def declare(function):

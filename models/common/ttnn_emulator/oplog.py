@@ -1,4 +1,4 @@
-"""The op log: what ran, with every argument and the specs of all tensors; and a profile of where time goes."""
+"""The op log, which has every op call with all arguments and tensor specs; and a profile of the time per op."""
 
 import time
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ _entries = []
 
 @dataclass(frozen=True)
 class OpRecord:
-    """One op call: all that is needed to say what a card would do for it.
+    """One op call, with everything needed to predict what a card would do for it.
 
     Attributes:
         name: the op's public name, such as "ttnn.linear".
         inputs: a TensorSpec (shape, dtype, layout, memory config with its shards) per tensor that the op's kernel
-            takes, in the order of the op's arguments. One that the call left out is None; an output tensor that the
-            call gave comes last.
-        outputs: a TensorSpec per output; of an op that works in place, those of the tensors it changes.
-        arguments: every argument by its name, program and compute kernel configs among them, as passed or as the
-            default is. Tensors are there as their TensorSpecs. The topology that a collective chooses where the call
-            leaves it out is there as chosen.
-        mesh_shape: rows and columns of the mesh that the op ran on; tensors are one device's.
+            takes, in the order of the op's arguments. A tensor that the call left out is None. An output tensor that
+            the call passed comes last.
+        outputs: a TensorSpec per output. For an op that works in place, those of the tensors that it changes.
+        arguments: every argument by name, including program and compute kernel configs: the passed value, or the
+            default. A tensor is replaced by its TensorSpec. If the call left out the topology of a collective, this is
+            the topology that the op chose.
+        mesh_shape: rows and columns of the mesh that the op ran on. TensorSpecs are those of one device.
     """
 
     name: str
@@ -37,7 +37,7 @@ class OpRecord:
 
 @contextmanager
 def recording():
-    """Collects an OpRecord per op call into the list it yields; a captured op counts once, when captured."""
+    """Context manager: yields a list that gets one OpRecord per op call. A traced op counts once, when captured."""
     global active, _entries
     if active:
         raise RuntimeError("oplog.recording: a recording is already on")
@@ -63,7 +63,7 @@ def add(name, program, outputs, arguments: dict, mesh_shape) -> None:
 
 
 def _spec(value):
-    """An argument without values: the spec of a Tensor, also inside of lists and tuples."""
+    """An argument without tensor values: each Tensor, also inside lists and tuples, becomes its spec."""
     if isinstance(value, Tensor):
         return value.spec
     if type(value) in (list, tuple):
@@ -73,7 +73,7 @@ def _spec(value):
 
 @contextmanager
 def profiling():
-    """Measures ops, traced ones included, into the dict it yields: name -> [calls, seconds]."""
+    """Context manager: measures ops, also those in traces. Yields the dict that it fills: name -> [calls, seconds]."""
     global profile
     if profile is not None:
         raise RuntimeError("oplog.profiling: a profile is already on")
@@ -85,7 +85,7 @@ def profiling():
 
 
 def timed(name, step) -> None:
-    """Runs `step` and books its time under `name`."""
+    """Runs `step` and adds its time to the profile of `name`."""
     start = time.perf_counter()
     step()
     entry = profile.setdefault(name, [0, 0.0])

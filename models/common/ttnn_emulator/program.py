@@ -1,7 +1,7 @@
-"""Programs: what an op wants done, and doing it on every device of a mesh.
+"""Programs: the computation that an op asks for, and running it on every device of a mesh.
 
 A program's kernel is a function of one device's torch tensors. A trace records kernels, and replays them without
-the Python of their ops.
+running the Python code of their ops.
 """
 
 from . import bfp, oplog
@@ -11,22 +11,22 @@ from .tensor import Replicated, Storage, Tensor, TensorSpec
 
 
 class Program:
-    """A kernel, the tensors it is given, and what comes out.
+    """A kernel, its input tensors, and the specs of its outputs.
 
     Args:
-        kernel: takes one torch tensor per input (of the logical shape) and returns the output torch tensor,
-            or a tuple of them for several specs. It must work on meta tensors, must not return (a view of) an
-            input unless `exact`, and must read index tensors when called, since a trace calls it again.
-        inputs: device Tensors; None entries are passed to the kernel as None.
-        specs: the output's TensorSpec; or a list or tuple of them, which the outputs then come in.
-        collective: the kernel takes, for each input, the list of all devices' tensors (row-major), and returns
-            a list with one output (or tuple of outputs) per device. Devices that agree should share an object.
+        kernel: takes one torch tensor per input (of the logical shape). Returns the output torch tensor, or a
+            tuple of them for several specs. It must work on meta tensors. It must not return an input, or a view of
+            one, unless `exact`. It must read index tensors when it runs, because a trace runs it again.
+        inputs: device Tensors. None entries are passed to the kernel as None.
+        specs: the output's TensorSpec, or a list or tuple of them. Several outputs are returned in the same type.
+        collective: the kernel takes, for each input, the list of all devices' tensors (row-major). It returns a
+            list with one output (or tuple of outputs) per device. Devices with equal outputs should share one object.
         in_place: the one of `inputs` that the kernel changes, or a tuple of several. They are the program's result,
             and there are no `specs`.
-        exact: the output's values are the input's as they are stored: not rounded, and may share storage.
-        view: the (one) output is another shape of the first input, in the same buffer.
+        exact: the output has the input's stored values. It is not rounded, and may share storage with the input.
+        view: the single output is the first input in another shape, in the same buffer.
         frees: the first input is deallocated afterwards.
-        chosen: arguments that the op has worked out where the call left the choice to it, for the op log.
+        chosen: for the op log, values that the op chose for arguments that the call left out.
     """
 
     __slots__ = ("kernel", "inputs", "specs", "collective", "in_place", "exact", "view", "frees", "chosen")
@@ -49,10 +49,10 @@ class Program:
 
 
 def run(name: str, program: Program, form, args: tuple, kwargs: dict):
-    """Runs the program of a call of the op `name` on every device, and returns its output Tensor or Tensors.
+    """Runs the program of one call of op `name` on every device. Returns the output Tensor or Tensors.
 
-    `form`: the op's Declaration, which binds `args` and `kwargs` for the op log.
-    RuntimeError if an input is on the host, deallocated or on another mesh, or if memory runs out.
+    `form` is the op's Declaration, which binds `args` and `kwargs` for the op log.
+    Raises RuntimeError if an input is on the host, deallocated or on another mesh, and if memory runs out.
     """
     inputs, specs = program.inputs, program.specs
     device = _common_device(inputs)
@@ -115,7 +115,7 @@ def _allocate(spec, device) -> Tensor:
 
 
 def rounding(dtype: DataType):
-    """The function that rounds a torch tensor to `dtype` and leaves alone what already has it."""
+    """The function that rounds a torch tensor to `dtype`. It returns a tensor that is already stored so unchanged."""
     return _ROUNDINGS[dtype]
 
 
@@ -130,10 +130,10 @@ _ROUNDINGS[DataType.BFLOAT4_B] = bfp.round_bfp4
 
 
 def _step(kernel, inputs, targets, rounders, num_devices, aliases):
-    """The op as a function without arguments, from storages to storages, which a trace can call again."""
+    """The op's computation as a function without arguments. It reads and writes storages, so a trace can repeat it."""
     single = len(targets) == 1
     if num_devices == 1 and single and None not in inputs and rounders is not None:
-        # The common case, spelled out: a replayed decode step is hundreds of these.
+        # A fast path for the most common case: a replayed decode step makes hundreds of these calls.
         target, rounder = targets[0], rounders[0]
 
         def step():
@@ -165,7 +165,7 @@ def _step(kernel, inputs, targets, rounders, num_devices, aliases):
 
 
 def _map_devices(compute, inputs, num_devices):
-    """`compute` for each device, once for each different set of input objects: replicated work is done once."""
+    """The results of `compute` for all devices. Devices with the same input objects share one computation."""
     if any(len(set(map(id, storage.shards))) == num_devices for storage in inputs):
         return [compute(index) for index in range(num_devices)]
     done = {}
@@ -208,7 +208,7 @@ def _store(results, targets):
 
 
 def _in_place_step(kernel, inputs, targets, num_devices):
-    """As `_step`, for a kernel that changes `targets`; devices that shared an object and now differ get copies."""
+    """As `_step`, for a kernel that changes `targets`. Devices that shared an object and now differ get copies."""
     others = [storage for storage in inputs if storage is not None and storage not in targets]
 
     def step():

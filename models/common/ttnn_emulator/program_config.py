@@ -1,7 +1,7 @@
-"""Program and compute-kernel configs: how an op is to be spread over cores, and how exactly it computes.
+"""Program configs say how an op is divided over cores. Compute kernel configs say how exactly it computes.
 
-They have the vendor's constructor keywords, and are as strict: an unknown keyword, a missing one or a
-value of the wrong kind is a TypeError. Whether the numbers fit the tensors is checked by the op.
+They have the vendor's constructor keywords and are equally strict: an unknown keyword, a missing keyword or a
+value of the wrong kind raises TypeError. The op checks whether the numbers fit its tensors.
 """
 
 import enum
@@ -12,7 +12,7 @@ from .dtypes import Arch
 
 
 class MathFidelity(enum.Enum):
-    """How many passes a card's multiplier makes, i.e. how many mantissa bits of the operands count."""
+    """How many passes a card's multiplier makes, and so how many mantissa bits of the operands count."""
 
     LoFi = 0
     HiFi2 = 2
@@ -33,7 +33,7 @@ class ThrottleLevel(enum.Enum):
 
 
 class EmbeddingsType(enum.Enum):
-    """Special cases of `embedding`; only GENERIC is emulated."""
+    """Special cases of `embedding`. Only GENERIC is emulated."""
 
     GENERIC = 0
     PADDED = 1
@@ -131,7 +131,7 @@ def _throttle(owner, name, value):
 
 
 class _Config:
-    """Checks each field by its annotation, which is one of the functions above; None passes where it is the default."""
+    """Checks each field with its annotation, one of the functions above. None is accepted where it is the default."""
 
     def __post_init__(self):
         for field in fields(self):
@@ -152,7 +152,7 @@ class MatmulMultiCoreReuseProgramConfig(_Config):
 
 
 class _OutBlocks(_Config):
-    """A block of the output defaults to all that a core computes."""
+    """A config whose output block defaults to everything that one core computes."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -264,7 +264,7 @@ def init_device_compute_kernel_config(
     dst_full_sync_en=False,
     throttle_level=ThrottleLevel.NO_THROTTLE,
 ):
-    """Returns `device_kernel_config` if there is one, else a config of the keywords, as the vendor's function does."""
+    """Returns `device_kernel_config` if given, else a config made from the keywords, as the vendor's function does."""
     if not isinstance(arch, Arch):
         raise TypeError(f"init_device_compute_kernel_config: arch takes an Arch, not {arch!r}")
     if device_kernel_config is not None:

@@ -2,7 +2,7 @@
 
 
 class Shape(tuple):
-    """A tensor's shape. Compares equal to lists and tuples; like the vendor's, it cannot be sliced."""
+    """A tensor's shape. It can be compared with lists and tuples. Like the vendor's, it cannot be sliced."""
 
     __slots__ = ()
 
@@ -14,7 +14,7 @@ class Shape(tuple):
         return len(self)
 
     def to_rank(self, rank: int) -> "Shape":
-        """The same shape with ones added or taken away in front. RuntimeError if a removed size is not 1."""
+        """The same shape with ones added or removed in front. RuntimeError if a removed size is not 1."""
         surplus = len(self) - rank
         if surplus <= 0:
             return Shape((1,) * -surplus + tuple(self))

@@ -10,9 +10,9 @@ from .shapes import Shape, volume
 
 
 class TensorSpec:
-    """Everything about a tensor but its values: logical shape, dtype, layout, memory config, padded shape.
+    """Everything about a tensor except its values: logical shape, dtype, layout, memory config, padded shape.
 
-    `padded_shape` follows from the rest unless given. RuntimeError where a card could not lay it out so.
+    `padded_shape` follows from the rest unless given. RuntimeError if a card does not support the combination.
     """
 
     __slots__ = ("shape", "dtype", "layout", "memory_config", "padded_shape", "bank_bytes")
@@ -42,10 +42,10 @@ class TensorSpec:
 
 
 def lazy_zeros(shape, dtype: torch.dtype, stride=None) -> torch.Tensor:
-    """Zeros for which the system provides memory where they are first written.
+    """Zeros whose memory the operating system provides only where they are first written.
 
-    A KV cache takes what its sequences need, not what it could hold: torch.zeros would write all of it.
-    `stride`: of a tensor without gaps; contiguous if None.
+    So a KV cache takes the memory that its sequences need, not its full size. torch.zeros would write all of it.
+    `stride` must leave no gaps; None is contiguous.
     """
     data = numpy.zeros(volume(shape) * dtype.itemsize, numpy.uint8)
     flat = torch.from_numpy(data).view(dtype)
@@ -53,17 +53,17 @@ def lazy_zeros(shape, dtype: torch.dtype, stride=None) -> torch.Tensor:
 
 
 class Replicated(tuple):
-    """Shards that are one object on every device."""
+    """Shards that are the same object on every device."""
 
     __slots__ = ()
 
 
 class Storage:
-    """The values: one torch tensor of the logical shape per device, the same object where devices agree.
+    """A tensor's values: one torch tensor of the logical shape per device. Devices with equal values share one object.
 
-    `aliased` says that another tensor may use the same torch storage; an in-place op then copies first.
-    `pending` says that the values come from a captured trace that has not run yet; they are meta till then.
-    `zeroed` says that nothing was written since `lazy_zeros` made them, so that a copy is another `lazy_zeros`.
+    `aliased`: another tensor may use the same torch storage, so an in-place op must copy first.
+    `pending`: the values come from a captured trace that has not run yet. Until then they are meta tensors.
+    `zeroed`: nothing was written since `lazy_zeros` made the values, so a copy can be another `lazy_zeros`.
     """
 
     __slots__ = ("shards", "aliased", "pending", "zeroed")
@@ -75,11 +75,11 @@ class Storage:
         self.zeroed = zeroed
 
     def copied(self, shard: torch.Tensor) -> torch.Tensor:
-        """A copy of one of the shards, in the same order in memory."""
+        """A copy of one of the shards, with the same strides."""
         return lazy_zeros(shard.shape, shard.dtype, stride=shard.stride()) if self.zeroed else shard.clone()
 
     def drop(self) -> None:
-        """Lets go of the values."""
+        """Releases the values."""
         self.shards = ()
 
 
@@ -131,7 +131,7 @@ class Tensor:
         return self._memory_config
 
     def device(self):
-        """The mesh that holds the tensor; None for a host tensor and after deallocation."""
+        """The mesh that the tensor is on. None for a host tensor, and after deallocation."""
         return self._device if self.is_allocated() else None
 
     def devices(self) -> list:
@@ -163,7 +163,7 @@ class Tensor:
         return volume(self.shape)
 
     def buffer_address(self) -> int:
-        """A number inside the memory's address range. It is not where a card would put the buffer."""
+        """A number inside the memory's address range. It is not the address that a card would use."""
         if self._buffer is None or not self._buffer.allocated:
             raise RuntimeError(f"buffer_address: {self._describe()} is not allocated on a device")
         return self._buffer.address
@@ -179,7 +179,7 @@ class Tensor:
         return self.padded_shape[-1] * element_size(self.dtype)
 
     def deallocate(self) -> None:
-        """Gives back the buffer and the values. The tensor, and views of it, must not be read afterwards."""
+        """Frees the buffer and the values. The tensor, and views of it, must not be read afterwards."""
         if self._buffer is not None and self._buffer.allocated:
             self._buffer.free()
             self.storage = Storage(())

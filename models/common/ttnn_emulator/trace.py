@@ -1,7 +1,7 @@
-"""Traces: ops captured once and replayed without their Python; and command queues, which do nothing here.
+"""Traces, which replay captured ops without running their Python code; and command queues, which do nothing here.
 
-As on a card, capturing runs nothing: outputs have no values until `execute_trace`, which writes to the same
-output tensors every time. Tensors that lived only during the capture are dropped after their last use.
+As on a card, capturing runs nothing. Outputs have no values until `execute_trace`, which writes to the same
+output tensors every time. Tensors that were freed during the capture are dropped after their last use.
 """
 
 import itertools
@@ -17,7 +17,7 @@ _ids = itertools.count()
 
 
 class MeshTraceId(int):
-    """Names a captured trace."""
+    """The id of a captured trace."""
 
 
 class Trace:
@@ -29,7 +29,7 @@ class Trace:
         self._outputs = []
 
     def add(self, name, step, inputs, outputs) -> None:
-        """Takes an op's step instead of running it; its outputs get shapes without values."""
+        """Records an op's `step` instead of running it. The op's outputs get shapes without values."""
         for output in outputs:
             output.storage.shards = meta_shards(output.shape, output.dtype, output._device.num_devices)
             output.storage.pending = True
@@ -37,7 +37,7 @@ class Trace:
         self._calls.append((name, step, inputs, [output.storage for output in outputs]))
 
     def finish(self) -> None:
-        """Turns the calls into steps, with the drop of each tensor that did not outlive the capture."""
+        """Turns the recorded calls into steps, and adds steps that drop the tensors freed during the capture."""
         dying, self._lasting = {}, []
         for storage, buffer in self._outputs:
             owner = buffer()
@@ -73,7 +73,7 @@ class Trace:
 
 @op("ttnn.begin_trace_capture", registry=FUNCTIONS)
 def begin_trace_capture(mesh_device: MeshDevice, *, cq_id: int = None) -> MeshTraceId:
-    """From here on ops are recorded, not run. RuntimeError if a capture is already going on."""
+    """Starts a capture: from now on ops are recorded and not run. RuntimeError during another capture."""
     mesh_device.check_queue(cq_id)
     if mesh_device.capture is not None:
         raise RuntimeError("a capture is already going on")
@@ -84,7 +84,7 @@ def begin_trace_capture(mesh_device: MeshDevice, *, cq_id: int = None) -> MeshTr
 
 @op("ttnn.end_trace_capture", registry=FUNCTIONS)
 def end_trace_capture(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id: int = None) -> None:
-    """Ends the capture that `begin_trace_capture` began."""
+    """Ends the capture that `begin_trace_capture` started."""
     mesh_device.check_queue(cq_id)
     trace = _find(mesh_device, trace_id)
     if mesh_device.capture is not trace:
@@ -97,7 +97,7 @@ def end_trace_capture(mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id: 
 def execute_trace(
     mesh_device: MeshDevice, trace_id: MeshTraceId, *, cq_id: int = None, blocking: NoEffect[bool] = True
 ) -> None:
-    """Replays a trace on the values that its input tensors hold now."""
+    """Replays a trace on the present values of its input tensors."""
     mesh_device.check_queue(cq_id)
     trace = _find(mesh_device, trace_id)
     if mesh_device.capture is not None:
@@ -107,7 +107,7 @@ def execute_trace(
 
 @op("ttnn.release_trace", registry=FUNCTIONS)
 def release_trace(mesh_device: MeshDevice, trace_id: MeshTraceId) -> None:
-    """Forgets a trace. It cannot be executed afterwards."""
+    """Deletes a trace. It cannot be executed afterwards."""
     _find(mesh_device, trace_id)
     del mesh_device.traces[trace_id]
 
@@ -125,7 +125,7 @@ def _find(mesh_device, trace_id) -> Trace:
 
 
 class MeshEvent:
-    """A point in a command queue of a mesh. Here everything before it has already happened."""
+    """A point in a command queue of a mesh. On the emulator all earlier commands are already done."""
 
     def __init__(self, mesh_device: MeshDevice):
         self.mesh_device = mesh_device
@@ -135,14 +135,14 @@ class MeshEvent:
 def record_event(
     mesh_device: MeshDevice, cq_id: int = None, sub_device_ids: NotEmulated = (), device_range: NotEmulated = None
 ) -> MeshEvent:
-    """The point that a command queue has come to."""
+    """The present point in a command queue."""
     mesh_device.check_queue(cq_id)
     return MeshEvent(mesh_device)
 
 
 @op("ttnn.wait_for_event", registry=FUNCTIONS)
 def wait_for_event(cq_id: int = None, mesh_event: MeshEvent = None) -> None:
-    """Nothing to wait for: queues run in the order of the calls."""
+    """Has nothing to wait for: queues run in the order of the calls."""
     if mesh_event is None:
         raise TypeError("mesh_event is missing")
     mesh_event.mesh_device.check_queue(cq_id)
@@ -150,4 +150,4 @@ def wait_for_event(cq_id: int = None, mesh_event: MeshEvent = None) -> None:
 
 @op("ttnn.event_synchronize", registry=FUNCTIONS)
 def event_synchronize(mesh_event: NoEffect[MeshEvent]) -> None:
-    """Nothing to wait for: the event is in the past."""
+    """Has nothing to wait for: the event is always in the past."""

@@ -1,8 +1,8 @@
-"""What the vendor's package said of a run on its mock device: ops accepted or refused, memory held.
+"""Watches a run on the vendor's mock device: which ops the vendor accepts or refuses, and how much memory is used.
 
-`watching` counts every outermost call of an op, hashes what it was given and gave, and after each asks the
-vendor's allocator how much is allocated. Circular buffers are not tensors: a program that needs more of
-them than L1 has is refused, but they are no part of the peaks.
+`watching` counts every outermost call of an op, hashes its inputs and outputs, and after each call asks the
+vendor's allocator how much is allocated. Circular buffers are not tensors. A program whose circular buffers
+exceed L1 is refused, but circular buffers do not count in the peaks.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class OpSeen:
-    """One op of a run. `specs` holds, for each way it was called, its tensors in and out."""
+    """One op of a run. `specs` holds the input and output tensors of each different call."""
 
     signature: str
     calls: int = 0
@@ -29,7 +29,7 @@ class OpSeen:
 
 
 class Watch:
-    """What `watching` has seen. Peaks are bytes in one device, over all its banks or cores."""
+    """The observations of `watching`. Peaks are bytes on one device, over all its banks or cores."""
 
     def __init__(self):
         self.ops: dict[str, OpSeen] = {}
@@ -44,7 +44,7 @@ class Watch:
 
 @contextmanager
 def watching(vendor):
-    """Yields a `Watch` of all op calls of `vendor`, the imported package of the vendor's."""
+    """Yields a `Watch` of all op calls of `vendor`, the vendor's imported package."""
     watch = Watch()
     operation_class = type(vendor.linear)
     call, open_mesh, close_mesh = operation_class.__call__, vendor.open_mesh_device, vendor.close_mesh_device
@@ -56,7 +56,7 @@ def watching(vendor):
             return call(operation, *args, **kwargs)
         inside = True
         name = operation.python_fully_qualified_name
-        # Before the call, because it may free its inputs.
+        # Described before the call, because the call may free its inputs.
         inputs = [_describe(value) for value in _tensors((args, kwargs), vendor)]
         try:
             output = call(operation, *args, **kwargs)
@@ -91,7 +91,7 @@ def watching(vendor):
 
 
 def run_case(watch: Watch, case: dict, run) -> dict:
-    """Calls `run` and returns `case` with the outcome that it returns (a dict), op calls and peaks of memory."""
+    """Calls `run`. Returns `case` with the outcome (a dict) that `run` returns, the op calls and the memory peaks."""
     watch.peak = dict.fromkeys(watch.peak, 0)
     calls_before = watch.calls
     outcome = run()
@@ -105,9 +105,9 @@ def run_case(watch: Watch, case: dict, run) -> dict:
 
 
 def outcome_of(watch: Watch, run) -> dict:
-    """Calls `run`: `outcome` is "pass", or "refused" with `op` and the vendor's `message`.
+    """Calls `run`. The outcome is "pass", or "refused" with the `op` and the vendor's `message`.
 
-    An error that no op of the vendor's raised is raised again: it says nothing about what a card would accept.
+    An error that did not come from a vendor's op is raised again, because it says nothing about a card.
     """
     watch.refused = None
     try:
@@ -120,7 +120,7 @@ def outcome_of(watch: Watch, run) -> dict:
 
 
 def make_record(watch: Watch, facts: dict, cases: list[dict]) -> dict:
-    """The record of a validation: `facts` says what was run (mesh, model, ...), `cases` come from `run_case`."""
+    """The record of a validation. `facts` describes the run (mesh, model, ...), `cases` come from `run_case`."""
     return {
         "schema_version": SCHEMA_VERSION,
         "ttnn": backend.versions()["ttnn"],
@@ -133,7 +133,7 @@ def make_record(watch: Watch, facts: dict, cases: list[dict]) -> dict:
 
 
 def vendor_message(error: BaseException) -> str:
-    """What the vendor says is wrong, without its source lines and its backtrace."""
+    """The vendor's error text, without source lines and backtrace."""
     text = str(error)
     if "info:" in text:
         text = text.split("info:", 1)[1]
@@ -141,13 +141,13 @@ def vendor_message(error: BaseException) -> str:
 
 
 def write_json(path: Path, record: dict) -> None:
-    """Writes `record` to `path`, whole or not at all. Raises NotWritten, and prints it, if it cannot be written."""
+    """Writes `record` to `path`, whole or not at all. If that fails, prints the record and raises NotWritten."""
     with whole_file.printed_if_not_written(record, "--output"):
         whole_file.write_json(path, record)
 
 
 def changes(before: dict, after: dict) -> list[str]:
-    """How a record differs from an older one of the same program and mesh: versions, cases, and each changed op."""
+    """Lines that say how `after` differs from `before`, for the same program and mesh: versions, cases, changed ops."""
     lines = [f"ttnn {before['ttnn']} -> {after['ttnn']}"] if before["ttnn"] != after["ttnn"] else []
     if before["cases"] != after["cases"]:
         lines.append(f"cases {before['cases']} -> {after['cases']}")
@@ -192,7 +192,7 @@ def _signature(operation) -> str:
     if operation.is_cpp_operation:
         return _digest(type(function).__call__.__doc__)
     try:
-        # Not its annotations, which are written otherwise by other versions of Python.
+        # Annotations are left out, because their text depends on the version of Python.
         return _digest(" ".join(inspect.signature(function).parameters))
     except ValueError:
         return _digest(function.__doc__)

@@ -4,10 +4,10 @@ import torch
 
 from ..program_config import UnaryOpType, UnaryWithParam
 
-# What ops take as an activation; a tuple is a UnaryOpType and its parameter.
+# The values that ops accept as an activation. A tuple is a UnaryOpType and its parameter.
 Activation = UnaryOpType | UnaryWithParam | tuple
 
-# The activations by the names that `activation=` takes as a string.
+# The names that `activation=` accepts as a string.
 _NAMED = {
     "exp": UnaryWithParam(UnaryOpType.EXP, 0.0),
     "gelu": UnaryWithParam(UnaryOpType.GELU, 0.0),
@@ -38,7 +38,7 @@ _FUNCTIONS = {
 
 
 def parse_activation(activation) -> UnaryWithParam:
-    """A UnaryWithParam for a name, UnaryOpType, pair or UnaryWithParam. RuntimeError if no activation has the name."""
+    """Makes a UnaryWithParam from a name, UnaryOpType, pair or UnaryWithParam. RuntimeError for an unknown name."""
     if isinstance(activation, UnaryWithParam):
         return activation
     if not isinstance(activation, str):
@@ -49,15 +49,15 @@ def parse_activation(activation) -> UnaryWithParam:
 
 
 def activation_function(activation: UnaryWithParam):
-    """The function of a float torch tensor that `activation` stands for.
+    """The function that `activation` means, for a torch tensor of floats.
 
-    A parameter asks a card for a cheaper approximation; values here are the exact function's.
+    On a card, a parameter selects a cheaper approximation. Here the function is always exact.
     """
     return _FUNCTIONS[activation.op_type]
 
 
 def chained(activations):
-    """One torch function for a list of activations; None for an empty list."""
+    """One torch function that applies a list of activations in order. None for an empty list."""
     functions = [activation_function(parse_activation(activation)) for activation in activations]
     if len(functions) < 2:
         return functions[0] if functions else None

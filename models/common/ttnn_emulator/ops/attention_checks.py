@@ -1,4 +1,4 @@
-"""Checks that the forms of attention share."""
+"""Checks that all attention ops share."""
 
 from ..dtypes import TILE_SIZE
 from ..program_config import SDPAProgramConfig
@@ -22,7 +22,7 @@ def check_page_table(table, users) -> None:
 
 
 def check_heads(q, k, v, heads: int) -> None:
-    """k and v alike, with q's head_dim, in whole tiles, and a number of heads that divides q's `heads`."""
+    """Checks that k and v have the same shape and q's head_dim, in whole tiles, and that their heads divide `heads`."""
     head_dim = q.shape[3]
     if head_dim % TILE_SIZE:
         raise RuntimeError(f"head_dim must be a multiple of {TILE_SIZE}, got {head_dim}")

@@ -1,7 +1,7 @@
 """Elementwise ops of two tensors, or of a tensor and a number.
 
-Sizes of 1 (and missing leading sizes) are broadcast. The output takes its dtype from the first tensor unless
-`dtype` or `output_tensor` says otherwise, and its memory config from the first sharded one.
+Sizes of 1 and missing leading sizes are broadcast. The output has the dtype of the first tensor, unless `dtype` or
+`output_tensor` gives another one. Its memory config is that of the first sharded tensor.
 """
 
 import operator
@@ -51,7 +51,7 @@ def _check_dtypes(a, b):
 
 
 def _kernel(function, before_a, before_b, after):
-    """`function` with activations on its operands and its result."""
+    """A kernel: `function` with activations on its operands and its result."""
     if before_a is before_b is after is None:
         return function
 
@@ -90,7 +90,7 @@ def _binary(
 
 
 def _divide(a, b):
-    # torch computes a number over a bfloat16 tensor as number * (1 / tensor), rounded twice.
+    # torch divides a number by a bfloat16 tensor as number * (1 / tensor), which rounds twice.
     return a / b if isinstance(a, torch.Tensor) else a / b.float()
 
 
@@ -291,6 +291,6 @@ def multiply_(
     sub_core_grids: worker_cores = None,
     sub_device_id: NotEmulated = None,
 ) -> Tensor:
-    """`multiply` written into `input_a`."""
+    """`multiply`, with the result written into `input_a`."""
     lists = activations, input_tensor_a_activations, input_tensor_b_activations
     return _binary(operator.mul, input_a, input_b, *lists, sub_core_grids, output_tensor=input_a)

@@ -1,4 +1,4 @@
-"""Writing into KV caches that have a row of positions per user: `[users, kv_heads, positions, head_dim]`."""
+"""Writes into KV caches with one row of positions per user: `[users, kv_heads, positions, head_dim]`."""
 
 from ..declaration import NoEffect
 from ..dtypes import TILE_SIZE
@@ -11,13 +11,13 @@ from .checks import check_dtype, check_rank4, check_tiled
 
 @op("ttnn.fill_cache")
 def fill_cache(cache_tensor: Tensor, input_tensor: Tensor, batch_idx: int, *, update_idx: int = 0) -> Tensor:
-    """Writes `[1, kv_heads, S, head_dim]`, of the cache's dtype, into user `batch_idx` from position `update_idx` on."""
+    """Writes `[1, kv_heads, S, head_dim]`, in the cache's dtype, for user `batch_idx` from position `update_idx` on."""
     return _fill(cache_tensor, input_tensor, batch_idx, update_idx)
 
 
 @op("ttnn.kv_cache.fill_cache_for_user_")
 def fill_cache_for_user_(cache: Tensor, input: Tensor, batch_index: int, *, update_idx: int = 0) -> Tensor:
-    """`fill_cache` by its other name."""
+    """Another name of `fill_cache`."""
     return _fill(cache, input, batch_index, update_idx)
 
 
@@ -30,9 +30,9 @@ def update_cache(
     batch_offset: int = 0,
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
-    """Writes `[1, kv_heads, B, head_dim]` into the cache's B users at position `update_idx`, rounded to its dtype.
+    """Writes `[1, kv_heads, B, head_dim]` for the cache's B users at position `update_idx`, rounded to its dtype.
 
-    A cache of fewer users than input rows takes the rows from `batch_offset` on.
+    If the cache has fewer users than the input has rows, it takes the rows from `batch_offset` on.
     """
     return _update(cache, input, update_idx, batch_offset)
 
@@ -45,7 +45,7 @@ def update_cache_for_token_(
     batch_offset: int = 0,
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
-    """`update_cache` by its other name."""
+    """Another name of `update_cache`."""
     return _update(cache, input, update_index, batch_offset)
 
 

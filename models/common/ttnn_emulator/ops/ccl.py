@@ -1,6 +1,6 @@
 """Collectives: all_gather, reduce_scatter, all_reduce over a whole mesh or along one of its axes.
 
-Sums are taken in float32 in the order of the devices and rounded once; a card's order and roundings differ.
+Sums are computed in float32 in the order of the devices and rounded once. A card's order and rounding differ.
 """
 
 import torch
@@ -18,9 +18,9 @@ from .common import config_for, normalise_dim
 
 
 def _groups(tensor, cluster_axis, topology):
-    """Device indices of each group that communicates, the size of a group, and the topology of its links.
+    """The device indices of each communicating group, the size of a group, and the topology of its links.
 
-    `cluster_axis` 0 joins the devices of a column of the mesh, 1 those of a row, None all.
+    `cluster_axis` 0 groups the devices of each column of the mesh, 1 those of each row, None all devices.
     """
     if tensor._device is None:
         raise RuntimeError(f"{tensor._describe()} must be on a device, it is on the host")
@@ -44,7 +44,7 @@ def _groups(tensor, cluster_axis, topology):
 
 
 def _total(parts):
-    """The sum of tensors in float32, of the same object only once."""
+    """The sum of tensors in float32. If all are one object, it is converted once and multiplied."""
     if all(part is parts[0] for part in parts):
         return parts[0].float() * len(parts)
     total = parts[0].float() + parts[1]
@@ -54,7 +54,7 @@ def _total(parts):
 
 
 def _in_groups(groups, combine):
-    """A collective kernel: `combine` makes from a group's tensors one output per member."""
+    """A collective kernel. `combine` takes the tensors of a group and makes one output per member."""
 
     def kernel(shards):
         results = [None] * len(shards)
@@ -83,7 +83,7 @@ def all_gather(
     num_buffers_per_channel: NoEffect[positive] = None,
     use_l1_small_for_semaphores: NotEmulated = False,
 ) -> Tensor:
-    """On every device of a group the tensors of all of them, concatenated along `dim`."""
+    """Gives every device of a group the tensors of the whole group, concatenated along `dim`."""
     groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
     dim = normalise_dim(dim, len(input_tensor.shape))
     shape = list(input_tensor.shape)
@@ -113,7 +113,7 @@ def reduce_scatter(
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
     use_l1_small_for_semaphores: NotEmulated = False,
 ) -> Tensor:
-    """The sum over a group's tensors; each device keeps its part of dimension `dim`."""
+    """Sums the tensors of a group. Each device keeps its part of dimension `dim` of the sum."""
     groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
     check_dtype("input_tensor", input_tensor.dtype)
     dim = normalise_dim(dim, len(input_tensor.shape))
@@ -137,7 +137,7 @@ def all_reduce(
     num_links: NoEffect[positive] = None,
     topology: Topology = None,
 ) -> Tensor:
-    """On every device of a group the sum of all their tensors."""
+    """Gives every device of a group the sum of the group's tensors."""
     groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
     check_dtype("input_tensor", input_tensor.dtype)
     config = input_tensor.memory_config() if memory_config is None else memory_config

@@ -1,6 +1,7 @@
-"""Checks that several ops make of their arguments; each raises what a card's library would refuse.
+"""Checks of arguments that several ops share. Each raises an error for values that the vendor's package refuses.
 
-The functions of one value are kinds of arguments, for the annotations of ops (see `declaration`).
+The functions with one parameter `value` are kinds of arguments, for the annotations of ops (see `declaration`).
+Their docstrings are parts of error messages.
 """
 
 from ..cores import GRID_X, GRID_Y, CoreRangeSet
@@ -28,7 +29,7 @@ def interleaved(value) -> bool:
 
 
 def check_host(**arguments) -> None:
-    """Refuses what says where an output lies, of an op on a host tensor: it would be ignored."""
+    """Refuses arguments that place the output, for an op on a host tensor, where they would be ignored."""
     for argument, value in arguments.items():
         if value is not None:
             raise RuntimeError(f"the output is on the host, as the input is; leave {argument} out, got {value}")
@@ -51,14 +52,14 @@ def check_rank4(argument: str, tensor: Tensor) -> None:
 
 
 def check_indices(argument: str, tensor: Tensor) -> None:
-    """Positions and page tables: INT32 in ROW_MAJOR."""
+    """Checks a tensor of positions or a page table: it must be INT32 in ROW_MAJOR layout."""
     check_dtype(argument, tensor.dtype, (DataType.INT32,))
     if tensor.layout is not Layout.ROW_MAJOR:
         raise RuntimeError(f"{argument} must be in ROW_MAJOR layout, got {tensor.layout.name}")
 
 
 def check_grid(argument: str, grid) -> None:
-    """A CoreCoord or CoreGrid that must lie on the chip."""
+    """Checks that a CoreCoord or CoreGrid lies on the chip."""
     if not (1 <= grid.x <= GRID_X and 1 <= grid.y <= GRID_Y):
         raise RuntimeError(f"{argument} {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
 
@@ -69,7 +70,7 @@ def check_multicore(use_multicore: bool, sub_core_grids: CoreRangeSet) -> None:
 
 
 def check_sub_core_grids(sub_core_grids: CoreRangeSet, *tensors: Tensor) -> None:
-    """Where an op may use some cores only, they must be all those that hold its tensors' shards."""
+    """Checks that `sub_core_grids`, if given, contain all cores that hold shards of the op's tensors."""
     if sub_core_grids is None:
         return
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""What several ops share."""
+"""Helpers that several ops share."""
 
 from ..dtypes import BLOCK_FLOAT, DataType
 from ..memory import MemoryConfig
@@ -7,24 +7,24 @@ from ..tensor import Tensor, TensorSpec
 
 
 def same_stored_values(source: DataType, target: DataType) -> bool:
-    """Whether a value of `source` is held by the same torch value in `target`."""
+    """Whether every value of `source` is stored as the same torch value in `target`."""
     return source is target or (source in BLOCK_FLOAT and target is DataType.BFLOAT16)
 
 
 def moves_exactly(dtype: DataType, last_dim_kept: bool) -> bool:
-    """Whether moving elements keeps their values: block floats share exponents along the last dimension."""
+    """Whether elements can be moved without changing values. Block floats share exponents along the last dimension."""
     return last_dim_kept or dtype not in BLOCK_FLOAT
 
 
 def normalise_dim(dim: int, rank: int) -> int:
-    """`dim` counted from the front. RuntimeError if there is no such dimension."""
+    """`dim`, counted from the front. RuntimeError if there is no such dimension."""
     if not -rank <= dim < rank:
         raise RuntimeError(f"dimension {dim} is not in a tensor of rank {rank} ([-{rank}, {rank - 1}])")
     return dim % rank
 
 
 def config_for(tensor: Tensor, shape, memory_config: MemoryConfig) -> MemoryConfig:
-    """The memory config of an output of another shape: the given one, or the input's if it still fits."""
+    """The memory config of an output with another shape: the given one, or the input's if it still fits."""
     if memory_config is not None:
         return memory_config
     kept = tensor.memory_config()
@@ -39,9 +39,9 @@ def config_for(tensor: Tensor, shape, memory_config: MemoryConfig) -> MemoryConf
 def into(
     output_tensor: Tensor, kernel, inputs, spec: TensorSpec, dtype: DataType = None, memory_config: MemoryConfig = None
 ) -> Program:
-    """A program with one output, written into `output_tensor` if that is given.
+    """A program with one output, written into `output_tensor` if given.
 
-    It must have the shape and layout of `spec`, and `dtype` and `memory_config` where the call asks for them too.
+    `output_tensor` must have the shape and layout of `spec`, and also `dtype` and `memory_config` if they are given.
     """
     if output_tensor is None:
         return Program(kernel, inputs, spec)

@@ -1,4 +1,4 @@
-"""Making tensors from torch's, and back. `filling` makes tensors of one value."""
+"""Converts tensors from and to torch. `filling` makes tensors full of one value."""
 
 from collections.abc import Callable
 
@@ -32,9 +32,9 @@ def from_torch(
     col_tilize: NotEmulated = False,
     enable_bfloat_opt: NoEffect[bool] = False,
 ) -> Tensor:
-    """A Tensor with the values of a torch tensor, rounded to `dtype`; on the mesh if `device` is given.
+    """A Tensor with the values of a torch tensor, rounded to `dtype`. It is on the mesh if `device` is given.
 
-    Without `dtype` it follows from the torch dtype; without `layout` it is ROW_MAJOR, for block floats TILE.
+    The default `dtype` follows from the torch dtype. The default `layout` is ROW_MAJOR, for block floats TILE.
     Without `mesh_mapper` every device gets the whole tensor. Meta tensors give tensors without values.
     """
     if tensor is None:
@@ -64,13 +64,13 @@ def from_torch(
     if device is None:
         return host
     tensor = to_device(host, device, memory_config, queue_id=cq_id)
-    # Nobody else has seen the host tensor.
+    # No other code has a reference to the host tensor.
     tensor.storage.aliased = False
     return tensor
 
 
 def _convert(tensor, dtype):
-    """A copy of a torch tensor in `dtype`'s storage, rounded to it. Integers are cut to the dtype's bits."""
+    """A copy of a torch tensor, rounded to `dtype` and in its storage dtype. Integers are cut to the dtype's bits."""
     tensor = tensor.detach()
     target = storage_dtype(dtype)
     if tensor.is_meta:
@@ -96,9 +96,9 @@ def to_torch(
     device: NoEffect[MeshDevice] = None,
     cq_id: int = None,
 ) -> torch.Tensor:
-    """A torch tensor with a copy of the values; block floats come as float32.
+    """A torch tensor with a copy of the values. Block floats become float32.
 
-    A tensor on more than one device needs a `mesh_composer` (or `get_device_tensors`): RuntimeError without.
+    A tensor on more than one device needs a `mesh_composer` (or `get_device_tensors`), else RuntimeError.
     """
     if tensor._device is not None:
         tensor._device.check_queue(cq_id)
@@ -136,7 +136,7 @@ def as_tensor(
     mesh_mapper: CppTensorToMesh | ReplicateTensorToMeshWrapper = None,
     cache_dump_mode: NotEmulated = ...,
 ) -> Tensor:
-    """`from_torch` of `preprocess(tensor)`. `memory_config` is required with a device."""
+    """`from_torch` of `preprocess(tensor)`. With a device, `memory_config` is required."""
     if device is not None and memory_config is None:
         raise RuntimeError("memory_config must be given with a device")
     tensor = tensor if preprocess is None else preprocess(tensor)

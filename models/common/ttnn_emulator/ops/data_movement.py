@@ -1,4 +1,4 @@
-"""Ops that take parts of tensors and put them together: slice, concat, pad, repeat, split."""
+"""Ops that cut tensors into parts and put parts together: slice, concat, pad, repeat, split."""
 
 from collections.abc import Sequence
 
@@ -28,10 +28,10 @@ def slice_(
     pad_value: NoEffect[float] = None,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
-    """The elements from `slice_start` up to, not including, `slice_end`, every `slice_step`-th.
+    """Every `slice_step`-th element from `slice_start` up to, but not including, `slice_end`.
 
-    Each has a number per dimension (negative: from the end). The whole tensor is returned as it is. Block floats must
-    start at multiples of 32 in the last two dimensions and have no steps.
+    Each argument has one number per dimension; negative numbers count from the end. A slice of everything returns the
+    tensor itself. Block floats must start at multiples of 32 in the last two dimensions, without steps.
     """
     return _slice(input_tensor, slice_start, slice_end, slice_step, memory_config, output_tensor)
 
@@ -93,9 +93,9 @@ def concat(
     groups: NotEmulated = 1,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
-    """The tensors one after another along `dim`; interleaved in DRAM unless `memory_config` says otherwise.
+    """The tensors, one after another along `dim`. The output is interleaved in DRAM unless `memory_config` is given.
 
-    They must agree in dtype and in all other sizes, and be all sharded or all interleaved. Block floats must
+    The tensors must agree in dtype and all other sizes, and be all sharded or all interleaved. Block floats must
     have tile-aligned sizes in the last two dimensions.
     """
     tensors = list(tensors)
@@ -119,7 +119,7 @@ def concat(
     config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
     spec = TensorSpec(shape, first.dtype, layout, config)
     if len(tensors) == 1:
-        # As the vendor's op: one tensor, where it is wanted already, is given back and not copied.
+        # As the vendor's op does: a single tensor that already is in `config` is returned without a copy.
         return to_memory_config(first, config)
     return Program(lambda *parts: torch.cat(parts, dim), tensors, spec, exact=True)
 
@@ -138,10 +138,10 @@ def pad(
     memory_config: MemoryConfig = None,
     sub_core_grids: worker_cores = None,
 ) -> Tensor:
-    """The tensor with `value` put around it, logically: `padding` is a (before, after) per dimension, missing leading
-    ones being (0, 0). Or, as another form, `output_padded_shape` and `input_tensor_start` say where the tensor goes.
+    """The tensor with `value` put around it, in the logical shape. Host tensors too.
 
-    In TILE layout nothing can be put before. Host tensors too.
+    `padding` is a pair (before, after) per dimension; missing leading pairs are (0, 0). In TILE layout `before` must
+    be 0. In another form, `output_padded_shape` and `input_tensor_start` say where the tensor goes.
     """
     check_multicore(use_multicore, sub_core_grids)
     return _pad(input_tensor, padding, value, memory_config)
@@ -202,7 +202,7 @@ def repeat(
     memory_config: MemoryConfig = None,
     optional_output_tensor: Tensor = None,
 ) -> Tensor:
-    """The tensor repeated `repeat_dims` times along each dimension; the shorter of the two is filled with ones."""
+    """The tensor repeated `repeat_dims` times along each dimension. The shorter of the two gets leading 1s."""
     times, shape = tuple(repeat_dims), tuple(input_tensor.shape)
     rank = max(len(times), len(shape))
     times = (1,) * (rank - len(times)) + times
@@ -238,7 +238,7 @@ def repeat_interleave(input_tensor: Tensor, repeats: int, dim: int, *, memory_co
 def split(
     input_tensor: Tensor, split_size: int | Sequence[int], dim: int = 0, *, memory_config: MemoryConfig = None
 ) -> list:
-    """Parts of `split_size` along `dim` (the last may be smaller), or parts of the sizes listed."""
+    """Parts of size `split_size` along `dim` (the last may be smaller), or parts of the listed sizes."""
     shape = tuple(input_tensor.shape)
     dim = normalise_dim(dim, len(shape))
     if isinstance(split_size, int):
@@ -258,6 +258,6 @@ def split(
 
 @op("ttnn.chunk")
 def chunk(input_tensor: Tensor, chunks: int, dim: int) -> list:
-    """`chunks` parts along `dim`, all of one size but the last."""
+    """`chunks` parts along `dim`, all of the same size except the last."""
     size = input_tensor.shape[normalise_dim(dim, len(input_tensor.shape))]
     return split(input_tensor, -(-size // chunks), dim)

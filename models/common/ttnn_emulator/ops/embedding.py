@@ -24,10 +24,10 @@ def embedding(
     memory_config: MemoryConfig = None,
     output_tensor: Tensor = None,
 ) -> Tensor:
-    """Rows of `weight` `[vocabulary, width]` for ids `[batch, 1, 1, n]` (or of lower rank): `[batch, n, width]`.
+    """The rows of `weight` `[vocabulary, width]` for ids `[batch, 1, 1, n]` or of lower rank, as `[batch, n, width]`.
 
-    Ids of rank 1, `[n]`, give `[n, width]`. `layout` defaults to the weight's, `memory_config` to the ids'.
-    IndexError for an id that is not in the vocabulary.
+    Ids `[n]` give `[n, width]`. The default `layout` is the weight's, the default `memory_config` the ids'.
+    Raises IndexError for an id that is not in the vocabulary.
     """
     check_dtype("input_tensor", input_tensor.dtype, (DataType.UINT32, DataType.BFLOAT16))
     accepted = (DataType.BFLOAT16,)

@@ -1,6 +1,6 @@
-"""Tensors in files: a safetensors file with the shards, and what else makes the tensor in its metadata.
+"""Tensors in files: a safetensors file with the shards as entries, and all other facts of the tensor as metadata.
 
-A file holds one host tensor: one entry per different shard, in the dtype's storage.
+A file holds one host tensor. Each different shard is one entry, in the storage dtype.
 """
 
 import json
@@ -24,8 +24,8 @@ _FORMAT = "ttnn-emulator-1"
 def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulated = ...) -> None:
     """Writes a tensor, with the shards of all devices, to a `.tensorbin` file.
 
-    The file is the emulator's own format, not the vendor's. Memory config is not kept. RuntimeError if the file
-    cannot be written, as on a full disk.
+    The file has the emulator's own format, not the vendor's. The memory config is not stored. Raises RuntimeError if
+    the file cannot be written, e.g. on a full disk.
     """
     path = _checked(file_name)
     shards = from_device(tensor).shards
@@ -46,9 +46,9 @@ def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulat
 
 @op("ttnn.load_tensor")
 def load_tensor(file_name: str | os.PathLike, *, device: MeshDevice = None) -> Tensor:
-    """Reads a tensor that `dump_tensor` wrote; onto the mesh (DRAM, interleaved) if `device` is given.
+    """Reads a tensor that `dump_tensor` wrote. If `device` is given, puts it on the mesh (DRAM, interleaved).
 
-    RuntimeError if the file is missing, truncated or not the emulator's.
+    Raises RuntimeError if the file is missing, truncated or not in the emulator's format.
     """
     path = _checked(file_name)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Making tensors full of one value, or of numbers in a row."""
+"""Makes tensors full of one value, or of consecutive numbers."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from .transfer import check_writable, on_device
 
 @op("ttnn.allocate_tensor_on_device")
 def allocate_tensor_on_device(tensor_spec: TensorSpec, mesh_device: MeshDevice) -> Tensor:
-    """A device tensor without defined values (here zeros). Another form takes what a TensorSpec is made of."""
+    """A device tensor with undefined values (here zeros). Another form takes the parts of a TensorSpec."""
     return _filled(tensor_spec, mesh_device, 0)
 
 
@@ -29,9 +29,9 @@ def _allocate_shape(
 
 
 def _filled(spec, device, value) -> Tensor:
-    """A tensor full of `value`, on the host if `device` is None. The same object serves all devices."""
+    """A tensor full of `value`, on the host if `device` is None. All devices share one object."""
     storage = Storage(())
-    # The buffer first: what does not fit on the card must not be made here either.
+    # The buffer is allocated first: values that do not fit on the card must not be created here either.
     tensor = Tensor(spec, storage) if device is None else on_device(spec, device, storage)
     where = "meta" if device is not None and device.shape_only else "cpu"
     shape, storage_type = tuple(spec.shape), storage_dtype(spec.dtype)
@@ -66,7 +66,7 @@ def full(
     memory_config: MemoryConfig = None,
     optional_tensor: NotEmulated = None,
 ) -> Tensor:
-    """A tensor full of `fill_value`; BFLOAT16 and ROW_MAJOR unless said otherwise."""
+    """A tensor full of `fill_value`. The default is BFLOAT16 in ROW_MAJOR layout."""
     return _full(shape, fill_value, dtype, layout, device, memory_config)
 
 
@@ -78,7 +78,7 @@ def zeros(
     device: MeshDevice = None,
     memory_config: MemoryConfig = None,
 ) -> Tensor:
-    """A tensor full of zeros; BFLOAT16 and ROW_MAJOR unless said otherwise."""
+    """A tensor full of zeros. The default is BFLOAT16 in ROW_MAJOR layout."""
     return _full(shape, 0, dtype, layout, device, memory_config)
 
 
@@ -90,7 +90,7 @@ def ones(
     device: MeshDevice = None,
     memory_config: MemoryConfig = None,
 ) -> Tensor:
-    """A tensor full of ones; BFLOAT16 and ROW_MAJOR unless said otherwise."""
+    """A tensor full of ones. The default is BFLOAT16 in ROW_MAJOR layout."""
     return _full(shape, 1, dtype, layout, device, memory_config)
 
 
@@ -102,7 +102,7 @@ def empty(
     device: MeshDevice = None,
     memory_config: MemoryConfig = DRAM_MEMORY_CONFIG,
 ) -> Tensor:
-    """A device tensor without defined values (here zeros)."""
+    """A device tensor with undefined values (here zeros)."""
     if device is None:
         raise TypeError("device is missing")
     return _filled(TensorSpec(shape, dtype, layout, memory_config), device, 0)
@@ -129,7 +129,7 @@ def full_like(
     memory_config: MemoryConfig = None,
     optional_tensor: NotEmulated = None,
 ) -> Tensor:
-    """`full` with shape, dtype, layout, device and memory config of `tensor` where not given."""
+    """`full`, with the shape of `tensor`. Its dtype, layout, device and memory config are the defaults."""
     return _full_like(tensor, fill_value, dtype, layout, device, memory_config)
 
 
@@ -142,7 +142,7 @@ def zeros_like(
     memory_config: MemoryConfig = None,
     optional_tensor: NotEmulated = None,
 ) -> Tensor:
-    """`zeros` with what is not given taken from `tensor`."""
+    """`zeros`, with the shape of `tensor`. Its dtype, layout, device and memory config are the defaults."""
     return _full_like(tensor, 0, dtype, layout, device, memory_config)
 
 
@@ -155,7 +155,7 @@ def ones_like(
     memory_config: MemoryConfig = None,
     optional_tensor: NotEmulated = None,
 ) -> Tensor:
-    """`ones` with what is not given taken from `tensor`."""
+    """`ones`, with the shape of `tensor`. Its dtype, layout, device and memory config are the defaults."""
     return _full_like(tensor, 1, dtype, layout, device, memory_config)
 
 
@@ -168,7 +168,7 @@ def empty_like(
     device: MeshDevice = None,
     memory_config: MemoryConfig = None,
 ) -> Tensor:
-    """`empty` with what is not given taken from `tensor`."""
+    """`empty`, with the shape of `tensor`. Its dtype, layout, device and memory config are the defaults."""
     return _full_like(tensor, 0, dtype, layout, device, memory_config)
 
 
@@ -183,7 +183,7 @@ def arange(
     memory_config: MemoryConfig = DRAM_MEMORY_CONFIG,
     layout: Layout = Layout.ROW_MAJOR,
 ) -> Tensor:
-    """The numbers from `start` (0 if only `end` is given) up to, not including, `end`: shape [n]."""
+    """The numbers from `start` (0 if only `end` is given) up to, but not including, `end`. Shape [n]."""
     if step == 0 or (end - start) * step < 0:
         raise RuntimeError(f"step {step} does not lead from {start} to {end}")
     numbers = torch.arange(start, end, step)

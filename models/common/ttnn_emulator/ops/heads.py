@@ -1,4 +1,4 @@
-"""Splitting a fused projection into heads, and joining heads again."""
+"""Splits a fused projection into heads, and joins heads again."""
 
 import torch
 
@@ -28,9 +28,9 @@ def nlp_create_qkv_heads(
     memory_config: MemoryConfig = None,
     output_tensors: NotEmulated = None,
 ) -> tuple:
-    """q `[B, num_heads, S, head_dim]`, k and v `[B, num_kv_heads, S, head_dim]` of `[B, 1, S, q | k | v]`.
+    """Splits `[B, 1, S, q | k | v]` into q `[B, num_heads, S, head_dim]`, k and v `[B, num_kv_heads, S, head_dim]`.
 
-    With `transpose_k_heads`, k is `[B, num_kv_heads, head_dim, S]`. With `input_kv`, k and v come from it.
+    With `transpose_k_heads`, k is `[B, num_kv_heads, head_dim, S]`. With `input_kv`, k and v come from that tensor.
     """
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     _check_fused("input", input)
@@ -73,10 +73,10 @@ def nlp_create_qkv_heads_decode(
     slice_size: NotEmulated = None,
     memory_config: MemoryConfig = None,
 ) -> tuple:
-    """q `[1, B, num_heads, head_dim]`, k and v `[1, B, num_kv_heads, head_dim]` of `[1, 1, B, q | k | v]`.
+    """Splits `[1, 1, B, q | k | v]` into q `[1, B, num_heads, head_dim]`, k and v `[1, B, num_kv_heads, head_dim]`.
 
-    The outputs are height-sharded in L1, one user a core, heads padded to 32: on the cores that
-    `memory_config` names, else on the first B.
+    The outputs are height-sharded in L1, one user per core, with heads padded to 32. They are on the cores of
+    `memory_config`, or by default on the first B cores.
     """
     _check_fused("input_tensor", input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
@@ -107,14 +107,14 @@ def nlp_create_qkv_heads_decode(
 
 @op("ttnn.experimental.nlp_concat_heads")
 def nlp_concat_heads(input_tensor: Tensor, *, memory_config: MemoryConfig = None) -> Tensor:
-    """`[B, heads, S, head_dim]` to `[B, 1, S, heads * head_dim]`."""
+    """Joins `[B, heads, S, head_dim]` to `[B, 1, S, heads * head_dim]`."""
     batch, _, seq_len, _ = _heads_shape(input_tensor)
     return _join(input_tensor, (batch, 1, seq_len), memory_config)
 
 
 @op("ttnn.transformer.concatenate_heads")
 def concatenate_heads(input_tensor: Tensor, *, memory_config: MemoryConfig = None) -> Tensor:
-    """`[B, heads, S, head_dim]` to `[B, S, heads * head_dim]`."""
+    """Joins `[B, heads, S, head_dim]` to `[B, S, heads * head_dim]`."""
     batch, _, seq_len, _ = _heads_shape(input_tensor)
     return _join(input_tensor, (batch, seq_len), memory_config)
 
@@ -141,9 +141,10 @@ def nlp_concat_heads_decode(
     output_tensor: NotEmulated = None,
     sub_core_grids: NotEmulated = None,
 ) -> Tensor:
-    """`[1, B, heads, head_dim]`, height-sharded, to `[1, 1, 32, num_heads * head_dim]`, one head a core.
+    """Joins `[1, B, heads, head_dim]`, height-sharded, to `[1, 1, 32, num_heads * head_dim]`, one head per core.
 
-    As on a card, the output lies so whatever `memory_config` says. It has 32 rows whatever B is; those past B are zero.
+    As on a card, `memory_config` does not change the output's place. The output always has 32 rows. Rows from B on are
+    zero.
     """
     first, batch, heads, head_dim = _heads_shape(input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
@@ -176,7 +177,7 @@ def _check_fused(argument, tensor):
 
 
 def _head_dim(tensor, heads):
-    """The width of one of `heads`, which must be whole tiles."""
+    """The width of one head if the tensor's width is divided into `heads`. It must be whole tiles."""
     width = tensor.shape[-1]
     if heads < 1 or width % heads or width // heads % TILE_SIZE:
         raise RuntimeError(f"a width of {width} is not {heads} heads of a multiple of {TILE_SIZE}")

@@ -18,8 +18,8 @@ from ..tensor import Tensor, TensorSpec
 from .activation import Activation, activation_function, parse_activation
 from .checks import check_dtype, check_grid, check_tiled
 from .common import into
-from .held import hold_transposed
 from .matmul_config import check_matmul_config, matmul_memory_config
+from .memory_order import store_transposed
 
 _ProgramConfig = (
     MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig
@@ -50,10 +50,10 @@ def linear(
     prefetcher_pipes: NotEmulated = (),
     in0_column_offset: NotEmulated = None,
 ) -> Tensor:
-    """activation(a @ b + bias) of `[..., M, K]` and `[..., K, N]`; accumulated in fp32, rounded to bf16 and `dtype`.
+    """activation(a @ b + bias) of `[..., M, K]` and `[..., K, N]`; accumulated in fp32, rounded to bf16, then `dtype`.
 
-    The leading dimensions are as in `torch.matmul`; `dtype` defaults to a's. Raises RuntimeError for shapes,
-    layouts, dtypes and shardings that `program_config` cannot take.
+    Leading dimensions work as in `torch.matmul`. `dtype` defaults to a's. Raises RuntimeError for shapes, layouts,
+    dtypes and shardings that do not fit `program_config`.
     """
     return _matmul(
         input_tensor_a, input_tensor_b, bias, transpose_a, transpose_b, memory_config, dtype, program_config,
@@ -117,7 +117,7 @@ def _matmul(
     spec = TensorSpec(shape, own_dtype, a.layout, matmul_memory_config(shape, config, program_config))
     kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:
-        hold_transposed(b)
+        store_transposed(b)
     return into(output, kernel, [a, b, bias], spec, dtype, memory_config)
 
 
@@ -153,7 +153,7 @@ def _check_bias(bias, shape):
 
 
 def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
-    """The product as a kernel. A second operand without batch takes the matrix form, else the batched one."""
+    """The kernel of the product: a plain matrix product if the second operand has no batch, else a batched one."""
     shape = tuple(spec.shape)
     full_precision = spec.dtype is DataType.FLOAT32
     flat = _is_matrix(b_shape) and len(a_shape) >= 2 and not transpose_a
@@ -181,7 +181,7 @@ def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
 
 
 def _rows_by_matrix(rows, weight):
-    """`rows @ weight.t()` for `[M, K]` and `[N, K]`; a row's result does not depend on how many rows there are."""
+    """`rows @ weight.t()` for `[M, K]` and `[N, K]`. A row's result does not depend on the number of rows."""
     if rows.shape[0] == 1 and not _may_be_alone(weight):
         return torch.nn.functional.linear(torch.cat((rows, rows)), weight)[:1]
     return torch.nn.functional.linear(rows, weight)
@@ -191,10 +191,10 @@ _alone = {}
 
 
 def _may_be_alone(weight) -> bool:
-    """Whether one row by this weight is what it is among others.
+    """Whether a single row times this weight gives the same bits as the row among other rows.
 
-    The CPU's matmul of one row may take another path, which adds up in another order; torch's for bf16 does so for rows
-    of more than 1024. Shorter ones are tried, once per shape and number of threads.
+    The CPU's matmul may take another path for one row and add in another order. torch does so in bf16 for rows of more
+    than 1024 elements. For shorter rows this is tested once per shape and number of threads.
     """
     n, k = weight.shape
     if k > 1024 or weight.dtype is not torch.bfloat16 or weight.is_meta:

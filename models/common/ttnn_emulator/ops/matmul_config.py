@@ -1,4 +1,4 @@
-"""What a matmul's program config asks of its tensors, and where it puts the output.
+"""The requirements of a matmul's program config on its tensors, and the place of the output.
 
 The rules are the vendor's: each was found by calling the vendor's op on its mock device.
 """
@@ -29,7 +29,7 @@ def check_matmul_config(a, b, shape, dtype, memory_config, program_config, compu
 
 
 def matmul_memory_config(shape, memory_config, program_config) -> MemoryConfig:
-    """Where the product lies: as asked, but a sharded output's cores and shard are the program config's choice."""
+    """The memory config of the product: as requested, but if sharded, with the program config's cores and shard."""
     if memory_config is None:
         return DRAM_MEMORY_CONFIG
     if not memory_config.is_sharded():
@@ -58,7 +58,7 @@ def _block_sharded(rows, columns, memory_config, config):
 
 
 def _tiles(shape):
-    """Rows and columns of a shape in tiles, the leading dimensions counted as rows."""
+    """Rows and columns of a shape in tiles. Leading dimensions count as rows."""
     height = round_up(shape[-2], TILE_SIZE) if len(shape) > 1 else TILE_SIZE
     return volume(shape[:-2]) * height // TILE_SIZE, round_up(shape[-1], TILE_SIZE) // TILE_SIZE
 
@@ -130,7 +130,7 @@ def _check_blocks(a, b, shape, config, kernel_config):
 def _check_buffers(a, b, dtype, config):
     """Refuses blocks whose circular buffers cannot fit L1: two blocks of each input, one of the output.
 
-    A card may need more, for accumulation in another dtype or for a bias, so passing is no proof that it fits.
+    A card may need more, to accumulate in another dtype or for a bias. So a call that passes may still not fit a card.
     """
     block_h = getattr(config, "out_block_h", config.per_core_M)
     block_w = getattr(config, "out_block_w", config.per_core_N)

@@ -37,7 +37,7 @@ def rms_norm(
 ) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) * weight + bias over the last dimension (Zhang and Sennrich, 2019), in fp32.
 
-    `weight` and `bias` hold the width's values: `[1, 1, width / 32, 32]` in ROW_MAJOR or `[1, 1, 1, width]` in
+    `weight` and `bias` have one value per column: `[1, 1, width / 32, 32]` in ROW_MAJOR or `[1, 1, 1, width]` in
     TILE layout. `residual_input_tensor` is added to the input first. A sharded input needs a sharded output.
     """
     return _norm(_rms, input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config)
@@ -56,7 +56,7 @@ def layer_norm(
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
     recip_tensor: NotEmulated = None,
 ) -> Tensor:
-    """(x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias over the last dimension; otherwise as `rms_norm`."""
+    """(x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias over the last dimension. Otherwise as `rms_norm`."""
     return _norm(_layer, input_tensor, epsilon, weight, bias, residual_input_tensor, memory_config, program_config)
 
 
@@ -104,9 +104,9 @@ def rms_norm_post_all_gather(
     dtype: DataType = None,
     use_2d_core_grid: NoEffect[bool] = None,
 ) -> Tensor:
-    """RMS norm of a row that is split over devices, from `stats`, the gathered outputs of `rms_norm_pre_all_gather`.
+    """RMS norm of rows that are split over devices. `stats` is the gathered output of `rms_norm_pre_all_gather`.
 
-    `stats` is `[..., rows, 32 * devices]`; the row's whole width is the input's times the number of devices.
+    `stats` is `[..., rows, 32 * devices]`. The full width of a row is the input's width times the number of devices.
     """
     _check_input(input_tensor, None)
     check_tiled("stats", stats)

@@ -1,7 +1,7 @@
-"""Writing into KV caches whose rows lie in pages, and into caches with a row of positions per user.
+"""Writes into paged KV caches, and into caches with one row of positions per user.
 
-A paged cache is `[pages, kv_heads, page_size, head_dim]`; `page_table[user, i]` is the page that holds the
-user's positions from `i * page_size` on.
+A paged cache is `[pages, kv_heads, page_size, head_dim]`. The page `page_table[user, i]` holds the user's
+`page_size` positions from `i * page_size` on.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ..program import Program, rounding
 from ..program_config import DeviceComputeKernelConfig
 from ..tensor import Tensor
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
-from .held import hold_heads_first
+from .memory_order import store_heads_first
 
 _UPDATES = (DataType.BFLOAT16, DataType.FLOAT32)
 
@@ -40,8 +40,9 @@ def paged_update_cache(
     """Writes one row per user, `[1, B, kv_heads, head_dim]` height-sharded, into the cache at the user's position.
 
     Positions come from `update_idxs_tensor` (`[B]` INT32; -1 skips the user) or, without a page table, from the
-    list `update_idxs`. Without `page_table` (`[B, pages per user]` INT32) the cache is `[B, kv_heads, S, head_dim]`.
-    Each row is rounded to the cache's dtype. Returns the cache. RuntimeError for a position past the cache.
+    list `update_idxs`. `page_table` is `[B, pages per user]` INT32. Without a page table, the cache is
+    `[B, kv_heads, S, head_dim]`. Each row is rounded to the cache's dtype. Returns the cache. Raises RuntimeError for
+    a position past the cache.
     """
     kernel, positions = _update(cache_tensor, input_tensor, update_idxs, update_idxs_tensor, page_table)
     return Program(kernel, [cache_tensor, input_tensor, positions, page_table], in_place=cache_tensor)
@@ -62,7 +63,7 @@ def paged_fused_update_cache(
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
     mesh_coords: NotEmulated = None,
 ) -> tuple:
-    """`paged_update_cache` of two caches, whose inputs must lie on cores that do not overlap."""
+    """`paged_update_cache` of two caches. The cores of the two inputs must not overlap."""
     first, positions = _update(cache_tensor1, input_tensor1, update_idxs, update_idxs_tensor, page_table)
     second, _ = _update(cache_tensor2, input_tensor2, update_idxs, update_idxs_tensor, page_table)
     grids = [rows.memory_config().shard_spec.grid for rows in (input_tensor1, input_tensor2)]
@@ -91,10 +92,10 @@ def paged_fill_cache(
     cache_position_modulo: NotEmulated = None,
     valid_seq_len_tensor: NotEmulated = None,
 ) -> Tensor:
-    """Writes `[1, kv_heads, S, head_dim]`, of the cache's dtype, into the pages of row `batch_idx` of the page table.
+    """Writes `[1, kv_heads, S, head_dim]`, in the cache's dtype, into the pages of row `batch_idx` of the page table.
 
-    With `batch_idx_tensor` (`[n]`), input row i of n goes to page table row `batch_idx_tensor[i]`. A page of -1
-    is skipped. Returns the cache. RuntimeError if S positions do not fit the page table's row.
+    With `batch_idx_tensor` (`[n]`), the input has n rows, and row i goes to page table row `batch_idx_tensor[i]`. A
+    page of -1 is skipped. Returns the cache. Raises RuntimeError if S positions do not fit the page table's row.
     """
     _check_fill(cache_tensor, input_tensor, page_table)
     if batch_idx_tensor is None:
@@ -108,7 +109,7 @@ def paged_fill_cache(
         raise RuntimeError(
             f"batch_idx_tensor must be [{input_tensor.shape[0]}], got {list(batch_idx_tensor.shape)}"
         )
-    hold_heads_first(cache_tensor)
+    store_heads_first(cache_tensor)
 
     def kernel(cache, rows, table, users):
         if cache.is_meta:
@@ -155,7 +156,7 @@ def _check_page(page, cache):
 
 
 def _update(cache, rows, update_idxs, positions, page_table):
-    """The kernel that writes the rows, and the tensor of positions it reads (None if they are in a list)."""
+    """The kernel that writes the rows, and the tensor of positions that it reads (None if a list gives them)."""
     _check_rows(cache, rows)
     batch = rows.shape[1]
     if positions is not None:
@@ -179,7 +180,7 @@ def _update(cache, rows, update_idxs, positions, page_table):
         _check_table(cache, page_table)
         if page_table.shape[0] != batch:
             raise RuntimeError(f"page_table must have {batch} users, got {list(page_table.shape)}")
-        hold_heads_first(cache)
+        store_heads_first(cache)
     capacity = cache.shape[2] * (1 if page_table is None else page_table.shape[1])
     page_size = cache.shape[2]
 
@@ -209,7 +210,7 @@ def _update(cache, rows, update_idxs, positions, page_table):
 
 
 def _write_row(cache, rows, user, position, table):
-    """Writes one user's row: without index tensors, which cost more than the row itself."""
+    """Writes one user's row. It avoids index tensors, which would cost more than the row itself."""
     page, at = user, position
     if table is not None:
         page, at = int(table[user, position // cache.shape[2]]), position % cache.shape[2]

@@ -1,13 +1,13 @@
-"""Reading positions out of a paged cache that is held heads first (see `held`)."""
+"""Reads positions from a paged cache that is stored heads first (see `memory_order`)."""
 
 import torch
 
 
 def gather_pages(cache: torch.Tensor, pages: list, count: int) -> torch.Tensor:
-    """The first `count` positions of one user, `[kv_heads, count, head_dim]`, of a cache
-    `[pages, kv_heads, page_size, head_dim]`; `pages` is the user's row of the page table.
+    """The first `count` positions of one user, `[kv_heads, count, head_dim]`, from a cache
+    `[pages, kv_heads, page_size, head_dim]`. `pages` is the user's row of the page table.
 
-    Consecutive pages are a view; otherwise the pages are copied. RuntimeError for a page that the cache lacks.
+    Consecutive pages give a view. Other pages are copied. Raises RuntimeError for a page that the cache lacks.
     """
     page_size = cache.shape[2]
     used = pages[: -(-count // page_size)]

@@ -1,4 +1,4 @@
-"""Ops that change where or how a tensor is held, but not its elements: memory config, layout, dtype."""
+"""Ops that change a tensor's memory config, layout or dtype, but not its shape or the order of its elements."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def _identity(value):
 
 
 def _convert(tensor, spec, output_tensor=None):
-    """The tensor under another spec of the same shape."""
+    """The tensor converted to another spec of the same shape."""
     if output_tensor is not None:
         return into(output_tensor, _identity, [tensor], spec, spec.dtype, spec.memory_config)
     exact = same_stored_values(tensor.dtype, spec.dtype)
@@ -31,7 +31,7 @@ def _convert(tensor, spec, output_tensor=None):
 
 
 def _conversion(source, target):
-    """A kernel that converts values as a card does; `run` then stores them in the target's dtype."""
+    """A kernel that converts values as a card does. `run` then stores them in the target's dtype."""
     if source in FLOATS and target is DataType.UINT16:
         return lambda value: torch.floor(value.float() + 0.5).clamp(0, 0xFFFF)
     if source in FLOATS and target is DataType.UINT32:
@@ -53,7 +53,7 @@ def to_memory_config(
 ) -> Tensor:
     """The tensor in another memory config, and in another dtype if given (TILE layout only).
 
-    In that memory config already, the tensor itself, whatever `dtype` says: as the vendor's op does.
+    As the vendor's op does, a tensor that already has this memory config is returned itself, and `dtype` is ignored.
     """
     if tensor.is_allocated() and tensor.memory_config() == memory_config and output_tensor is None:
         if dtype not in (None, tensor.dtype):
@@ -74,7 +74,7 @@ def interleaved_to_sharded(
     keep_l1_aligned: NoEffect[bool | None] = False,
     preallocated_output: NotEmulated = None,
 ) -> Tensor:
-    """An interleaved tensor, sharded, in another dtype if given. Another form has the cores and the shard in L1."""
+    """Shards an interleaved tensor, in another dtype if given. Another form takes the cores and the shard, in L1."""
     return _sharded(input_tensor, sharded_memory_config, output_dtype)
 
 
@@ -109,7 +109,7 @@ def _sharded(input_tensor, sharded_memory_config, output_dtype):
 def sharded_to_interleaved(
     input_tensor: Tensor, memory_config: MemoryConfig = None, output_dtype: DataType = None
 ) -> Tensor:
-    """A sharded tensor, interleaved (in DRAM unless `memory_config` says otherwise)."""
+    """Makes a sharded tensor interleaved, in DRAM unless `memory_config` is given."""
     memory_config = DRAM_MEMORY_CONFIG if memory_config is None else memory_config
     if not input_tensor.memory_config().is_sharded():
         raise RuntimeError(f"the input must be sharded, got {input_tensor.memory_config()}")
@@ -122,7 +122,7 @@ def sharded_to_interleaved(
 
 @op("ttnn.reshard")
 def reshard(input_tensor: Tensor, output_memory_config: MemoryConfig, output_tensor: Tensor = None) -> Tensor:
-    """A sharded tensor, sharded in another way."""
+    """Shards a sharded tensor in another way."""
     for what, config in (("the input", input_tensor.memory_config()), ("the output", output_memory_config)):
         if not config.is_sharded():
             raise RuntimeError(f"{what} must be sharded, got {config}")
@@ -141,7 +141,7 @@ def typecast(
 ) -> Tensor:
     """The tensor in another dtype. Another form takes the input's dtype and the output's.
 
-    Floats become integers by truncation (UINT16 by rounding), unsigned ones clamped at 0. Host tensors too.
+    Floats are truncated to integers (rounded for UINT16), and clamped at 0 for unsigned ones. Host tensors too.
     """
     return _typecast(input_tensor, dtype, memory_config, output_tensor)
 
@@ -222,7 +222,7 @@ def tilize(
     tile: NotEmulated = ...,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
-    """A ROW_MAJOR tensor, whose last two sizes are multiples of 32, in TILE layout."""
+    """Converts a ROW_MAJOR tensor to TILE layout. Its last two sizes must be multiples of 32."""
     shape = tuple(input_tensor.shape)
     if len(shape) < 2 or shape[-1] % 32 or shape[-2] % 32:
         raise RuntimeError(f"the last two sizes must be multiples of 32, got {list(shape)}")
@@ -238,7 +238,7 @@ def tilize_with_zero_padding(
     use_multicore: NoEffect[bool] = True,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
-    """A ROW_MAJOR tensor in TILE layout, padded as far as needed."""
+    """Converts a ROW_MAJOR tensor to TILE layout, padded to whole tiles."""
     return _tilized(input_tensor, memory_config, output_dtype)
 
 
@@ -253,7 +253,7 @@ def tilize_with_val_padding(
     use_multicore: NoEffect[bool] = True,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
-    """A ROW_MAJOR tensor in TILE layout, padded to `output_tensor_shape`. Padding has no value here."""
+    """Converts a ROW_MAJOR tensor to TILE layout, padded to `output_tensor_shape`. Padding has no value here."""
     padded = tuple(output_tensor_shape)
     if len(padded) != len(input_tensor.shape) or any(want < have for want, have in zip(padded, input_tensor.shape)):
         raise RuntimeError(f"{list(padded)} does not contain {list(input_tensor.shape)}")
@@ -280,7 +280,7 @@ def untilize(
     use_multicore: bool = True,
     sub_core_grids: worker_cores = None,
 ) -> Tensor:
-    """A TILE tensor in ROW_MAJOR layout; block floats become BFLOAT16."""
+    """Converts a TILE tensor to ROW_MAJOR layout. Block floats become BFLOAT16."""
     check_multicore(use_multicore, sub_core_grids)
     return _untilized(input_tensor, input_tensor.shape, memory_config)
 
@@ -294,7 +294,7 @@ def untilize_with_unpadding(
     use_multicore: NoEffect[bool] = True,
     sub_core_grids: NoEffect[worker_cores] = None,
 ) -> Tensor:
-    """A TILE tensor in ROW_MAJOR layout, cut to the elements up to, and including, `output_tensor_end`."""
+    """Converts a TILE tensor to ROW_MAJOR layout, and keeps the elements up to and including `output_tensor_end`."""
     shape = tuple(end + 1 for end in output_tensor_end)
     if len(shape) != len(input_tensor.shape) or any(want > have for want, have in zip(shape, input_tensor.shape)):
         raise RuntimeError(

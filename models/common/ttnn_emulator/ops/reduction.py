@@ -26,9 +26,9 @@ def argmax(
     output_tensor: Tensor = None,
     enable_secondary_dm: bool = None,
 ) -> Tensor:
-    """Index of the (first) largest element along `dim`, or of the whole tensor: UINT32, ROW_MAJOR.
+    """The index of the (first) largest element along `dim`, or of the whole tensor, as UINT32 in ROW_MAJOR layout.
 
-    TILE inputs must be BFLOAT16 or FLOAT32. `enable_secondary_dm` gives a ROW_MAJOR input's rows more bandwidth.
+    TILE inputs must be BFLOAT16 or FLOAT32. `enable_secondary_dm` reads a ROW_MAJOR input's rows with more bandwidth.
     """
     if input_tensor.dtype in BLOCK_FLOAT:
         raise RuntimeError(f"{input_tensor.dtype} is not supported; typecast to BFLOAT16 first")
@@ -46,7 +46,7 @@ def argmax(
 
     def kernel(value):
         if value.dtype is torch.bfloat16 and dim is not None and dim % value.dim() == value.dim() - 1:
-            # torch's argmax of bfloat16 takes several times longer than of float32.
+            # torch's argmax takes several times longer for bfloat16 than for float32.
             value = value.float()
         return torch.argmax(value, dim, keepdim).to(torch.int32).reshape(shape)
 
@@ -69,7 +69,7 @@ def topk(
 ) -> list:
     """[values, indices] of the `k` largest (or smallest) elements along `dim`, in TILE layout.
 
-    Indices are UINT16 where they fit and the input is not FLOAT32, else UINT32.
+    Indices are UINT16 if they fit and the input is not FLOAT32. Otherwise they are UINT32.
     """
     check_tiled("the input", input_tensor)
     shape = list(input_tensor.shape)
@@ -97,7 +97,7 @@ def softmax(
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
     numeric_stable: NoEffect[bool] = True,
 ) -> Tensor:
-    """Softmax along `dim`, in the input's dtype and TILE layout. It is always the stable one here."""
+    """Softmax along `dim`, in the input's dtype and TILE layout. Here it is always numerically stable."""
     dim = normalise_dim(dim, len(input_tensor.shape))
     check_dtype("the input", input_tensor.dtype)
     config = config_for(input_tensor, input_tensor.shape, memory_config)

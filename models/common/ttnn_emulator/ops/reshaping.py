@@ -1,4 +1,4 @@
-"""Ops that give the same elements another shape or order: reshape, view, permute, transpose, squeeze."""
+"""Ops that change the shape or the order of the elements: reshape, view, permute, transpose, squeeze."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from .common import config_for, moves_exactly, normalise_dim
 
 
 def _resolved(tensor, shape):
-    """`shape` with its -1, if any, worked out."""
+    """`shape` with the computed size in place of -1."""
     shape = tuple(int(size) for size in shape)
     elements = tensor.logical_volume()
     if shape.count(-1) > 1 or any(size < -1 for size in shape):
@@ -28,7 +28,7 @@ def _resolved(tensor, shape):
 
 
 def _is_view(tensor, shape):
-    """The vendor's rule for a reshape that moves nothing."""
+    """The vendor's rule: whether a reshape moves no elements."""
     old = (1,) * (2 - len(tensor.shape)) + tuple(tensor.shape)
     new = (1,) * (2 - len(shape)) + tuple(shape)
     if old[-1] != new[-1]:
@@ -45,7 +45,7 @@ def _reshaped_host(tensor, shape):
 
 
 def _distinct(shards, change):
-    """`change` of every shard, the same object for the same object."""
+    """Applies `change` to every shard. Shards that share an object share the result."""
     changed = {}
     for shard in shards:
         if id(shard) not in changed:
@@ -64,10 +64,10 @@ def reshape(
     sub_core_grids: NoEffect[worker_cores] = None,
     skip_padding_fill: NoEffect[bool] = False,
 ) -> Tensor:
-    """The tensor's elements in another shape; one size may be -1. A view where nothing has to move. Host tensors too.
+    """The tensor's elements in another shape; one size may be -1. A view if no element has to move. Host tensors too.
 
-    Another form takes a `logical_shape` and the `padded_shape`, which must be the tensor's own: elements of the padding
-    come into the logical shape as zeros, or go out of it.
+    Another form takes a `logical_shape` and a `padded_shape`, which must be the tensor's own. A larger logical shape
+    includes padding, as zeros. A smaller one turns elements into padding.
     """
     shape = _resolved(input_tensor, shape)
     if volume(shape) != input_tensor.logical_volume():
@@ -134,7 +134,7 @@ def _relabelled(
 
 @op("ttnn.view")
 def view(input_tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """The same buffer under another shape. RuntimeError if elements would have to move; use reshape then."""
+    """The same buffer in another shape. RuntimeError if elements would have to move; use reshape for that."""
     shape = _resolved(input_tensor, shape)
     if volume(shape) != input_tensor.logical_volume() or not _is_view(input_tensor, shape):
         raise RuntimeError(
@@ -157,7 +157,7 @@ def _view_of_rank_4(input_tensor: Tensor, N: int, C: int, H: int, W: int) -> Ten
 
 @op("ttnn.unsqueeze_to_4D")
 def unsqueeze_to_4D(tensor: Tensor) -> Tensor:
-    """The tensor with ones in front up to rank 4. Host tensors too."""
+    """The tensor with leading sizes of 1, up to rank 4. Host tensors too."""
     rank = len(tensor.shape)
     if rank > 4:
         raise RuntimeError(f"rank {rank} is greater than 4")
@@ -166,7 +166,7 @@ def unsqueeze_to_4D(tensor: Tensor) -> Tensor:
 
 @op("ttnn.unsqueeze")
 def unsqueeze(input_tensor: Tensor, dim: int) -> Tensor:
-    """The tensor with a size of 1 put in at `dim`."""
+    """The tensor with a size of 1 inserted at `dim`."""
     shape = list(input_tensor.shape)
     dim = normalise_dim(dim, len(shape) + 1)
     return reshape(input_tensor, shape[:dim] + [1] + shape[dim:])
@@ -174,7 +174,7 @@ def unsqueeze(input_tensor: Tensor, dim: int) -> Tensor:
 
 @op("ttnn.squeeze")
 def squeeze(input_tensor: Tensor, dim: int | Sequence[int] = None) -> Tensor:
-    """The tensor without its sizes of 1: all of them, or those at `dim` (an int or several). Others stay."""
+    """The tensor without its sizes of 1: all of them, or those at `dim` (an int or several). Other sizes stay."""
     shape = tuple(input_tensor.shape)
     dims = range(len(shape)) if dim is None else [dim] if isinstance(dim, int) else dim
     dims = {normalise_dim(d, len(shape)) for d in dims}
@@ -214,7 +214,7 @@ def _transpose_padded(input_tensor: Tensor, dim1: int, dim2: int, pad_value: flo
 def _transposed(tensor, dim1, dim2, memory_config, pad_value):
     rank = len(tensor.shape)
     first, second = normalise_dim(dim1, rank), normalise_dim(dim2, rank)
-    # What pads a tile has no value here, but a card can fill it in one transposition only.
+    # The padding of tiles has no value here. A card can fill it only when these two dimensions are swapped.
     if pad_value and {first - rank, second - rank} != {-3, -2}:
         raise RuntimeError(f"pad_value={pad_value} is possible where dimensions -3 and -2 are swapped; use 0.0")
     order = list(range(rank))

@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al., 2021), in the forms that a card's ops take. Computed in fp32, rounded once."""
+"""Rotary position embedding (Su et al., 2021), in the forms of the vendor's ops. Computed in fp32, rounded once."""
 
 import torch
 
@@ -28,11 +28,11 @@ def rotary_embedding_llama(
     memory_config: MemoryConfig = None,
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
-    """x * cos + (x @ trans_mat) * sin, where `trans_mat` acts on each 32 columns: neighbours (2i, 2i + 1) form pairs.
+    """x * cos + (x @ trans_mat) * sin. `trans_mat` acts on each 32 columns, where neighbours (2i, 2i + 1) form pairs.
 
     Prefill: x `[B, heads, S, head_dim]`, cos and sin `[1, 1 or heads, at least S, head_dim]`, trans_mat one tile.
     Decode: x `[1, B, heads, head_dim]`, cos and sin `[1, B, 1, head_dim]`, trans_mat `[1, 1, 32 * B, 32]`, all
-    height-sharded with one user a core. All bf16.
+    height-sharded with one user per core. All tensors are bf16.
     """
     _check_llama(input_tensor, cos_cache, sin_cache, trans_mat)
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
@@ -123,8 +123,8 @@ def rotary_embedding(
 ) -> Tensor:
     """x * cos + rotate_half(x) * sin, with cos and sin `[1, 1, positions, head_dim]` and x `[W, Z, S, head_dim]`.
 
-    Row s of x has position s, or `token_index` if that is given. The output's rows are padded to whole tiles,
-    logically too, as the card's op does. head_dim must be 32 or a multiple of 64.
+    Row s of x has position s, or `token_index` if that is given. As on a card, the output's rows are padded to whole
+    tiles, also in the logical shape. head_dim must be 32 or a multiple of 64.
     """
     _check_halves(input_tensor, cos_cache, sin_cache)
     first, heads, seq_len, head_dim = input_tensor.shape

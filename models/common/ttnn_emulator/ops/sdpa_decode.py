@@ -1,7 +1,7 @@
-"""Attention of one new token per user to that user's cached positions.
+"""Attention of one new token per user to the user's cached positions.
 
-Each user is computed alone, over exactly the positions up to its own, so that a user's result does not depend
-on the other users. Scores, softmax and accumulation are in fp32.
+Each user is computed alone, over exactly the positions up to its own. So a user's result does not depend on the
+other users. Scores, softmax and accumulation are in fp32.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ..program_config import DeviceComputeKernelConfig, SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
-from .held import hold_heads_first
+from .memory_order import store_heads_first
 
 
 @op("ttnn.transformer.paged_scaled_dot_product_attention_decode")
@@ -45,9 +45,9 @@ def paged_scaled_dot_product_attention_decode(
 ) -> Tensor:
     """softmax(q k^T * scale) v over positions 0 to `cur_pos` of each user, in a paged cache.
 
-    q is `[1, B, heads, head_dim]`, k and v `[pages, kv_heads, page_size, head_dim]`, `page_table_tensor`
-    `[B, pages per user]` INT32 and `cur_pos_tensor` `[B]` INT32, in which -1 skips a user (its output is zero).
-    `scale` defaults to 1 / sqrt(head_dim); with `sliding_window_size` only so many last positions count.
+    q is `[1, B, heads, head_dim]`, k and v are `[pages, kv_heads, page_size, head_dim]`, `page_table_tensor` is
+    `[B, pages per user]` INT32, and `cur_pos_tensor` is `[B]` INT32. A position of -1 skips a user: its output is zero.
+    `scale` defaults to 1 / sqrt(head_dim). `sliding_window_size` limits a user to its last positions, its own included.
     """
     q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
     _check(q, k, v, sliding_window_size, program_config)
@@ -57,14 +57,14 @@ def paged_scaled_dot_product_attention_decode(
     check_page_table(table, users)
     _check_positions(cur_pos_tensor, users)
     page_size = k.shape[2]
-    hold_heads_first(k)
-    hold_heads_first(v)
+    store_heads_first(k)
+    store_heads_first(v)
     attend = _attention(q, k, table.shape[1] * page_size, scale, sliding_window_size, paged=True)
 
     def kernel(q, k, v, table, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
-        # The pages are heads first, so a head's positions lie side by side.
+        # The pages are stored heads first, so a head's positions are neighbours in memory.
         k, v = k.transpose(0, 1).flatten(1, 2), v.transpose(0, 1).flatten(1, 2)
         return attend(q, k, v, page_size, table.numpy(), positions.reshape(-1).numpy())
 
@@ -90,7 +90,7 @@ def scaled_dot_product_attention_decode(
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
     share_cache: NotEmulated = None,
 ) -> Tensor:
-    """As the paged form, with k and v `[B, kv_heads, S, head_dim]`; positions may also be the list `cur_pos`."""
+    """As the paged form, with k and v `[B, kv_heads, S, head_dim]`. Positions may also be the list `cur_pos`."""
     q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
     _check(q, k, v, sliding_window_size, program_config)
     users, capacity = q.shape[1], k.shape[2]
@@ -116,7 +116,7 @@ def scaled_dot_product_attention_decode(
 
 
 def _attention(q, k, capacity, scale, window, paged):
-    """The function that attends for all users: `k` and `v` are `[rows, positions, head_dim]`, as `loops.attend` takes them."""
+    """The function that attends for all users. `k` and `v` are `[rows, positions, head_dim]`, as for `loops.attend`."""
     _, n_users, heads, head_dim = q.shape
     kv_heads = k.shape[1]
     shape = (n_users * kv_heads, heads // kv_heads, head_dim)
@@ -189,7 +189,8 @@ def _check_program(config, users):
 
 
 def _check_key_chunks(positions, config):
-    """Without pages the keys must be whole chunks; a chunk of 0 is the largest power of 2 up to 512 that divides them."""
+    """Checks that the keys of an unpaged cache are whole chunks. A chunk size of 0 means the largest power of 2 up to
+    512 that divides them."""
     size = 0 if config is None else config.k_chunk_size
     size = size or min(512, positions & -positions)
     if size % TILE_SIZE or positions % size:

@@ -1,4 +1,4 @@
-"""Moving tensors between the host and the mesh, copying and freeing them."""
+"""Moves tensors between the host and the mesh, copies and frees them."""
 
 import torch
 
@@ -29,7 +29,7 @@ def check_writable(device):
 def to_device(
     tensor: Tensor, device: MeshDevice, memory_config: MemoryConfig = None, *, queue_id: int = None
 ) -> Tensor:
-    """The tensor on a mesh; one host shard goes to every device. On the mesh already, it is returned as it is."""
+    """The tensor on a mesh. A single host shard goes to every device. A tensor already on the mesh is returned."""
     device.check_queue(queue_id)
     if tensor._device is not None:
         if tensor._device is device and memory_config in (None, tensor._memory_config):
@@ -53,7 +53,7 @@ def _spread(shards, device):
 
 
 def on_device(spec: TensorSpec, device, storage: Storage) -> Tensor:
-    """A tensor on a mesh with a buffer of its own. RuntimeError if memory runs out."""
+    """A tensor on a mesh, in a new buffer. RuntimeError if memory runs out."""
     buffer = Buffer(device.allocator, spec.memory_config.buffer_type, spec.bank_bytes)
     return Tensor(spec, storage, device, buffer)
 
@@ -71,7 +71,7 @@ def from_device(tensor: Tensor, blocking: NoEffect[bool] = True, *, queue_id: in
 
 @op("ttnn.copy_host_to_device_tensor")
 def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id: int = None) -> None:
-    """Gives `device_tensor` the values of a host tensor of the same shape, dtype and layout."""
+    """Copies the values of a host tensor into `device_tensor`. Shape, dtype and layout must be the same."""
     if host_tensor._device is not None or device_tensor._device is None:
         raise RuntimeError("takes a host tensor, then a device tensor")
     device_tensor._device.check_queue(cq_id)
@@ -91,7 +91,7 @@ def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, cq_id
 def copy_device_to_host_tensor(
     device_tensor: Tensor, host_tensor: Tensor, blocking: NoEffect[bool] = True, cq_id: int = None
 ) -> None:
-    """Gives a host tensor the values of `device_tensor`, which must have the same shape, dtype and layout."""
+    """Copies the values of `device_tensor` into a host tensor. Shape, dtype and layout must be the same."""
     if device_tensor._device is None or host_tensor._device is not None:
         raise RuntimeError("takes a device tensor, then a host tensor")
     device_tensor._device.check_queue(cq_id)
@@ -107,7 +107,7 @@ def copy_device_to_host_tensor(
 
 @op("ttnn.deallocate")
 def deallocate(tensor: Tensor, force: NotEmulated = True) -> None:
-    """Gives back the tensor's buffer; reading the tensor, or a view of it, is an error from then on."""
+    """Frees the tensor's buffer. From then on, reading the tensor or a view of it is an error."""
     tensor.deallocate()
 
 
@@ -119,7 +119,7 @@ def clone(
     memory_config: MemoryConfig = None,
     compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
 ) -> Tensor:
-    """A copy in a buffer of its own, in another dtype or memory config if given."""
+    """A copy in a new buffer, in another dtype or memory config if given."""
     dtype = input.dtype if dtype is None else dtype
     memory_config = input.memory_config() if memory_config is None else memory_config
     if memory_config.memory_layout is not input.memory_config().memory_layout:
@@ -130,7 +130,7 @@ def clone(
 
 @op("ttnn.move")
 def move(input_tensor: Tensor, *, memory_config: MemoryConfig = None) -> Tensor:
-    """Moves a tensor into a new buffer and gives back the old one."""
+    """Moves a tensor into a new buffer and frees the old one."""
     memory_config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, memory_config)
     return Program(lambda value: value, [input_tensor], spec, exact=True, frees=True)
@@ -138,13 +138,13 @@ def move(input_tensor: Tensor, *, memory_config: MemoryConfig = None) -> Tensor:
 
 @op("ttnn.reallocate")
 def reallocate(tensor: Tensor, memory_config: MemoryConfig = None) -> Tensor:
-    """As `move`."""
+    """The same as `move`."""
     return move(tensor, memory_config=memory_config)
 
 
 @op("ttnn.copy")
 def copy(input_a: Tensor, input_b: Tensor) -> Tensor:
-    """Writes the values of `input_a` into `input_b`, of the same shape."""
+    """Writes the values of `input_a` into `input_b`, which has the same shape."""
     if input_a.shape != input_b.shape:
         raise RuntimeError(f"shapes {input_a.shape} and {input_b.shape} differ")
     round_to = rounding(input_b.dtype)

@@ -1,6 +1,6 @@
-"""Attention over whole sequences and over chunks of them; `sdpa_decode` has the forms for one new token.
+"""Attention over whole sequences and over chunks of them. `sdpa_decode` has the forms for one new token.
 
-Softmax and accumulation are in fp32 (torch's flash kernel for CPUs), and no tensor of queries by keys is made.
+Softmax and accumulation are in fp32, in torch's flash kernel for CPUs. No tensor of size queries x keys is made.
 """
 
 import torch
@@ -17,15 +17,16 @@ from ..tensor import Tensor, TensorSpec
 from . import sdpa_decode
 from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
-from .held import hold_heads_first
+from .memory_order import store_heads_first
 from .pages import gather_pages
 
 __all__ = ["chunked_scaled_dot_product_attention", "scaled_dot_product_attention", "sdpa_decode"]
 
 _DTYPES = (DataType.BFLOAT16, *BLOCK_FLOAT)
 
-# Positions of queries that attend together: those before the block without a mask, and the block's own causally. Blocks
-# start at multiples of this wherever a chunk starts, so that results do not depend on how a prompt is cut into chunks.
+# Queries are computed in blocks of this many positions. A block attends without a mask to all positions before it, and
+# causally to its own. Blocks start at multiples of this number, wherever a chunk starts. So the results do not depend
+# on how a prompt is cut into chunks.
 _BLOCK = 1024
 
 
@@ -51,8 +52,8 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(q k^T * scale + mask) v for q `[B, heads, S, head_dim]`, k and v `[B, kv_heads, S, head_dim]`.
 
-    `scale` defaults to 1 / sqrt(head_dim). With `sliding_window_size` (causal only), a query sees that many keys
-    up to its own. `attn_mask` is `[1 or B, 1 or heads, S, key positions]`. The output is interleaved.
+    `scale` defaults to 1 / sqrt(head_dim). With `sliding_window_size` (causal only), a query sees that many keys,
+    its own included. `attn_mask` is `[1 or B, 1 or heads, S, key positions]`. The output is interleaved.
     """
     q, k, v = input_tensor_q, input_tensor_k, input_tensor_v
     _check_qkv(q, k, v)
@@ -102,12 +103,12 @@ def chunked_scaled_dot_product_attention(
     sliding_window_size: int = None,
     attention_sink: NotEmulated = None,
 ) -> Tensor:
-    """Causal attention of a chunk of queries to all earlier positions, the chunk's own included, in a paged cache.
+    """Causal attention of a chunk of queries in a paged cache, to the earlier positions and to those of the chunk.
 
-    q `[B, heads, S, head_dim]` stands at positions `chunk_start_idx` and on; k and v are
-    `[pages, kv_heads, page_size, head_dim]`, and `page_table_tensor` `[B, pages per user]` INT32 must cover them.
-    The start must be a multiple of the program config's chunk sizes. `chunk_start_idx_tensor` (`[1]` INT32) is
-    read when the op runs. The result does not depend on how a prompt is cut into chunks.
+    q is `[B, heads, S, head_dim]`, at the positions from `chunk_start_idx` on. k and v are
+    `[pages, kv_heads, page_size, head_dim]`. `page_table_tensor`, `[B, pages per user]` INT32, must cover all
+    positions. The start must be a multiple of the program config's chunk sizes. `chunk_start_idx_tensor` (`[1]` INT32)
+    is read when the op runs. The result does not depend on how a prompt is cut into chunks.
     """
     q, k, v, table = input_tensor_q, input_tensor_k, input_tensor_v, page_table_tensor
     _check_qkv(q, k, v)
@@ -127,8 +128,8 @@ def chunked_scaled_dot_product_attention(
         _check_start(chunk_start_idx, q, capacity, program_config)
     scale = default_scale(q) if scale is None else scale
     length = q.shape[2]
-    hold_heads_first(k)
-    hold_heads_first(v)
+    store_heads_first(k)
+    store_heads_first(v)
 
     def kernel(q, k, v, table, start_tensor):
         if q.is_meta:
@@ -157,7 +158,7 @@ def chunked_scaled_dot_product_attention(
 
 
 def _causal(q, k, v, start, scale, window=None):
-    """Causal attention of queries at `start` and on to `start + S` keys, of which each sees the last `window`."""
+    """Causal attention of S queries from position `start` on to `start + S` keys. Each sees its last `window` keys."""
     end = start + q.shape[2]
     outputs = []
     for block in range(start - start % _BLOCK, end, _BLOCK):
@@ -180,7 +181,7 @@ def _causal(q, k, v, start, scale, window=None):
 
 
 def _merge(a, a_logsumexp, b, b_logsumexp):
-    """Attention to the keys of `a` and `b` together: their mean, weighted by their sums of exponentials."""
+    """Attention to the keys of `a` and `b` together: the mean of the two, weighted by their sums of exponentials."""
     merged = torch.empty(a.shape, dtype=a.dtype)
     rows = [bits(tensor).reshape(-1, a.shape[-1]) for tensor in (a, b, merged)]
     weights = torch.sigmoid(b_logsumexp - a_logsumexp).reshape(-1).numpy()
@@ -189,7 +190,7 @@ def _merge(a, a_logsumexp, b, b_logsumexp):
 
 
 def _flash_flipped(q, k, v, scale, window=None):
-    """Causal attention where the last query sees all keys, though there are fewer queries: in reverse order."""
+    """Causal attention of fewer queries than keys. The last query sees all keys. It is computed in reverse order."""
     mask = _diagonal_mask(q.shape[2], k.shape[2], window)
     output, logsumexp = _flash(q.flip(2), k, v, scale, mask=mask)
     return output.flip(2), logsumexp.flip(2)
@@ -198,7 +199,7 @@ def _flash_flipped(q, k, v, scale, window=None):
 def _diagonal_mask(rows, columns, window):
     """The mask `[1, 1, rows, columns]` for the last `rows` queries of `columns` positions, last query first.
 
-    In that order row i of the mask is row 0 read from i on, so that the mask takes rows + columns numbers.
+    In this order, row i of the mask is row 0 shifted by i. So the mask is a view of rows + columns numbers.
     """
     row = torch.zeros(rows + columns - 1)
     row[columns:] = -torch.inf
@@ -208,7 +209,7 @@ def _diagonal_mask(rows, columns, window):
 
 
 def _flash(q, k, v, scale, causal=False, mask=None):
-    """Flash attention of `[B, heads, S, head_dim]` and its logsumexp `[B, heads, S]`; query heads may share a key head."""
+    """Flash attention `[B, heads, S, head_dim]` and its logsumexp `[B, heads, S]`. Query heads may share a key head."""
     group = q.shape[1] // k.shape[1]
     if group == 1:
         return _flash_heads(q, k, v, scale, causal, mask)

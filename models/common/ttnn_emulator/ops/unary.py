@@ -23,7 +23,7 @@ def _unary(kind, input_tensor, memory_config, output_tensor, sub_core_grids):
     check_sub_core_grids(sub_core_grids, input_tensor)
     config = config_for(input_tensor, input_tensor.shape, memory_config)
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, config)
-    # torch's own bfloat16 kernels of these functions compute in float32 and round once.
+    # torch's bfloat16 kernels of these functions compute in float32 and round once.
     kernel = activation_function(UnaryWithParam(kind))
     return into(output_tensor, kernel, [input_tensor], spec, memory_config=memory_config)
 
@@ -96,7 +96,7 @@ def sigmoid(
     output_tensor: Tensor = None,
     sub_core_grids: worker_cores = None,
 ) -> Tensor:
-    """SIGMOID of every element, in the input's dtype."""
+    """The sigmoid of every element, in the input's dtype."""
     return _unary(UnaryOpType.SIGMOID, input_tensor, memory_config, output_tensor, sub_core_grids)
 
 
@@ -106,9 +106,9 @@ def plus_one(
     sub_core_grids: NoEffect[CoreRangeSet] = None,
     skip_negative_entries: bool = False,
 ) -> Tensor:
-    """Adds 1 to every element, in place; with `skip_negative_entries` only where it is not negative.
+    """Adds 1 to every element, in place. With `skip_negative_entries`, negative elements stay.
 
-    INT32 or UINT32 in ROW_MAJOR layout.
+    The tensor must be INT32 or UINT32 in ROW_MAJOR layout.
     """
     if input_tensor.dtype not in (DataType.INT32, DataType.UINT32):
         raise RuntimeError(f"the input must be INT32 or UINT32, got {input_tensor.dtype}")

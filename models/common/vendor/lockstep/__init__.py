@@ -1,1 +1,1 @@
-"""The lockstep backend. `paired_ttnn` is the `ttnn` it gives; importing that changes the emulator's Tensor for good."""
+"""The lockstep backend. Its `ttnn` is `paired_ttnn`. Importing that permanently changes the emulator's Tensor."""

@@ -1,8 +1,8 @@
-"""What must agree between a tensor of the emulator and the vendor's: everything but its values."""
+"""The facts in which a tensor of the emulator and one of the vendor must agree: everything but the values."""
 
 
 def tensor_facts(tensor) -> dict:
-    """Shape, padded shape, dtype, layout, and where it lies; of a tensor of either side, in plain values."""
+    """Shape, padded shape, dtype, layout and place of a tensor of either side, as plain values."""
     facts = {
         "shape": tuple(tensor.shape),
         "padded shape": tuple(tensor.padded_shape),
@@ -23,13 +23,13 @@ def tensor_facts(tensor) -> dict:
 
 
 def memory_facts(view) -> dict:
-    """What a memory view of either side must agree in. Fragmentation is the vendor's alone."""
+    """The facts of a memory view in which both sides must agree. Only the vendor models fragmentation."""
     names = ("num_banks", "total_bytes_per_bank", "total_bytes_allocated_per_bank", "total_bytes_free_per_bank")
     return {name: getattr(view, name) for name in names}
 
 
 def cores_of(core_range_set) -> tuple:
-    """The cores of a set as sorted (x, y): one set can be written as different rectangles."""
+    """The cores of a set as sorted (x, y), because the same set can be written as different rectangles."""
     return tuple(
         sorted(
             {

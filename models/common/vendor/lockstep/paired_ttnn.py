@@ -1,8 +1,8 @@
 """A `ttnn` that runs each op twice: on the emulator, whose values it returns, and on the vendor's mock device.
 
-Types and constants are the emulator's; arguments are translated for the vendor. It ends with a LockstepError at
-the first call on which the two disagree: one refuses it, or an output's shape, padded shape, dtype, layout or
-memory config differs. There are no traces, because the mock device has none.
+Types and constants are the emulator's; arguments are translated for the vendor. The first call on which the two
+disagree raises a LockstepError: only one side refuses the call, or an output's shape, padded shape, dtype, layout
+or memory config differs. There are no traces, because the mock device has none.
 """
 
 import importlib
@@ -13,12 +13,12 @@ from models.common import ttnn_emulator as emulator
 
 from models.common.vendor.lockstep.run import Lockstep
 
-# Before `sys.modules["ttnn"]` becomes this module, so it is the vendor's.
+# This import gives the vendor's package, because `sys.modules["ttnn"]` is not yet this module.
 vendor = importlib.import_module("ttnn")
 
-# What the machine has is the mock cluster's to say.
+# These are the vendor's alone: the mock cluster says which devices the machine has.
 _VENDORS_OWN = ("get_num_devices", "GetNumAvailableDevices", "get_device_ids")
-# Each side writes a format of its own, and the mock device has no traces.
+# Left out because each side has its own file format, and the mock device has no traces.
 _LEFT_OUT = (
     "dump_tensor", "load_tensor", "begin_trace_capture", "end_trace_capture", "execute_trace", "release_trace",
     "create_mesh_device", "manage_device", "op", "run",
@@ -39,7 +39,7 @@ class _Namespace(SimpleNamespace):
 
 
 def _vendors(name):
-    """The vendor's function, looked up when it is called: what watches a run puts another in its place."""
+    """The vendor's function, looked up at each call, because `watching` replaces it during a run."""
     return lambda *args, **kwargs: getattr(vendor, name)(*args, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""One call on both sides: the emulator's answer, if the vendor's package gives the same one."""
+"""Runs one call on both sides, and returns the emulator's answer if the vendor's package agrees."""
 
 import functools
 import weakref
@@ -12,7 +12,7 @@ from models.common.vendor.lockstep.translate import Pairs
 
 
 class LockstepError(RuntimeError):
-    """Emulator and vendor disagree; the message has the op, its arguments and both answers."""
+    """Emulator and vendor disagree. The message gives the op, its arguments and both answers."""
 
 
 class Lockstep:
@@ -25,10 +25,10 @@ class Lockstep:
         self._mesh = lambda: None
 
     def pair_function(self, name: str, ours, theirs):
-        """A function that does both and returns what `ours` does.
+        """A function that calls `ours` and `theirs`, and returns the result of `ours`.
 
-        It raises LockstepError if one side refuses and the other does not, or if the outputs differ in anything
-        but values. If both refuse it raises the emulator's error.
+        It raises LockstepError if only one side refuses, or if the outputs differ in anything but their values.
+        If both sides refuse, it raises the emulator's error.
         """
 
         @functools.wraps(ours)
@@ -51,7 +51,7 @@ class Lockstep:
                 if vendor_error is not None:
                     raise LockstepError(f"{called}\nemulator: accepts\nvendor: {vendor_error}") from vendor_error
             finally:
-                # An error holds this frame, which must not hold the error and so keep the arguments from being freed.
+                # An error refers to this frame. If the frame also kept the error, the arguments would never be freed.
                 our_error = vendor_error = None
             self._agree(called, our_answer, vendor_answer)
             if ours is emulator.close_mesh_device:
@@ -62,7 +62,7 @@ class Lockstep:
         return both
 
     def pair_method(self, name: str, ours):
-        """As `pair_function`, for a method of the emulator's Tensor and the vendor's of the same name."""
+        """As `pair_function`, for a method of the emulator's Tensor and the vendor's method of the same name."""
 
         def theirs(tensor, *args, **kwargs):
             return getattr(tensor, name)(*args, **kwargs)
@@ -94,14 +94,14 @@ class Lockstep:
         if not isinstance(theirs, self.vendor.Tensor):
             raise LockstepError(f"{called}\nemulator: {ours!r}\nvendor: {theirs!r}")
         self._raise_if(differences(tensor_facts(ours), tensor_facts(theirs)), called)
-        # An op that works in place, or has nothing to do, gives an input back.
+        # An op that works in place, or has nothing to do, returns one of its inputs.
         if not self.pairs.has(ours):
             self.pairs.put(ours, theirs)
 
     def _agree_on_memory(self, called: str) -> None:
-        """What is allocated agrees after each call, so that no side keeps what the other has given back.
+        """Compares the allocated bytes after each call, so that both sides free the same tensors.
 
-        L1 is compared on one device only: the vendor's collectives keep their semaphores there.
+        L1 is compared only on meshes of one device, because the vendor's collectives keep their semaphores there.
         """
         mesh = self._mesh()
         if mesh is None:
@@ -117,7 +117,7 @@ class Lockstep:
             raise LockstepError("\n".join([called, *lines]))
 
 
-# Compared by what is done with them, not by value.
+# Results that are not compared themselves; the later calls that use them are.
 _MADE_TOGETHER = (
     emulator.MeshDevice,
     emulator.CppTensorToMesh,
@@ -128,7 +128,7 @@ _MADE_TOGETHER = (
 
 
 def describe_call(name: str, args, kwargs) -> str:
-    """The call as one line, tensors by their facts."""
+    """The call as one line of text. A tensor is shown by its facts."""
     parts = [_describe(value) for value in args] + [f"{key}={_describe(value)}" for key, value in kwargs.items()]
     return f"{name}({', '.join(parts)})"
 

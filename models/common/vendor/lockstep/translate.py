@@ -1,4 +1,4 @@
-"""The vendor's object for each of the emulator's: looked up where it was made beside it, else built alike."""
+"""Gives the vendor's object for one of the emulator's: the one made together with it, or else a new equal one."""
 
 import dataclasses
 import enum
@@ -13,9 +13,9 @@ _PLAIN = (type(None), bool, int, float, str, torch.Tensor, torch.dtype, pathlib.
 
 
 class Pairs:
-    """Objects of the emulator that have one of the vendor's beside them: tensors, meshes, mappers.
+    """Pairs of an emulator's object and the vendor's object made by the same call: tensors, meshes, mappers.
 
-    The vendor's is let go of when the emulator's is, so that its memory is given back at the same time.
+    When the emulator's object is freed, the vendor's is released too, so that both free their memory together.
     """
 
     def __init__(self, vendor):
@@ -33,7 +33,7 @@ class Pairs:
         return self._theirs[id(ours)][1]
 
     def translate(self, value):
-        """The vendor's form of an argument. TypeError, with the value, if there is none."""
+        """The vendor's form of an argument. TypeError that names the value if there is none."""
         if self.has(value):
             return self.get(value)
         if isinstance(value, enum.Enum):
@@ -56,7 +56,7 @@ class Pairs:
 
     def _fields(self, config) -> dict:
         values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        # The vendor's constructors do not all take None for what is left out.
+        # Some of the vendor's constructors do not accept None for an argument that is left out.
         return {name: self.translate(value) for name, value in values.items() if value is not None}
 
 

@@ -2,7 +2,7 @@
 
 A descriptor lists the chips, the ethernet links between them, which chips have PCIe, which rows of
 cores are harvested, and the boards. The vendor's runtime reads it from
-`TT_METAL_MOCK_CLUSTER_DESC_PATH` and believes that this machine is there.
+`TT_METAL_MOCK_CLUSTER_DESC_PATH` and behaves as if this machine were present.
 """
 
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Sequence
 
 import yaml
 
-# One row is harvested on every chip. With dispatch on a row of worker cores this leaves the 8x8 grid
-# that a real N300 or T3K has (two rows harvested, dispatch on ethernet cores); the mock's validation
-# of ethernet dispatch counts only 8x7.
+# One row is harvested on every chip. Dispatch from a row of worker cores then leaves the 8x8 grid of a real
+# N300 or T3K, which has two rows harvested and dispatches from ethernet cores. With ethernet dispatch, the
+# mock's validation counts only 8x7.
 _HARVEST_MASK = 0b1
 
 # Ethernet channels that join the two chips of an N300 board: (on the PCIe chip, on the other one).
@@ -33,13 +33,13 @@ _T3K_BETWEEN_BOARDS = {
     (6, 7): ((6, 6), (7, 7)),
 }
 
-# Bits 36 and up of a board's id tell its type.
+# Bits 36 and up of a board's id encode its type.
 _BOARD_TYPE_CODES = {"n150": 0x18, "n300": 0x14, "ubb": 0x35}
 
-# A TG's 8x4 chips sit on four trays of 4x2, one per quarter of the grid: their first PCIe bus ids.
+# A TG's 8x4 chips sit on four trays of 4x2, one per quarter of the grid. Here are the trays' first PCIe bus ids.
 _TG_ROWS, _TG_COLS = 8, 4
 _TG_TRAY_BUS_IDS = {("top", "left"): 0xC0, ("top", "right"): 0x00, ("bottom", "left"): 0x40, ("bottom", "right"): 0x80}
-# Trays are mirrored, so a chip's channels lead to the middle of the grid or away from it.
+# Trays are mirrored. So a chip's channels are grouped by direction: to the middle of the grid, or away from it.
 _TG_ROW_CHANNELS = {"to middle": (8, 9, 10, 11), "from middle": (4, 5, 6, 7)}
 _TG_COL_CHANNELS = {"to middle": (12, 13, 14, 15), "from middle": (0, 1, 2, 3)}
 
@@ -84,20 +84,20 @@ def _tg() -> dict:
         if col + 1 < _TG_COLS:
             links[chip, chip + 1] = _tg_link(col, _TG_COLS // 2, _TG_COL_CHANNELS)
         bus_ids[chip] = f"0x{_tg_bus_id(row, col):04x}"
-    # Every chip has PCIe, so none is placed relative to one that has.
+    # Every chip has PCIe, so no chip needs a position relative to a PCIe chip.
     descriptor = _describe(len(chips), links, pcie_chips=chips, boards=[("ubb", chips)], positions=[])
     return descriptor | {"chip_to_bus_id": bus_ids}
 
 
 def _tg_link(position: int, middle: int, channels: dict) -> tuple:
-    """The pairs of channels that join a chip at `position` of a row or column to the next chip."""
+    """The pairs of channels that link the chip at `position` in a row or column to the next chip."""
     here = channels["to middle" if position < middle else "from middle"]
     there = channels["from middle" if position + 1 < middle else "to middle"]
     return tuple(zip(here, there))
 
 
 def _tg_bus_id(row: int, col: int) -> int:
-    """A chip's PCIe bus id: its tray's, plus its place on the tray, counted from 1 at the grid's corner."""
+    """A chip's PCIe bus id: its tray's first id plus its place on the tray, counted from 1 at the grid's corner."""
     vertical = "top" if row < _TG_ROWS // 2 else "bottom"
     horizontal = "left" if col < _TG_COLS // 2 else "right"
     rows_from_edge = min(row, _TG_ROWS - 1 - row)
@@ -110,7 +110,7 @@ _BUILDERS = {"N150": _n150, "N300": _n300, "T3K": _t3k, "TG": _tg}
 
 
 def _describe(chip_count: int, links: dict, pcie_chips: list, boards: list, positions: Sequence) -> dict:
-    """Puts chips, links `{(chip, chip): ((channel, channel), ...)}` and boards in the vendor's format."""
+    """Writes chips, links `{(chip, chip): ((channel, channel), ...)}` and boards in the vendor's format."""
     harvesting = {
         "noc_translation": True,
         "harvest_mask": _HARVEST_MASK,

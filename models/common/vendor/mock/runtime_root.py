@@ -1,7 +1,7 @@
-"""What the vendor's ttnn needs to open its mock device: a cluster, a runtime root, a kernel compiler.
+"""Prepares what the vendor's ttnn needs to open its mock device: a cluster, a runtime root, a kernel compiler.
 
-Everything is built under `generated/mock/` of the project; the installed package is only read, and a
-user's own kernel cache never sees a mock kernel.
+Everything is built under `generated/mock/` of the project. The installed package is only read, and no mock
+kernel gets into the user's own kernel cache.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ GENERATED = PROJECT_ROOT / "generated" / "mock"
 _ASSEMBLER = "riscv64-unknown-elf-as"
 _LINKER = "riscv64-unknown-elf-ld"
 
-# Folder of kernel caches -> the one that this process has, and its open lock file.
+# Folder of kernel caches -> the cache that this process uses, and its open lock file.
 _held_caches = {}
 
 _COMPILER = "riscv-tt-elf-g++"
@@ -32,17 +32,17 @@ _HERE = Path(__file__).resolve().parent
 
 
 class MockUnavailable(RuntimeError):
-    """The mock device cannot be set up here; the message says what to install."""
+    """The mock device cannot be set up here. The message says what to install."""
 
 
 def prepare(mesh_name: str) -> dict:
-    """Builds what a mock cluster of `mesh_name` (N150, N300, T3K, TG) needs, once, and returns its environment.
+    """Builds the files of a mock cluster of `mesh_name` (N150, N300, T3K, TG), once. Returns its environment variables.
 
-    The variables must be in `os.environ` before the vendor's `ttnn` is imported. Values that the user
-    set for log levels and for backtraces are kept. Safe when two processes call it at once.
+    The variables must be in `os.environ` before the vendor's `ttnn` is imported. The user's own values for log
+    levels and backtraces are kept. Two processes may call this at the same time.
 
-    Raises MockUnavailable if `ttnn` or the RISC-V binutils are not installed, or if their folder cannot be
-    used.
+    Raises MockUnavailable if `ttnn` or the RISC-V binutils are not installed, or if the folder for the files
+    cannot be used.
     """
     missing = missing_package()
     if missing is not None:
@@ -64,9 +64,9 @@ def prepare(mesh_name: str) -> dict:
 
 
 def _own_kernel_cache(folder: Path) -> Path:
-    """The first folder of kernels that no other running process uses: this process's until it ends.
+    """The first folder of kernels that no other running process uses. This process keeps it until it ends.
 
-    Processes that build the same kernel in one folder rename each other's files away.
+    Two processes that build the same kernel in one folder would rename each other's files.
     """
     if folder not in _held_caches:
         for number in itertools.count():
@@ -97,14 +97,14 @@ def missing_package() -> Optional[str]:
 def find_ttnn() -> Optional[Path]:
     """The folder of the installed vendor package, None if there is none.
 
-    Looks on disk only: importing it would fix its environment, and `sys.modules["ttnn"]` may be the emulator.
+    Only looks on disk. An import would read the environment too early, and `sys.modules["ttnn"]` may be the emulator.
     """
     spec = importlib.machinery.PathFinder.find_spec("ttnn")
     return Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
 
 
 def find_toolchain(package: Path) -> Optional[Path]:
-    """The folder of the vendor's kernel compiler, where one is installed; None otherwise."""
+    """The folder of the vendor's kernel compiler, None if it is not installed."""
     for toolchain in (package / "runtime" / "sfpi", Path("/opt/tenstorrent/sfpi")):
         if (toolchain / "compiler" / "bin" / _COMPILER).exists():
             return toolchain
@@ -124,7 +124,7 @@ def _build(package: Path, mesh_name: str) -> tuple:
 
 
 def _key(package: Path, toolchain: Optional[Path]) -> str:
-    """Names what a runtime root was made from, so that another package or stand-in gets another one."""
+    """A key of everything that a runtime root is made from. Another package or stand-in compiler gives another key."""
     digest = hashlib.sha256(f"{package}\n{toolchain}\n".encode())
     for source in (package / "tt_metal" / "sfpi-version", *sorted(_HERE.iterdir())):
         if source.is_file():
@@ -133,7 +133,7 @@ def _key(package: Path, toolchain: Optional[Path]) -> str:
 
 
 def _build_once(target: Path, fill) -> None:
-    """Makes `target` with `fill(path)` under another name and renames it, so that it is whole or not there."""
+    """Makes `target` with `fill(path)` under another name and renames it. So `target` is complete or does not exist."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def _build_once(target: Path, fill) -> None:
         try:
             made.rename(target)
         except OSError:
-            # Another process was faster: a folder is not renamed onto a folder that has content.
+            # Another process may have been faster: a folder cannot be renamed onto one that has content.
             if not target.exists():
                 raise
 
@@ -170,7 +170,7 @@ def _install_stand_in(directory: Path, package: Path) -> None:
 
 
 def _compiler_version(package: Path) -> str:
-    """What the package's own compiler answers to `--version`; with it the pre-compiled firmware is found."""
+    """The answer of the package's own compiler to `--version`. The vendor finds its pre-compiled firmware by it."""
     stated = (package / "tt_metal" / "sfpi-version").read_text()
     version, build = (
         re.search(rf"^sfpi_{field}='([^']+)'", stated, re.MULTILINE).group(1) for field in ("version", "build")

@@ -1,8 +1,8 @@
 """Phi-3-mini on a T3000: 1D tensor parallel over a 2x4 mesh of eight devices, in bf16 and in one file.
 
-`build_model(hf_model, tt_device, max_seq_len)` gives a module that `transformers`' `generate` can drive; README.md
-says what is split over the devices. Shapes in this file are what one of N devices holds; `lanes` is the head dimension
-as the rotary op needs it (see `pad_heads`).
+`build_model(hf_model, tt_device, max_seq_len)` returns a module that works with `transformers`' `generate`. README.md
+lists the tensors that are split over the devices. Shapes in this file are those on one of N devices. `lanes` is the
+head dimension that the rotary op needs (see `pad_heads`).
 """
 
 import copy
@@ -15,11 +15,11 @@ from transformers import Cache, GenerationMixin
 from transformers.generation import GenerationMode
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-import models  # noqa: F401  (before ttnn: it chooses which one)
+import models  # noqa: F401  (before ttnn, because it chooses the backend)
 import ttnn
 
 TILE = 32
-# In the decode ops a user is a row of one tile, and has a core.
+# The decode ops give each user one row of a tile and one core.
 MAX_BATCH_SIZE = 32
 ROPE_TYPES = ("default", "longrope")
 
@@ -28,18 +28,18 @@ def build_model(hf_model, tt_device, max_seq_len: int) -> "TtPhi3ForCausalLM":
     """Puts the weights of a `transformers` Phi3ForCausalLM on a mesh of devices.
 
     Args:
-        hf_model: the loaded model; it is only read.
+        hf_model: the loaded model. It is not changed.
         tt_device: an open `ttnn.MeshDevice`.
-        max_seq_len: most tokens of one sequence, prompt and generated together; the length of the KV cache.
+        max_seq_len: the most tokens of one sequence, prompt and generated together. It is the length of the KV cache.
 
-    Raises ValueError for what `check_supported` refuses.
+    Raises ValueError for everything that `check_supported` refuses.
     """
     check_supported(hf_model.config, tt_device.get_num_devices(), max_seq_len)
     return TtPhi3ForCausalLM(hf_model, tt_device, max_seq_len)
 
 
 def check_supported(config, num_devices: int, max_seq_len: int) -> None:
-    """Raises ValueError, naming every reason, if this file cannot run a checkpoint with this `transformers` config."""
+    """Raises ValueError if this file cannot run a checkpoint with this `transformers` config. Names all reasons."""
     if config.model_type != "phi3":
         raise ValueError(f"model_type {config.model_type!r} is not supported; supported is 'phi3'")
     rope, limit, window = config.rope_parameters, config.max_position_embeddings, config.sliding_window
@@ -68,7 +68,7 @@ def head_dim(config) -> int:
 
 
 class Placement:
-    """Puts tensors on the mesh, whole or split, and multiplies with them."""
+    """Puts tensors on the mesh, replicated or split, and multiplies with them."""
 
     def __init__(self, mesh):
         self.mesh = mesh
@@ -82,7 +82,7 @@ class Placement:
         return ttnn.from_torch(tensor.detach(), dtype=dtype, layout=layout, device=self.mesh, mesh_mapper=mapper)
 
     def split_weight(self, weight: torch.Tensor, dim: int):
-        """The weight [out, in] of a `torch.nn.Linear` as [1, 1, in, out], its columns (dim 3) or rows (dim 2) split."""
+        """The weight [out, in] of a `torch.nn.Linear` as [1, 1, in, out], split by columns (dim 3) or rows (dim 2)."""
         mapper = ttnn.ShardTensorToMesh(self.mesh, dim=dim)
         placed = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=self.mesh, mesh_mapper=mapper)
         return ttnn.from_torch(weight.detach().T[None, None], **placed)
@@ -92,45 +92,45 @@ class Placement:
         return ttnn.linear(x, weight, compute_kernel_config=self.compute_kernel)
 
     def row_parallel(self, x, weight):
-        """Each device has a part of the sums, the mesh adds them: x [1, 1, rows, in / N] -> [1, 1, rows, out]."""
+        """Each device computes partial sums, and the mesh adds them: x [1, 1, rows, in / N] -> [1, 1, rows, out]."""
         x = ttnn.linear(x, weight, compute_kernel_config=self.compute_kernel)
-        # One device has the whole sums, and no fabric to add over.
+        # A single device has the complete sums, and has no fabric.
         return x if self.num_devices == 1 else ttnn.all_reduce(x, topology=ttnn.Topology.Linear)
 
 
 def pad_heads(tensor: torch.Tensor, dim: int) -> torch.Tensor:
     """Lengthens `dim` from head_dim to lanes, the next multiple of 64 (96 -> 128), for the rotary op.
 
-    The op turns lane i together with lane i + lanes / 2, so each half is padded with zeros: [a, b] -> [a, 0, b, 0].
-    Weights and angles are padded once, before they go to the devices; `slice_back` undoes it after the op.
+    The op rotates lane i together with lane i + lanes / 2. So each half is padded with zeros: [a, b] -> [a, 0, b, 0].
+    Weights and angles are padded once, before they go to the devices. `slice_back` removes the padding after the op.
     """
     halves = tensor.movedim(dim, -1).unflatten(-1, (2, -1))
     return F.pad(halves, (0, -halves.shape[-1] % TILE)).flatten(-2).movedim(-1, dim)
 
 
 def slice_back(x, rows: int, width: int):
-    """[1, n, >= rows, lanes] -> [1, n, rows, width]; the rotary op pads the rows to whole tiles, too."""
+    """[1, n, >= rows, lanes] -> [1, n, rows, width]. The rotary op also pads the rows to whole tiles."""
     n, half, middle = x.shape[1], width // 2, x.shape[3] // 2
     halves = [ttnn.slice(x, [0, 0, 0, start], [1, n, rows, start + half]) for start in (0, middle)]
     return ttnn.concat(halves, dim=3)
 
 
 class RotaryTables:
-    """cos and sin of every position, with the short and with the long factors of LongRoPE (arXiv 2402.13753).
+    """cos and sin of every position, for the short and for the long factors of LongRoPE (arXiv 2402.13753).
 
-    Hugging Face's own module gives the angles, times its attention factor.
+    They come from Hugging Face's own module, which also multiplies them by its attention factor.
     """
 
     def __init__(self, hf_model, placement: Placement, max_seq_len: int):
         self.placement = placement
         rope = hf_model.config.rope_parameters
-        # The longest sequence that the short factors are for.
+        # Sequences up to this length use the short factors.
         self.switch_len = rope["original_max_position_embeddings"] if rope["rope_type"] == "longrope" else max_seq_len
         self._short = self._table(hf_model, min(max_seq_len, self.switch_len))
         self._long = self._table(hf_model, max_seq_len) if max_seq_len > self.switch_len else None
 
     def _table(self, hf_model, length: int):
-        """cos and sin, [length, lanes] each. Hugging Face takes the long factors if `length` is past the switch."""
+        """cos and sin, [length, lanes] each. Hugging Face uses the long factors if `length` exceeds the switch."""
         angles = hf_model.model.rotary_emb(torch.empty(0, dtype=torch.bfloat16), torch.arange(length)[None])
         return [self.placement.replicated(pad_heads(angle[0], dim=1)) for angle in angles]
 
@@ -142,10 +142,11 @@ class RotaryTables:
 
 
 class KVCache(Cache):
-    """Keys and values of up to 32 sequences, on the devices, and the tokens they belong to, on the host.
+    """Keys and values of up to 32 sequences, on the devices, and the tokens of these sequences, on the host.
 
-    keys, values: for each layer [users, n_kv_heads / N, max_seq_len in whole tiles, head_dim].
-    tokens: for each user its tokens, because LongRoPE changes all keys when a sequence grows past the switch.
+    keys, values: for each layer [users, n_kv_heads / N, max_seq_len rounded up to whole tiles, head_dim].
+    tokens: the tokens of each user. LongRoPE changes all keys when a sequence grows past the switch, so the keys have
+    to be computed again from the tokens.
     """
 
     def __init__(self, config, mesh, users: int, max_seq_len: int):
@@ -158,13 +159,13 @@ class KVCache(Cache):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all tokens; what the devices hold is overwritten before it is read."""
+        """Forgets all tokens. Old keys and values on the devices are overwritten before they are read."""
         self.tokens = [torch.empty(0, dtype=torch.long)] * self.users
         self.columns = 0
         self.uses_long = False
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns of `input_ids` seen so far, padding included."""
+        """The number of columns of `input_ids` so far, padding included."""
         return self.columns
 
     def get_max_length(self, layer_idx: Optional[int] = None) -> int:
@@ -187,7 +188,7 @@ class Attention:
         self.placement = placement
         self.heads = dict(num_heads=config.num_attention_heads // n, num_kv_heads=config.num_key_value_heads // n)
         self.attention = dict(scale=self.head_dim**-0.5, compute_kernel_config=placement.compute_kernel)
-        # From all heads of q, then of k, then of v, to each device's heads of q, k and v.
+        # Reorders the rows: from all heads of q, then k, then v, to each device's heads of q, k and v in turn.
         heads = pad_heads(hf_attention.qkv_proj.weight.unflatten(0, (-1, self.head_dim)), dim=1)
         q, k, v = heads.split((config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads))
         per_device = torch.cat([part.unflatten(0, (n, -1)) for part in (q, k, v)], dim=1)
@@ -195,7 +196,7 @@ class Attention:
         self.wo = placement.split_weight(hf_attention.o_proj.weight, dim=2)
 
     def prefill_forward(self, x, cos, sin, keys, values, user: int):
-        """x: [1, 1, seq_len, dim], all tokens of a user; cos, sin: [1, 1, seq_len, lanes]. Fills the user's cache."""
+        """x: [1, 1, seq_len, dim], all tokens of one user; cos, sin: [1, 1, seq_len, lanes]. Fills the user's cache."""
         seq_len = x.shape[2]
         # [1, heads, seq_len, lanes]
         qkv = self.placement.column_parallel(x, self.wqkv)
@@ -208,8 +209,8 @@ class Attention:
         return self.placement.row_parallel(ttnn.experimental.nlp_concat_heads(x), self.wo)
 
     def decode_forward(self, x, cos, sin, keys, values, positions):
-        """x: [1, 1, users, dim], a token of each user; cos, sin: [1, 1, users, lanes]; positions: [users], int32."""
-        # [1, users, heads, lanes], a user on each core
+        """x: [1, 1, users, dim], one token per user; cos, sin: [1, 1, users, lanes]; positions: [users], int32."""
+        # [1, users, heads, lanes], one user per core
         qkv, sharded = self.placement.column_parallel(x, self.wqkv), ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
         q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(qkv, memory_config=sharded, **self.heads)
         q, k = (self._rotate(heads, cos, sin) for heads in (q, k))
@@ -224,9 +225,9 @@ class Attention:
         return self.placement.row_parallel(x, self.wo)
 
     def _rotate(self, heads, cos, sin):
-        """[1, users, heads, lanes], a user on each core -> [1, users, heads, head_dim], interleaved.
+        """[1, users, heads, lanes], one user per core -> [1, users, heads, head_dim], interleaved.
 
-        The rotary op has an angle for each row, so the users, whose positions differ, take the place of the rows.
+        The rotary op has one angle per row, and the users' positions differ. So the users become the rows.
         """
         users = heads.shape[1]
         x = ttnn.transpose(ttnn.sharded_to_interleaved(heads), 1, 2)
@@ -241,7 +242,7 @@ class Attention:
 
 
 class MLP:
-    """down(silu(gate(x)) * up(x)), its hidden columns split over the devices."""
+    """down(silu(gate(x)) * up(x)), with the hidden columns split over the devices."""
 
     def __init__(self, hf_mlp, placement: Placement):
         self.placement = placement
@@ -256,7 +257,7 @@ class MLP:
 
 
 class RMSNorm:
-    """arXiv 1910.07467; every device computes all of it."""
+    """Root mean square norm (arXiv 1910.07467). Every device computes all of it."""
 
     def __init__(self, hf_norm, placement: Placement):
         self.weight = placement.replicated(hf_norm.weight[None, None, None], layout=ttnn.TILE_LAYOUT)
@@ -274,19 +275,19 @@ class DecoderLayer:
         self.mlp = MLP(hf_layer.mlp, placement)
 
     def forward(self, x, attend, *arguments):
-        """x: [1, 1, rows, dim] -> the same; `attend` is `prefill_forward` or `decode_forward` of the attention."""
+        """x: [1, 1, rows, dim] -> same shape. `attend` is `prefill_forward` or `decode_forward` of the attention."""
         x = ttnn.add(x, attend(self.attention, self.attention_norm.forward(x), *arguments))
         return ttnn.add(x, self.mlp.forward(self.mlp_norm.forward(x)))
 
 
 class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
-    """The model on the devices; `generate` drives it: greedy or sampled, up to 32 sequences."""
+    """The model on the devices. `generate` runs it, greedy or sampled, for up to 32 sequences."""
 
     main_input_name = "input_ids"
     base_model_prefix = ""
     _is_stateful = False
     _supported_generation_modes = [GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE]
-    # Of the tensors that `generate` sees.
+    # The device and dtype of the tensors that `generate` sees.
     device, dtype = torch.device("cpu"), torch.bfloat16
 
     def __init__(self, hf_model, mesh, max_seq_len: int):
@@ -309,20 +310,20 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         logits_to_keep: int = 0,
         return_dict: bool = True,
     ) -> CausalLMOutputWithPast:
-        """Logits of new tokens, and the cache to go on with.
+        """The logits of new tokens, and the cache for the next call.
 
         Args:
-            input_ids: [batch, new], batch up to 32; shorter prompts are padded on the left.
-            attention_mask: [batch, columns so far + new], 0 where padded; None if nothing is, or as before.
-            past_key_values: the cache that the last call gave, which this one changes; None starts new sequences.
-            use_cache: whether to give the cache back.
-            logits_to_keep: only so many last columns; 0 is all of them.
-            return_dict: only True.
+            input_ids: [batch, new], batch up to 32. Shorter prompts are padded on the left.
+            attention_mask: [batch, columns so far + new], 0 for padding. None: no padding, or that of the last call.
+            past_key_values: the cache that the last call returned. This call changes it. None starts new sequences.
+            use_cache: whether to return the cache.
+            logits_to_keep: the number of last columns to return; 0 returns all.
+            return_dict: must be True.
 
-        Returns logits [batch, columns kept, vocab_size], bfloat16, 0 where padded.
+        Returns logits [batch, columns kept, vocab_size], bfloat16, 0 at padding.
 
-        As in Hugging Face, all tokens are rotated by the short factors while the longest sequence of the batch is
-        within the switch, and by the long ones from then on: the call that crosses it computes the cache anew.
+        As in Hugging Face, the short factors rotate all tokens while the longest sequence of the batch is within the
+        switch, and the long factors do so afterwards. The call that crosses the switch computes the cache again.
 
         Raises ValueError for other shapes or padding, and for a sequence past max_seq_len, before any work.
         """
@@ -350,7 +351,7 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
 
     def _prefill_user(self, tokens, rows: int, use_long: bool, cache: KVCache, user: int) -> torch.Tensor:
-        """Runs a user's tokens [seq_len] from position 0, in whole tiles; logits [rows, vocab_size] of the last."""
+        """Runs a user's tokens [seq_len] from position 0, in whole tiles. Logits [rows, vocab_size] of the last."""
         seq_len, padding = len(tokens), (0, -len(tokens) % TILE)
         cos, sin = self.rotary.rows(F.pad(torch.arange(seq_len), padding), use_long)
         x = self._embed(F.pad(tokens, padding))
@@ -361,7 +362,7 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         return self._logits(x)[seq_len - rows - first : seq_len - first]
 
     def _decode_step(self, sequences, back: int, cache: KVCache) -> torch.Tensor:
-        """Runs the token of each user that is `back` from the end of its sequence; logits [users, vocab_size]."""
+        """Runs one token per user, the one `back` places from the end of its sequence. Logits [users, vocab_size]."""
         positions = torch.tensor([len(tokens) - back for tokens in sequences])
         cos, sin = self.rotary.rows(positions, cache.uses_long)
         x = self._embed(torch.stack([tokens[-back] for tokens in sequences]))
@@ -376,12 +377,12 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         return ttnn.unsqueeze_to_4D(ttnn.embedding(tokens, self.embedding, layout=ttnn.TILE_LAYOUT))
 
     def _logits(self, x) -> torch.Tensor:
-        """[1, 1, rows, dim] -> [rows, vocab_size] on the host, which joins the devices' columns."""
+        """[1, 1, rows, dim] -> [rows, vocab_size] on the host, where the devices' columns are joined."""
         x = self.placement.column_parallel(self.norm.forward(x), self.lm_head)
         return ttnn.to_torch(x, mesh_composer=ttnn.ConcatMeshToTensor(self.mesh, dim=3))[0, 0]
 
     def _strip_padding(self, input_ids, mask, cache) -> list:
-        """Each sequence's new tokens, without padding. Raises ValueError as `forward` says."""
+        """The new tokens of each sequence, without padding. Raises ValueError as described in `forward`."""
         shape, vocab_size = list(input_ids.shape), self.config.vocab_size
         if len(shape) != 2 or not 1 <= shape[0] <= MAX_BATCH_SIZE or shape[1] == 0:
             raise ValueError(f"input_ids {shape} have to be [1 to {MAX_BATCH_SIZE} sequences, at least 1 token]")
@@ -407,10 +408,10 @@ class TtPhi3ForCausalLM(torch.nn.Module, GenerationMixin):
         if length > self.max_seq_len:
             raise ValueError(f"a sequence of {length} tokens is past max_seq_len {self.max_seq_len} of this model")
 
-    # The rest of what `generate` asks of a model.
+    # The other methods that `generate` needs.
 
     def _prepare_cache_for_generation(self, generation_config, *_) -> None:
-        # `forward` makes the cache; but this is where `generate`, before any work, says how long it is to get.
+        # `forward` makes the cache. But here, before any work, `generate` tells the length of the sequences.
         if (kind := generation_config.cache_implementation) is not None:
             raise ValueError(f"cache_implementation {kind!r} is not supported: the KV cache is on the devices")
         self._check_length(generation_config.max_length)

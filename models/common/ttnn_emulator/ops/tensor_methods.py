@@ -1,4 +1,4 @@
-"""The ops that tensors also have as methods and operators."""
+"""Gives tensors methods and operators that call ops."""
 
 from ..device import MeshDevice
 from ..dtypes import Layout
@@ -16,7 +16,7 @@ def _to(tensor, target, memory_config=None, *, cq_id=None):
 
 
 def _reshape(tensor, *shape):
-    """`tensor.reshape(shape)`, or four numbers."""
+    """`tensor.reshape(shape)`, with the shape as one sequence or as four numbers."""
     if len(shape) == 1:
         shape = shape[0]
     elif len(shape) != 4:
@@ -25,12 +25,12 @@ def _reshape(tensor, *shape):
 
 
 def _cpu(tensor, blocking=True, cq_id=None):
-    """The tensor on the host."""
+    """The tensor, copied to the host."""
     return transfer.from_device(tensor, blocking, queue_id=cq_id)
 
 
 def _getitem(tensor: Tensor, index):
-    """`tensor[...]` with integers (which drop their dimension), slices and one ellipsis."""
+    """`tensor[...]` with integers (each removes its dimension), slices and at most one ellipsis."""
     index = list(index) if isinstance(index, (tuple, list)) else [index]
     rank = len(tensor.shape)
     if index.count(Ellipsis) > 1:
@@ -72,7 +72,7 @@ def _host_slice(tensor, begin, end, step):
 
 
 def _item(tensor):
-    """The value of a tensor of one element."""
+    """The value of a tensor with one element."""
     return creation.to_torch(tensor).item()
 
 
