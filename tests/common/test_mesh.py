@@ -108,7 +108,7 @@ class FakeTtnn:
 
     def open_mesh_device(self, mesh_shape, dispatch_core_config, **options):
         self.calls.append(("open", mesh_shape, dispatch_core_config))
-        return SimpleNamespace(get_num_devices=lambda: mesh_shape[0] * mesh_shape[1])
+        return SimpleNamespace(shape=mesh_shape)
 
     def close_mesh_device(self, mesh_device):
         self.calls.append(("close",))

@@ -25,7 +25,7 @@ FILE = Path(__file__).resolve().parents[1] / "LONG_CONTEXT.md"
 
 _HEAD = """# Long context: memory and prefill chunks
 
-Written by `python -m models.tt_transformers.measure.long_context_report` from the records in `long_context/records`; do not edit. \
+Written by `python -m models.tt_transformers.measure.long_context_report` from the records in `measure/records/long_context`; do not edit. \
 None of these figures was measured on a card: memory is counted by the emulator's allocator and checked against the vendor's, \
 chunk sizes are checked by the vendor's package on its mock device, and times are a CPU's. The time and memory of a prefill on the \
 emulator are in [PERF.md](../../PERF.md).

@@ -175,7 +175,7 @@ def test_a_download_that_cannot_take_its_name_leaves_no_other_file(server, tmp_p
     (file,) = (tmp_path / "downloads").iterdir()
     file.unlink()
     file.mkdir()
-    with pytest.raises(ValueError, match=re.escape(f"cannot be kept as {file}: Is a directory")):
+    with pytest.raises(ValueError, match=re.escape(f"cannot be kept as {file}: is a directory")):
         load_prompts(path)
     assert list((tmp_path / "downloads").iterdir()) == [file]
 
