@@ -159,7 +159,7 @@ def test_refusal_is_an_outcome_and_other_errors_are_not():
 
 
 def test_validating_names_what_changed_and_fails_for_what_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(validate, "MESHES", ("N150",))
+    monkeypatch.setattr(validate, "LINES", ("N150",))
     monkeypatch.setattr(validate, "PROGRAMS", {"program": "mock"})
     monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(table, "README", tmp_path / "README.md")

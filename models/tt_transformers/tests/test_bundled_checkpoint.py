@@ -3,12 +3,13 @@ scripts rebuild its configuration. Nothing here needs the corpus."""
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from models.tt_transformers.tools import bundled_corpus, train_bundled_checkpoint
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKPOINT = PACKAGE.parent / "checkpoints" / "Phi-3-tiny-kjv"
@@ -37,14 +38,8 @@ def model(loaded):
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(PACKAGE / "scripts"))
-    import bundled_corpus
-    import train_bundled_checkpoint
-
-    yield bundled_corpus, train_bundled_checkpoint
-    for name in ("bundled_corpus", "train_bundled_checkpoint"):
-        sys.modules.pop(name)
+def scripts():
+    return bundled_corpus, train_bundled_checkpoint
 
 
 def prompts(name: str) -> list[str]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from models.common import ttnn_emulator as emulator
 
-from models.common.vendor.lockstep.run import Lockstep
+from models.common.vendor.lockstep.run import Lockstep, LockstepError  # noqa: F401  (as ttnn.LockstepError)
 
 # This import gives the vendor's package, because `sys.modules["ttnn"]` is not yet this module.
 vendor = importlib.import_module("ttnn")
