@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _MODE_OF_NEW_FILES = 0o666  # before the umask
+_LARGEST_DESCRIPTOR = 2**31 - 1  # of the C type; no process has so many
 _REFUSED = {stat.S_IFDIR: "a directory", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device"}
 
 
@@ -22,8 +23,8 @@ def write(path: str | Path, content: str | bytes) -> None:
 
     The file is written under a temporary name and then renamed. So no other process reads a part of it, and the old
     file stays if writing fails. The file keeps its mode, and its owner if the process may set it. A symbolic link
-    stays, and its target is written. A pipe, a character device and an open descriptor (/dev/stdout, /dev/fd/N) are
-    written in place.
+    stays, and its target is written. Another hard link to the old file keeps the old content. A pipe, a character
+    device and an open descriptor (/dev/stdout, /dev/fd/N) are written in place.
 
     Raises OSError that names `path`.
     """
@@ -90,6 +91,8 @@ def _in_place(path: str | Path) -> int | str | None:
     Raises OSError if `path` cannot be written to. Nothing is opened: opening a pipe would wait for its reader, and
     closing it would end the reader.
     """
+    if os.path.basename(path) == "":
+        raise OSError(errno.EISDIR, "names no file; expected a file, a pipe or a character device")
     descriptor = _descriptor(path)
     if descriptor is not None:
         if not os.get_inheritable(descriptor):  # this process, or pytest, opened it for itself
@@ -118,7 +121,7 @@ def _descriptor(path: str | Path) -> int | None:
         parent, name = os.path.split(path)
         parent = os.path.realpath(parent)
         if parent == folder and name.isdecimal():
-            return int(name)
+            return min(int(name), _LARGEST_DESCRIPTOR)
         if not os.path.islink(path):
             return None
         path = os.path.join(parent, os.readlink(path))

@@ -11,6 +11,7 @@ import copy
 import logging
 import re
 import reprlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Union
 
@@ -24,32 +25,32 @@ from models.common.library_errors import one_line
 from models.evaluation.errors import EvaluationError, reported
 from models.tt_transformers.tt.config.architecture import read_config as read_json
 from models.tt_transformers.tt.families.phi3 import PHI3
-from models.tt_transformers.tt.checkpoints.hugging_face import with_current_rope_names
-from models.tt_transformers.tt.config.rope import COMMON_KEYS, KINDS, rope_parameters
-from models.tt_transformers.tt.checkpoints.safetensors_files import refuse_adapter
-
-# Keys of config.json that say how to run a model, not what it is.
-HABITS = ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
+from models.tt_transformers.tt.checkpoints.hugging_face import with_current_rope_names, without_habits
+from models.tt_transformers.tt.config.rope import make_rope, rope_parameters
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, refuse_adapter
 
 
 def read_config(name: str) -> PreTrainedConfig:
-    """The configuration, without `HABITS`. LongRoPE may have its first name, `su`, which transformers 5 refuses."""
+    """The configuration, without habits. As in the demo, `architectures` may imply the `model_type`, and LongRoPE may have
+    its first name, `su`, though transformers 5 refuses both."""
     here = Path(name).is_dir()
     with reported(f"model {name!r}: {'config.json cannot be read' if here else 'no directory here, nor to download'}"):
         path = cached_file(name, "config.json")
         if path is None:
             raise FileNotFoundError("there is none")
-        found = read_json(Path(path))
-    found = {key: value for key, value in found.items() if key not in HABITS}
+        found = without_habits(read_json(Path(path)))
+    if found.get("model_type") is None and found.get("architectures") == [PHI3.architecture]:
+        found["model_type"] = PHI3.model_type
     model_type = found.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise EvaluationError(f"model {name!r}: config.json: model_type {model_type!r} is not known to {_library()}")
     if model_type == PHI3.model_type:
-        _check_phi3_rope(found, name)
         found = with_current_rope_names(found, PHI3.rope_aliases)
     config = _make(found)
     if isinstance(config, str):
         raise EvaluationError(f"model {name!r}: {_library()} refuses config.json{_blamed(found, config)}: {config}")
+    if model_type == PHI3.model_type:
+        _check_phi3_rope(found, config, name)
     config.name_or_path = name
     return config
 
@@ -77,6 +78,9 @@ def load_reference(name: str, config: PreTrainedConfig):
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    with reported(f"model {name!r}"), suppress(FileNotFoundError):  # transformers reads .bin files too
+        if note := SafetensorsFiles(Path(name)).note:
+            logger.warning(f"model {name!r}: {note}")
     # transformers fills missing tensors with random values, and a bring-up would copy those.
     if missing := sorted(info["missing_keys"]):
         raise EvaluationError(f"model {name!r}: the checkpoint lacks {_listed(missing)}")
@@ -92,17 +96,19 @@ def load_reference(name: str, config: PreTrainedConfig):
     return reference.eval()
 
 
-def _check_phi3_rope(found: dict, name: str) -> None:
-    """Refuses keys that change the model but that transformers ignores, such as `short_mscale`; logs its choices."""
+def _check_phi3_rope(found: dict, config: PreTrainedConfig, name: str) -> None:
+    """Refuses what the demo refuses but transformers does not, such as `short_mscale`; logs the choices between values."""
     with reported(f"model {name!r}: config.json"):
-        parameters, notes = rope_parameters(found, PHI3.rope_aliases)
+        _, notes = rope_parameters(found, PHI3.rope_aliases)
+        make_rope(
+            found,
+            head_dim=getattr(config, "head_dim", config.hidden_size // config.num_attention_heads),
+            max_context_len=config.max_position_embeddings,
+            default_original_len=PHI3.defaults["original_max_position_embeddings"],
+            aliases=PHI3.rope_aliases,
+        )
     for note in notes:
         logger.warning(f"model {name!r}: {note}")
-    kind = parameters["rope_type"]
-    if kind in KINDS and (unknown := sorted(set(parameters) - COMMON_KEYS - KINDS[kind].keys)):
-        raise EvaluationError(
-            f"model {name!r}: config.json: keys that are not supported for RoPE type {kind!r}: {', '.join(unknown)}"
-        )
 
 
 def _make(found: dict) -> Union[PreTrainedConfig, str]:

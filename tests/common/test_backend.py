@@ -1,5 +1,6 @@
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,18 @@ def run_python(code, **environment):
 def test_ttnn_is_the_emulator_once_models_is_imported():
     result = run_python("import models, ttnn; print(ttnn.__name__)", TT_BACKEND="emulator")
     assert result.stdout.strip() == "models.common.ttnn_emulator", result.stderr
+
+
+@pytest.mark.parametrize(
+    "program",
+    [["-m", "models.common.benchmark_record"], ["models/tt_transformers/tests/generate_reference_hf.py"]],
+    ids=["module", "path"],
+)
+def test_a_program_whose_backend_cannot_be_had_says_so_in_one_line(program):
+    environment = {**os.environ, "TT_BACKEND": "abacus"}
+    result = subprocess.run([sys.executable, *program], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert re.fullmatch("error: TT_BACKEND='abacus' is not a backend; accepted are .*\n", result.stderr)
 
 
 @pytest.mark.parametrize("name", ["emulator", "mock", "lockstep"])

@@ -175,8 +175,19 @@ def test_an_open_file_that_cannot_be_written_to_is_refused(inherited):
             os.set_inheritable(file.fileno(), flag)
             with pytest.raises(ValueError, match=f"^--output /dev/fd/{file.fileno()}: {message}"):
                 check_writable(f"/dev/fd/{file.fileno()}", "--output")
-    with pytest.raises(ValueError, match="^--output /dev/fd/12345: Bad file descriptor"):
-        check_writable("/dev/fd/12345", "--output")
+    for number in (12345, 10**20):
+        with pytest.raises(ValueError, match=f"^--output /dev/fd/{number}: Bad file descriptor"):
+            check_writable(f"/dev/fd/{number}", "--output")
+
+
+@pytest.mark.parametrize("name", ["", "new/"])
+def test_a_path_without_a_name_is_refused_before_and_when_it_is_written(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^--output {name}: names no file"):
+        check_writable(name, "--output")
+    with pytest.raises(OSError, match="names no file"):
+        write(name, "content")
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_holds_no_content_is_refused_and_stays(tmp_path):

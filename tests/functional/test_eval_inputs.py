@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loguru import logger
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
@@ -131,6 +132,7 @@ def test_generation_defaults_of_a_checkpoint_do_not_count(bundled_with, plain, d
         {"output_hidden_states": True, "return_dict": False, "use_cache": False},
         {"num_beams": 4, "repetition_penalty": 9.0},
         {"architectures": None},
+        {"model_type": None},
         {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}},
         {"rope_scaling": {**ROPE, "type": "su"}},
         {"rope_scaling": {**ROPE, "type": "su", "rope_type": "su"}},
@@ -151,10 +153,12 @@ def test_configurations_that_mean_the_same_model_give_the_same_figures(bundled_w
         ({"dtype": "float17"}, "refuses config.json, dtype 'float17': AttributeError"),
         ({"rope_scaling": {**ROPE, "long_factor": [1.0]}}, "refuses config.json, rope_scaling .*long_factor.*length 48"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "refuses config.json, rope_scaling .*got linear"),
-        ({"rope_scaling": {**ROPE, "short_mscale": 1.1, "long_mscale": 1.2}}, "'longrope': long_mscale, short_mscale"),
-        ({"rope_scaling": {**ROPE, "type": "default"}}, "'default': long_factor, short_factor"),
+        ({"rope_scaling": {**ROPE, "short_mscale": 1.1, "long_mscale": 1.2}}, "'longrope' has keys .*: long_mscale, short_mscale"),
+        ({"rope_scaling": {**ROPE, "type": "default"}}, "'default' has keys .*: long_factor, short_factor"),
+        ({"rope_scaling": {**ROPE, "original_max_position_embeddings": 99}}, "is 99 in rope_parameters but 512 at the top level"),
+        ({"rope_theta": None}, "rope_theta must be a number, got None"),
         ({"model_type": "phi33"}, "model_type 'phi33' is not known"),
-        ({"model_type": None}, "model_type None is not known"),
+        ({"model_type": None, "architectures": None}, "model_type None is not known"),
     ],
 )
 def test_what_hugging_face_refuses_is_reported_with_key_and_value(bundled_with, changes, named):
@@ -214,6 +218,16 @@ def test_a_config_with_more_layers_than_the_files_is_refused(bundled_with):
 def test_layers_that_the_config_leaves_out_are_left_out_as_in_the_demo(bundled_with):
     model = bundled_with({"num_hidden_layers": 3})
     assert len(evaluation.load_reference(model, evaluation.read_config(model)).model.layers) == 3
+
+
+def test_weights_that_are_not_read_are_named_as_in_the_demo(bundled_with, tmp_path):
+    model = bundled_with({})
+    (tmp_path / "model.fp16.safetensors").write_bytes(b"others")
+    warnings = []
+    handler = logger.add(warnings.append, level="WARNING", format="{message}")
+    evaluation.load_reference(model, evaluation.read_config(model))
+    logger.remove(handler)
+    assert [f"model {model!r}: weights are read from model.safetensors, not from model.fp16.safetensors\n"] == warnings
 
 
 def test_an_adapter_beside_the_weights_is_refused_as_in_the_demo(bundled_with, tmp_path):

@@ -118,12 +118,13 @@ def _context(entry, where, folder) -> str:
 
 
 def _check_text(content: bytes, where, source) -> str:
-    if not content:
-        raise ValueError(f"{where}: context {source} is empty")
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: context {source} is not UTF-8: {error}") from error
+    if not text:
+        raise ValueError(f"{where}: context {source} is empty")
+    return text
 
 
 def _download(url, where) -> Path:

@@ -13,11 +13,14 @@ import torch
 
 import models  # noqa: F401
 from models.common import whole_file
+from models.common.library_errors import reported
 from models.common.mesh import open_mesh
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
+from models.tt_transformers.demo.options import parse_count
 from models.tt_transformers.demo.prompts import load_prompts
 from models.tt_transformers.tt import reference
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.runtime.runner import check_tokens
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
@@ -34,7 +37,8 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
         prompts: prompts file for the latter.
 
     Raises:
-        ValueError: the text, the prompts or the model's context are too short.
+        ValueError: the text, the prompts or the model's context are too short, a token is outside the vocabulary,
+            Hugging Face cannot run the model, or its predictions are not finite.
     """
     if prefill + generated > args.arch.max_context_len:
         raise ValueError(
@@ -42,15 +46,17 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
         )
     switch_len = args.arch.rope.switch_len
     if text is None:
-        starts = _joined_prompts(args, prompts, users, prefill)
-        model = args.reference_transformer(DTYPES[dtype])
-        tokens = reference.continue_greedily(model, starts, generated, switch_len)
-        source = f"{Path(prompts).name}, continued greedily"
+        tokens, source = _joined_prompts(args, prompts, users, prefill), f"{Path(prompts).name}, continued greedily"
     else:
-        tokens = _pieces(args, text, users, prefill + generated)
-        model = args.reference_transformer(DTYPES[dtype])
-        source = Path(text).name
-    top5, log_probs = reference.predictions(model, tokens, prefill, switch_len)
+        tokens, source = _pieces(args, text, users, prefill + generated), Path(text).name
+    check_tokens(args, tokens.tolist())
+    model = args.reference_transformer(DTYPES[dtype])
+    with reported(f"Hugging Face cannot run the model of {args.model_dir}"):
+        if text is None:
+            tokens = reference.continue_greedily(model, tokens, generated, switch_len)
+        top5, log_probs = reference.predictions(model, tokens, prefill, switch_len)
+    if not log_probs.isfinite().all():
+        raise ValueError(f"Hugging Face's predictions with the model of {args.model_dir} are NaN or infinite")
     facts = {
         "model": args.model_name,
         "identity": reference.model_identity(args),
@@ -91,9 +97,10 @@ def _transformers_version():
 
 
 def _count(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not accepted; accepted: a whole number >= 1")
-    return int(text)
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main():

@@ -49,6 +49,14 @@ def test_keys_left_out_have_hugging_faces_defaults():
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer, got 0"),
         ({"vocab_size": "many"}, "vocab_size must be a positive integer, got 'many'"),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a positive number, got nan"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps must be a positive number, got inf"),
+        ({"head_dim": "96"}, "head_dim must be a positive integer, got '96'"),
+        ({"head_dim": 0}, "head_dim must be a positive integer, got 0"),
+        # Hugging Face takes no default for a null either.
+        ({"rope_theta": None}, "rope_theta must be a number, got None"),
+        ({"rope_theta": None, "rope_scaling": None}, "rope_theta must be a number, got None"),
+        ({"partial_rotary_factor": None}, "partial_rotary_factor None is not supported"),
         ({"eos_token_id": "</s>"}, "eos_token_id must be an integer or a list"),
     ],
 )

@@ -125,6 +125,31 @@ def test_a_variant_alone_is_named(directory):
         load(directory)
 
 
+@pytest.mark.parametrize("kind", ["broken link", "folder"])
+def test_what_is_no_file_under_the_files_name_is_said_to_be_none(directory, kind):
+    path = directory / "model.safetensors"
+    path.unlink()
+    path.symlink_to("../blobs/gone") if kind == "broken link" else path.mkdir()
+    with pytest.raises(FileNotFoundError, match="model.safetensors is no file, or a link to one that is not there$"):
+        load(directory)
+
+
+def test_a_broken_link_beside_an_index_is_passed_over_as_by_hugging_face(directory):
+    (directory / "model.safetensors").rename(directory / SHARD)
+    write_index(directory, dict.fromkeys(load_file(directory / SHARD), SHARD))
+    (directory / "model.safetensors").symlink_to("../blobs/gone")
+    assert_reads_what_hugging_face_reads(directory)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", INDEX])
+def test_a_header_or_index_nested_too_deep_is_named(directory, name):
+    (directory / "model.safetensors").unlink()
+    nested = b"[" * 100_000
+    (directory / name).write_bytes(nested if name == INDEX else len(nested).to_bytes(8, "little") + nested)
+    with pytest.raises(ValueError, match=f"{name} is corrupt: .*recursion"):
+        load(directory)
+
+
 def test_a_tensor_in_two_shards_is_refused_with_both(directory):
     tensors = load_file(directory / "model.safetensors")
     (directory / "model.safetensors").unlink()

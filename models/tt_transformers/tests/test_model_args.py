@@ -155,11 +155,32 @@ def test_what_hugging_face_refuses_of_a_config_is_said_of_the_config(checkpoint)
     change(checkpoint / "config.json", initializer_range="wide")
     with pytest.raises(ValueError, match="config.json: Hugging Face refuses it: .*initializer_range"):
         args_of(checkpoint).tokenizer
+    with pytest.raises(ValueError, match=f"^{checkpoint}/config.json: Hugging Face refuses it: .*initializer_range"):
+        args_of(checkpoint).encode_prompt("Hello", instruct=False)
 
 
-def test_the_reference_has_torchs_attention_whatever_the_checkpoint_asks_for(checkpoint):
-    change(checkpoint / "config.json", _attn_implementation="flash_attention_2")
-    assert args_of(checkpoint).reference_transformer().config._attn_implementation == "sdpa"
+@pytest.mark.parametrize(
+    "habits",
+    [
+        {"_attn_implementation": "flash_attention_2"},
+        {"output_attentions": True, "output_hidden_states": True},
+        {"return_dict": False},
+    ],
+    ids=lambda habits: next(iter(habits)),
+)
+def test_the_reference_has_no_habits_of_the_checkpoint(checkpoint, habits):
+    change(checkpoint / "config.json", **habits)
+    change(checkpoint / "generation_config.json", compile_config={}, num_return_sequences=3)
+    reference = args_of(checkpoint).reference_transformer()
+    output = reference(torch.arange(3, 9)[None])
+    assert reference.config._attn_implementation == "sdpa" and reference.generation_config.num_return_sequences is None
+    assert (output.attentions, output.hidden_states) == (None, None)
+
+
+def test_a_model_that_hugging_face_cannot_make_is_named_in_one_line(checkpoint):
+    change(checkpoint / "config.json", pad_token_id=320)
+    with pytest.raises(ValueError, match=f"^Hugging Face cannot make the model of {checkpoint}: AssertionError: .*$"):
+        args_of(checkpoint).reference_transformer()
 
 
 def test_a_reference_is_not_made_of_weights_that_are_not_finite(checkpoint):
@@ -197,6 +218,7 @@ def test_more_layers_than_the_files_have_are_refused(checkpoint):
         ("{{ messages[7].content.strip() }}", "UndefinedError: "),
         ("{{ 1 / 0 }}", "ZeroDivisionError: "),
         ("{{ messages + 1 }}", "TypeError: "),
+        ("{# no text #}", "ValueError: it gives no text"),
     ],
 )
 @pytest.mark.parametrize("own_file", [False, True], ids=["tokenizer_config", "jinja"])
@@ -306,6 +328,8 @@ def test_cache_location_follows_the_rules(tmp_path):
         assert location.cache_directory("N300", {"TT_CACHE_PATH": "/cache"}).as_posix() == "/cache/name/N300"
     with pytest.raises(ValueError, match="TT_CACHE_PATH is empty"):
         in_directory.cache_directory("N150", {"TT_CACHE_PATH": ""})
+    with pytest.raises(ValueError, match="TT_CACHE_PATH '~nobody-here/cache': there is no such user's home"):
+        in_directory.cache_directory("N150", {"TT_CACHE_PATH": "~nobody-here/cache"})
 
 
 def test_weights_are_cached_beside_the_checkpoint_and_dummy_weights_nowhere(checkpoint, monkeypatch, tmp_path):
@@ -327,6 +351,8 @@ def test_a_directory_in_the_hubs_cache_is_named_by_its_model(checkpoint, tmp_pat
         ("", "HF_MODEL is empty"),
         ("/nowhere/model", "HF_MODEL '/nowhere/model' is not there; give a directory with a config.json, or org/name"),
         ("no-such-model", "HF_MODEL 'no-such-model' is not there"),
+        ("~nobody-here/model", "HF_MODEL '~nobody-here/model' is not there"),
+        ("/" + "n" * 300, "HF_MODEL '/nnn.*' is not there"),
         (__file__, "is a file; give the directory"),
     ],
 )

@@ -72,6 +72,7 @@ def test_users_take_prompts_in_turn_and_start_over():
         ([{"prompt": "x", "context": "here.txt", "max_length": True}], "field 'max_length' is True"),
         ([{"prompt": "x", "context": "nowhere.txt"}], "nowhere.txt: No such file"),
         ([{"prompt": "x", "context": "empty.txt"}], "empty.txt is empty"),
+        ([{"prompt": "x", "context": "mark.txt"}], "mark.txt is empty"),
         ([{"prompt": "x", "context": "binary.txt"}], "binary.txt is not UTF-8"),
         ([{"prompt": "x", "context": "ftp://example.org/a.txt"}], "accepted: a file, or a URL with http or https"),
     ],
@@ -79,6 +80,7 @@ def test_users_take_prompts_in_turn_and_start_over():
 def test_malformed_prompt_files_are_refused_naming_entry_and_field(tmp_path, content, message):
     (tmp_path / "here.txt").write_text("text")
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "mark.txt").write_text("", encoding="utf-8-sig")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     path = write(tmp_path, content)
     with pytest.raises(ValueError, match=re.escape(message)) as error:

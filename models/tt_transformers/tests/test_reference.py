@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from models.common.mesh import open_mesh
 from models.common.whole_file import NotWritten
@@ -205,6 +205,31 @@ def test_prompts_that_are_too_few_or_short_are_an_error(mesh_device, checkpoint,
     args = make_args(mesh_device, checkpoint[0])
     with pytest.raises(ValueError, match=message):
         make_reference(args, users=users, prefill=prefill, generated=1, prompts=prompts)
+
+
+def test_texts_with_a_token_outside_the_vocabulary_are_refused(mesh_device, checkpoint, text, tmp_path):
+    directory = shutil.copytree(checkpoint[0], tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "vocab_size": 256}))
+    weights = {name: w[:256] if w.shape[0] == 320 else w for name, w in load_file(directory / "model.safetensors").items()}
+    save_file({name: w.contiguous() for name, w in weights.items()}, directory / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="user 0: token [23].. is outside the model's vocabulary of 256"):
+        make_reference(make_args(mesh_device, directory), users=USERS, prefill=PREFILL, generated=GENERATED, text=text)
+
+
+def test_no_reference_is_made_of_predictions_that_are_no_numbers(mesh_device, checkpoint, text, monkeypatch):
+    nothing = torch.full((USERS, GENERATED), float("nan"))
+    monkeypatch.setattr(reference, "predictions", lambda *args: (torch.zeros(USERS, GENERATED, 5), nothing))
+    with pytest.raises(ValueError, match=f"predictions with the model of {checkpoint[0]} are NaN or infinite"):
+        make_reference(make_args(mesh_device, checkpoint[0]), users=USERS, prefill=PREFILL, generated=GENERATED, text=text)
+
+
+def test_a_model_that_hugging_face_cannot_run_is_named(mesh_device, checkpoint, prompts, tmp_path):
+    directory = shutil.copytree(checkpoint[0], tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "layer_types": ["sliding_attention"] * 2}))
+    with pytest.raises(ValueError, match=f"Hugging Face cannot run the model of {directory}: TypeError: "):
+        make_reference(make_args(mesh_device, directory), users=1, prefill=8, generated=2, prompts=prompts)
 
 
 def test_the_model_scores_its_own_reference_high_across_the_switch(mesh_device, checkpoint, made):

@@ -75,6 +75,8 @@ class Text:
         messages = [{"role": "user", "content": text}]
         with reported(f"the chat template in {self._chat_template_file} cannot be applied"):
             templated = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            if not templated:
+                raise ValueError("it gives no text")
         # The template writes the special tokens itself.
         return self._encode(templated, add_special_tokens=False)
 
@@ -83,8 +85,9 @@ class Text:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
     def _encode(self, text: str, **options) -> list[int]:
+        tokenizer = self.tokenizer  # outside: what keeps it from being read has an error of its own
         with reported(f"the tokenizer in {self.tokenizer_dir} cannot encode a text"):
-            return self.tokenizer.encode(text, **options)
+            return tokenizer.encode(text, **options)
 
     @property
     def _chat_template_file(self) -> Path:

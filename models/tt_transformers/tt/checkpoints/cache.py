@@ -85,7 +85,8 @@ class WeightCache:
             return None
         if not isinstance(entry, dict) or entry.get("header") != header:
             if not self._warned_foreign:
-                logger.warning(f"weight cache: {self.directory} is of another model, code, mesh or backend; it is rebuilt")
+                what = "model, code, mesh, backend or TT_CACHE_VERIFY"
+                logger.warning(f"weight cache: {self.directory} is of another {what}; it is rebuilt")
                 self._warned_foreign = True
             return None
         try:

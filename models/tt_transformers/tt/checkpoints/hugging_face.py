@@ -12,8 +12,14 @@ from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, to_hugging_face
 
 
+# Keys of config.json that say how to run a model, not what it is.
+_HABITS = frozenset(
+    ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
+)
+
+
 def load_config(directory: Path):
-    """The `transformers` config of a checkpoint directory.
+    """The `transformers` config of a checkpoint directory, `without_habits`.
 
     `AutoConfig.from_pretrained` refuses two kinds of checkpoints that run here: those with an older name of a RoPE kind
     (it checks the keys before it replaces the name), and those without a `model_type`. So this function replaces the
@@ -26,31 +32,39 @@ def load_config(directory: Path):
     path = directory / "config.json"
     config = read_config(path)
     family = FAMILIES[architecture_name(config)]
-    fields = {**with_current_rope_names(config, family.rope_aliases), "name_or_path": str(directory)}
+    fields = with_current_rope_names(without_habits(config), family.rope_aliases)
     with quiet(), reported(f"{path}: Hugging Face refuses it"):
-        return CONFIG_MAPPING[family.model_type].from_dict(fields)
+        return CONFIG_MAPPING[family.model_type].from_dict({**fields, "name_or_path": str(directory)})
 
 
 def load_model(directory: Path, arch: Architecture, weights, dtype):
     """Hugging Face's model in eval mode, with as many layers as `arch` and the weights of a `StateDict` or `DummyStateDict`.
 
-    `directory` has the `config.json`. Raises ValueError for a weight of a checkpoint that is not finite.
+    `directory` has the `config.json`. Raises ValueError for a weight of a checkpoint that is not finite, and with Hugging
+    Face's reason if it cannot make the model.
     """
     import transformers
 
     config = load_config(directory)
     config.num_hidden_layers = arch.n_layers
-    # Always torch's own attention, even if the checkpoint asks for another.
-    options = dict(config=config, dtype=dtype, attn_implementation="sdpa")
+    # Always torch's own attention, and no defaults for generation, even if the checkpoint asks for others.
+    options = dict(dtype=dtype, attn_implementation="sdpa", generation_config=transformers.GenerationConfig())
+    if is_dummy := isinstance(weights, DummyStateDict):
+        files, options["state_dict"] = None, to_hugging_face(weights, arch)
+    else:
+        files = weights.files.directory
     model_class = getattr(transformers, arch.architecture)
-    if isinstance(weights, DummyStateDict):
-        return model_class.from_pretrained(None, state_dict=to_hugging_face(weights, arch), **options).eval()
-    files = weights.files.directory
-    model = model_class.from_pretrained(files, local_files_only=True, **options)
-    for name, weight in model.state_dict().items():
+    with reported(f"Hugging Face cannot make the model of {directory}"):
+        model = model_class.from_pretrained(files, config=config, local_files_only=True, **options)
+    for name, weight in () if is_dummy else model.state_dict().items():
         if not weight.isfinite().all():
             raise ValueError(f"{name} in {files} holds NaN or infinity")
     return model.eval()
+
+
+def without_habits(config: Mapping) -> dict:
+    """A copy of `config` without the keys that say how to run the model: its attention kernel and the form of outputs."""
+    return {key: value for key, value in config.items() if key not in _HABITS}
 
 
 def with_current_rope_names(config: Mapping, aliases: Mapping[str, str]) -> dict:

@@ -43,7 +43,11 @@ class ModelLocation:
         if "TT_CACHE_PATH" in environ:
             if not environ["TT_CACHE_PATH"]:
                 raise ValueError("TT_CACHE_PATH is empty: unset it or give a directory")
-            return Path(environ["TT_CACHE_PATH"]).expanduser() / self.name / device_name
+            try:
+                path = Path(environ["TT_CACHE_PATH"]).expanduser()
+            except RuntimeError as error:
+                raise ValueError(f"TT_CACHE_PATH {environ['TT_CACHE_PATH']!r}: there is no such user's home") from error
+            return path / self.name / device_name
         if self.hub_name is None:
             return self.directory / device_name
         return PROJECT / "model_cache" / self.hub_name / device_name
@@ -58,9 +62,9 @@ def locate(hf_model: str | os.PathLike | None, *, dummy_weights: bool = False) -
     text = os.fspath(BUNDLED if hf_model is None else hf_model)
     if not text:
         raise FileNotFoundError("HF_MODEL is empty; unset it, or give a directory with a config.json, or org/name")
-    path = Path(text).expanduser()
-    if path.exists():
-        return _from_directory(path)
+    path = os.path.expanduser(text)
+    if os.path.exists(path):  # False for a name that is too long, and for a user's home that is not known
+        return _from_directory(Path(path))
     if not _HUB_NAME.fullmatch(text):
         raise FileNotFoundError(f"HF_MODEL {text!r} is not there; give a directory with a config.json, or org/name")
     name = text.split("/")[1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import torch
 from safetensors import safe_open
@@ -23,6 +23,8 @@ INDEX_ENDING = ".safetensors.index.json"
 WEIGHTS = ("*.safetensors", f"*{INDEX_ENDING}", "pytorch_model*.bin", "consolidated*", "*.gguf")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # a clone without Git LFS has a pointer in place of the file
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# Errors of reading a header or an index that has another form.
+_NOT_PARSED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 
 
@@ -46,7 +48,7 @@ class SafetensorsFiles:
     Attributes:
         files: the files that are read.
         tensors: name -> `TensorInfo`.
-        not_read: names of other files in the directory that hold weights.
+        note: which files are read and which are not, if the directory has others with weights; else None.
 
     Raises FileNotFoundError if there is no such file or a shard is missing (all missing ones are named), ValueError if
     a file is truncated or corrupt, if two files hold the same tensor, or if the directory holds an adapter.
@@ -57,7 +59,9 @@ class SafetensorsFiles:
         refuse_adapter(directory)
         first = _first_file(directory)
         self.files = _shards(first) if first.name.endswith(INDEX_ENDING) else (first,)
-        self.not_read = _other_weights(directory, {first, *self.files})
+        others = _other_weights(directory, {first, *self.files})
+        read = [file.name for file in self.files]
+        self.note = f"weights are read from {listed(read)}, not from {listed(others)}" if others else None
         tensors: dict[str, TensorInfo] = {}
         for file in self.files:
             for name, info in _read_header(file).items():
@@ -73,6 +77,12 @@ class SafetensorsFiles:
         if file not in self._open:
             self._open[file] = safe_open(file, framework="pt")
         return self._open[file].get_slice(name)[start:stop]
+
+
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """The names, the first `limit` of them if there are more, for a message."""
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def refuse_adapter(directory: Path) -> None:
@@ -91,6 +101,9 @@ def _first_file(directory: Path) -> Path:
     name = _named_in_config(directory) or next((name for name in (SINGLE, INDEX) if (directory / name).is_file()), None)
     if name is None:
         others = _other_weights(directory, set())
+        # Such as links into a Hugging Face cache that was cleaned.
+        if no_files := [name for name in others if not (directory / name).is_file()]:
+            raise FileNotFoundError(f"{directory}: {', '.join(no_files)} is no file, or a link to one that is not there")
         found = f"; found {', '.join(others)}, which is not read: convert it to {SINGLE}" if others else ""
         raise FileNotFoundError(f"{directory} has neither {SINGLE} nor {INDEX}{found}")
     return directory / name
@@ -113,7 +126,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         files = tuple(index.parent / name for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NOT_PARSED as error:
         raise ValueError(f"{index} is corrupt: it must be a JSON object with a 'weight_map' ({error})") from error
     if missing := [file.name for file in files if not file.is_file()]:
         raise FileNotFoundError(f"{index.parent} lacks {len(missing)} of {len(files)} shards: {', '.join(missing)}")
@@ -147,7 +160,7 @@ def _read_header(file: Path) -> dict[str, TensorInfo]:
                 raise ValueError(f"{name} takes {size_of_tensor} bytes; {info.shape} of {info.dtype} differs")
             tensors[name] = info
             end = max(end, tensor_end)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NOT_PARSED as error:
         raise ValueError(f"{file} is corrupt: its header cannot be read ({error})") from error
     if size != 8 + length + end:
         state = "truncated" if size < 8 + length + end else "corrupt"

@@ -15,7 +15,7 @@ import torch
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
-from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, listed
 
 FLOATS = ("BF16", "F16", "F32")
 
@@ -92,9 +92,7 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __init__(self, directory: Path, arch: Architecture):
         self.files = SafetensorsFiles(directory)
         stored = self.files.tensors
-        self.notes = []
-        if others := self.files.not_read:
-            self.notes.append(f"weights are read from {_listed([f.name for f in self.files.files])}, not from {_listed(others)}")
+        self.notes = [] if self.files.note is None else [self.files.note]
         if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
             self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
             arch = replace(arch, tie_word_embeddings=False)
@@ -130,7 +128,7 @@ class StateDict(Mapping[str, torch.Tensor]):
         directory, found = self.files.directory, self.files.tensors
         expected = hugging_face_shapes(self._sources, arch)
         if missing := [name for name in expected if name not in found]:
-            raise ValueError(f"{directory} lacks {len(missing)} tensors of the model: {_listed(missing)}")
+            raise ValueError(f"{directory} lacks {len(missing)} tensors of the model: {listed(missing)}")
         for name, shape in expected.items():
             info = found[name]
             if info.shape != shape:
@@ -140,7 +138,7 @@ class StateDict(Mapping[str, torch.Tensor]):
             if info.dtype not in FLOATS:
                 raise ValueError(f"{name} in {info.file} has dtype {info.dtype}; supported are {', '.join(FLOATS)}")
         if unknown := [name for name in found if name not in expected and not _has_no_use(name, arch)]:
-            raise ValueError(f"{directory} holds tensors that {arch.architecture} does not have: {_listed(unknown)}")
+            raise ValueError(f"{directory} holds tensors that {arch.architecture} does not have: {listed(unknown)}")
 
 
 class DummyStateDict(Mapping[str, torch.Tensor]):
@@ -212,8 +210,3 @@ def _has_no_use(name: str, arch: Architecture) -> bool:
         if index.isdecimal() and int(index) >= arch.n_layers:
             return True
     return name.endswith("rotary_emb.inv_freq")
-
-
-def _listed(names: list[str], limit: int = 8) -> str:
-    more = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

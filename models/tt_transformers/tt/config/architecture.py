@@ -1,6 +1,7 @@
 """Facts of a checkpoint's `config.json` as one frozen dataclass. It refuses facts that the model code cannot run."""
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping
@@ -46,7 +47,7 @@ class Architecture:
         for name in ("dim", "head_dim", "hidden_dim"):
             if getattr(self, name) % TILE:
                 raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the tile width {TILE}")
-        if not isinstance(self.norm_eps, float) or self.norm_eps <= 0:
+        if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < math.inf:
             raise ValueError(f"rms_norm_eps must be a positive number, got {self.norm_eps!r}")
         for token_id in self.eos_token_ids:
             if not 0 <= token_id < self.vocab_size:
@@ -72,11 +73,12 @@ class Architecture:
             raise ValueError("quantization_config: quantised checkpoints are not supported; use bf16, fp16 or fp32")
 
         dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
-        head_dim = config.get("head_dim")
-        if head_dim is None:
+        if config.get("head_dim") is None:
             if dim % n_heads:
                 raise ValueError(f"hidden_size {dim} is not a multiple of num_attention_heads {n_heads}")
             head_dim = dim // n_heads
+        else:
+            head_dim = value.integer("head_dim")
         n_kv_heads = config.get("num_key_value_heads")
         max_context_len = value.integer("max_position_embeddings")
         return cls(

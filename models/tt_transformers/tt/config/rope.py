@@ -187,9 +187,8 @@ def rope_parameters(config: Mapping, aliases: Mapping[str, str]) -> tuple[dict, 
     chosen["rope_type"] = aliases.get(chosen["rope_type"], chosen["rope_type"])
 
     for key in ("rope_theta", "partial_rotary_factor"):
-        outside = config.get(key)
-        if outside is not None and chosen.setdefault(key, outside) != outside:
-            notes.append(f"config.json has {key} {outside} outside of the RoPE parameters and {chosen[key]} inside, which is used")
+        if key in config and chosen.setdefault(key, config[key]) != config[key]:
+            notes.append(f"config.json has {key} {config[key]} outside of the RoPE parameters and {chosen[key]} inside, which is used")
     return chosen, notes
 
 
