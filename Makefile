@@ -26,8 +26,8 @@ test-fast: setup  ## run the tests of single modules, in a few minutes
 	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor" tests/common tests/emulator \
 	    models/tt_transformers/tests
 
-test-wide: setup  ## run the wide sweeps, which `make test` leaves out
-	$(SIDE_BY_SIDE) -m "wide and not slow"
+test-wide: setup  ## run the wide sweeps, which `make test` leaves out, and record that they passed
+	TT_REQUIRE_VENDOR=1 $(SIDE_BY_SIDE) -m "wide and not slow" -p tests.support.wide_record --wide_record tests/records/wide.json
 
 full-size: setup  ## run Phi-3-mini at full size with random weights, and report its peak memory
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow

@@ -26,6 +26,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+# The ids of the tests marked `wide` among those that were collected, whether they are selected or not.
+WIDE = pytest.StashKey[list]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    config.stash[WIDE] = [item.nodeid for item in items if item.get_closest_marker("wide")]
+
+
 def _is_vendor_test(item) -> bool:
     return item.get_closest_marker("vendor") is not None
 

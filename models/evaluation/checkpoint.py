@@ -23,11 +23,11 @@ from transformers.utils import cached_file
 
 from models.common.library_errors import one_line
 from models.evaluation.errors import EvaluationError, reported
-from models.tt_transformers.tt.config.architecture import read_config as read_json
-from models.tt_transformers.tt.families.phi3 import PHI3
 from models.tt_transformers.tt.checkpoints.hugging_face import with_current_rope_names, without_habits
-from models.tt_transformers.tt.config.rope import make_rope, rope_parameters
 from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, refuse_adapter
+from models.tt_transformers.tt.config.architecture import read_config as read_json
+from models.tt_transformers.tt.config.rope import make_rope, rope_parameters
+from models.tt_transformers.tt.families.phi3 import PHI3
 
 
 def read_config(name: str) -> PreTrainedConfig:

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.common.vendor import watching as validation
-from models.tt_transformers.measure.vendor import table
-from models.tt_transformers.measure.vendor import validate
+from models.tt_transformers.measure.vendor import table, validate
 
 
 def case(mode="performance", **changes):

@@ -8,8 +8,8 @@ import sys
 import pytest
 import ttnn
 
-from models.common.vendor.mock import runtime_root
 from models.common.ttnn_emulator.op import FUNCTIONS, REGISTRY
+from models.common.vendor.mock import runtime_root
 
 from . import argument_calls, mesh_specs_like_vendor, nn_calls, specs_like_vendor, vendor_signatures
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eval as evaluation
+from tests.support.wide import some_of
 
 from .conftest import BUNDLED, PROMPT_FILE, ROOT
 
@@ -85,10 +86,11 @@ def test_text_known_by_heart_equals_hugging_faces(model, reference, tokenizer):
     assert sum(texts_equal(model, reference, tokenizer, prompts)) >= 9
 
 
-def test_text_of_any_prompt_equals_hugging_faces_but_for_ties(model, reference, tokenizer):
+@pytest.mark.parametrize("count", some_of((12, 32), 12))
+def test_text_of_any_prompt_equals_hugging_faces_but_for_ties(model, reference, tokenizer, count):
     """About one text in five meets a tie. The same holds if Hugging Face's own float32 is compared with its bf16."""
-    prompts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())]
-    assert len(prompts) == 32 and sum(texts_equal(model, reference, tokenizer, prompts)) >= 16
+    prompts = [entry["prompt"] for entry in json.loads(PROMPTS.read_text())][:count]
+    assert len(prompts) == count and sum(texts_equal(model, reference, tokenizer, prompts)) >= count // 2
 
 
 def test_generation_across_the_switch_equals_hugging_face(model, reference, tokenizer):

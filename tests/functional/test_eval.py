@@ -18,7 +18,6 @@ import eval as evaluation
 
 from .conftest import BUNDLED, MODEL_FILE, PROMPT_FILE, ROOT
 
-
 SHORT = ["--max-new-tokens", "3", "--prompt-tokens", "20"]
 
 

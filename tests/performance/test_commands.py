@@ -10,13 +10,11 @@ import yaml
 from models.common import backend, model_targets
 from models.common.benchmark_record import medians, read
 from models.common.mesh import open_mesh
-from models.tt_transformers.measure import accuracy
+from models.tt_transformers.measure import accuracy, pareto, regression
 from models.tt_transformers.measure import speed as bench
-from models.tt_transformers.measure import pareto
-from models.tt_transformers.measure import regression
-from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3
 from models.tt_transformers.tt import reference
 from models.tt_transformers.tt.model_args import ModelArgs
+from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3
 
 pytestmark = pytest.mark.skipif(backend.name() != "emulator", reason="measured on the emulator")
 

@@ -18,14 +18,14 @@ from models.common import backend, model_targets
 from models.common.mesh import open_mesh
 from models.common.mesh_names import LINES
 from models.tt_transformers.measure import regression
-from tests.support.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt import reference
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.reference import Reference, reference_path
-from models.tt_transformers.tt.checkpoints.cache import WeightCache
-from models.tt_transformers.tt.checkpoints.weights import Weights
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 # A planted slow-down is this many times slower, and is measured over this many rounds.
 SLOWER = 3

@@ -10,9 +10,8 @@ import torch
 
 from models.common import model_targets
 from models.common.benchmark_record import measurement
+from models.tt_transformers.measure import pareto, report
 from models.tt_transformers.measure import speed as bench
-from models.tt_transformers.measure import pareto
-from models.tt_transformers.measure import report
 from models.tt_transformers.measure.systems import interleaved
 from models.tt_transformers.tt.reference import Reference
 

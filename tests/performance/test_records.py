@@ -2,15 +2,13 @@
 
 import pytest
 
-from models.common.mesh_names import LINES
 from models.common.benchmark_record import medians
 from models.common.mesh import open_mesh
-from models.tt_transformers.measure import accuracy
-from models.tt_transformers.measure import report
+from models.common.mesh_names import LINES
+from models.tt_transformers.measure import accuracy, report
 from models.tt_transformers.measure.accuracy import TOP1, TOP5
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.reference import Reference, reference_path
-
 
 BUNDLED_BENCHMARKS = ("bench-bundled-performance", "bench-bundled-bf16")
 

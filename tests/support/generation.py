@@ -8,10 +8,10 @@ import torch
 from models.common.mesh import open_mesh
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
 from models.tt_transformers.demo.prompts import load_prompts
-from tests.support.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.config.precision import ModelOptimizations
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.config.precision import ModelOptimizations
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 # Sizes that split over the 8 devices of a T3K: each device gets one head and whole tiles of columns.
 EIGHT_WAYS = dict(hidden_size=256, intermediate_size=256, num_attention_heads=8, num_key_value_heads=8)

@@ -7,11 +7,11 @@ import pytest
 
 from models.common.mesh_names import LINES
 from models.common.vendor import watching as validation
-from models.tt_transformers.measure.vendor import table
-from models.tt_transformers.measure.vendor import validate
+from models.tt_transformers.measure.vendor import table, validate
+from tests.support.wide import some_of
 
 
-@pytest.fixture(scope="module", params=LINES)
+@pytest.fixture(scope="module", params=some_of(LINES, "N150", "T3K"))
 def records(request, tmp_path_factory):
     """The committed record of a mesh, and the record that this installation gives."""
     mesh = request.param

@@ -10,8 +10,8 @@ import torch
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure.capacity import MODEL, AllocatedWeights, allocate
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 block_size = int(sys.argv[1])
 with open_mesh() as mesh_device:

@@ -3,19 +3,18 @@
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-
 from models.common import backend, op_costs
 from models.common.mesh import open_mesh
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
 from models.tt_transformers.demo import record, report
 from models.tt_transformers.demo.case import Case
-from models.tt_transformers.tt.runtime import dram
+from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, reference_path
+from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.token_accuracy import TeacherForcing
-from models.tt_transformers.tt.checkpoints.weights import Weights
 
 
 @dataclass

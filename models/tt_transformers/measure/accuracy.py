@@ -10,16 +10,16 @@ import os
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common.mesh_names import LINES
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
+from models.common.mesh_names import LINES
 from models.tt_transformers.measure.counts import decode_step_costs
 from models.tt_transformers.tt import token_accuracy
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED, locate
 from models.tt_transformers.tt.config.precision import MODES
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, model_identity, reference_path
 
 # The project's targets in percent. A mode that misses one has lost precision somewhere, so do not lower them.

@@ -19,13 +19,13 @@ import ttnn
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import dram_capacity, open_mesh
 from models.common.mesh_names import MESH_SHAPES
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
-from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.config.program_configs import TILE
-from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 BLOCK_SIZE = 64

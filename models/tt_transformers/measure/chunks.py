@@ -17,12 +17,12 @@ from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import open_mesh
 from models.common.mesh_names import mesh_name_of
 from models.tt_transformers.measure.capacity import BLOCK_SIZE, MODEL, AllocatedWeights, allocate
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import DEMO_MODES
 from models.tt_transformers.tt.config.prefill_chunks import SIZES, VARIABLE, prefill_chunk_size
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 LAYERS = 2
 # Name -> the settings that a demo takes as --optimizations.

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from models.common import op_costs
-from models.tt_transformers.tt.runtime.decode_step import idle_decode_inputs
 from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.runtime.decode_step import idle_decode_inputs
 
 
 def decode_step_costs(generator: Generator, context_len: int) -> op_costs.OpCosts:

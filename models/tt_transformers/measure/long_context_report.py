@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import models  # noqa: F401
-from models.common.mesh_names import LINES
 from models.common import whole_file
 from models.common.benchmark_record import medians
+from models.common.mesh_names import LINES
 from models.tt_transformers.measure.chunks import BFP4_CACHE, PRECISIONS
 from models.tt_transformers.measure.report import agreed, provenance, read_records, table
 from models.tt_transformers.tt.config.model_params import Limits

@@ -23,12 +23,12 @@ from models.common import benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure import plain_hugging_face
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import model_identity
 
 SYSTEMS = ("emulator", "hugging_face")

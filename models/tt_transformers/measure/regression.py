@@ -13,20 +13,20 @@ from collections.abc import Callable
 import yaml
 
 import models  # noqa: F401
-from models.common.mesh_names import LINES
 from models.common import benchmark_record, console
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
+from models.common.mesh_names import LINES
 from models.tt_transformers.measure import accuracy
 from models.tt_transformers.measure import counts
 from models.tt_transformers.measure.systems import HuggingFace, interleaved
 from models.tt_transformers.tt import token_accuracy
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.tt.config.precision import DEMO_MODES
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.checkpoints.location import BUNDLED
-from models.tt_transformers.tt.config.precision import DEMO_MODES
 from models.tt_transformers.tt.reference import Reference
-from models.tt_transformers.tt.checkpoints.weights import Weights
 
 # Number of texts, and of predicted tokens of each: enough that two more wrong predictions stay within top5's tolerance.
 USERS, TOKENS = 4, 128

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import models  # noqa: F401
 from models.common import benchmark_record, model_targets, whole_file
-from models.tt_transformers.measure.long_prefill import LENGTHS, SYSTEMS
 from models.tt_transformers.measure import pareto
+from models.tt_transformers.measure.long_prefill import LENGTHS, SYSTEMS
 
 RECORDS = Path(__file__).parent / "records"
 PERF = benchmark_record.ROOT / "PERF.md"

@@ -25,10 +25,10 @@ from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure import plain_hugging_face
 from models.tt_transformers.measure.systems import HuggingFace, interleaved
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.precision import MODES
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import model_identity
 
 SYSTEMS = ("emulator", "hugging_face")

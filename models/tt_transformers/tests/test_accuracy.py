@@ -12,10 +12,10 @@ from models.tt_transformers.demo.cases import CASES
 from models.tt_transformers.demo.run import run
 from models.tt_transformers.measure.accuracy import TOP1, TOP5
 from models.tt_transformers.tt import token_accuracy
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.precision import ModelOptimizations
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, reference_path
 
 USERS = 2

@@ -1,8 +1,8 @@
 import pytest
 
-from tests.support.tiny_phi3 import tiny_config
-from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from tests.support.tiny_phi3 import tiny_config
 
 
 def mini_128k(**changes):

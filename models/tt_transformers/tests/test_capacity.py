@@ -6,15 +6,16 @@ from itertools import product
 
 import pytest
 
-from models.common.mesh_names import LINES
 from models.common.mesh import open_mesh
+from models.common.mesh_names import LINES
 from models.common.ttnn_emulator.device import shape_only
-from models.tt_transformers.measure import long_context_report as report
 from models.tt_transformers.measure import capacity
-from models.tt_transformers.tt.runtime import dram
+from models.tt_transformers.measure import long_context_report as report
+from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
+from models.tt_transformers.tt.runtime import dram
+from tests.support.wide import some_of
 
 BFP4_CACHE = {"optimizations": "precision_cfg = {kv_cache: bfp4}"}
 
@@ -44,7 +45,7 @@ def test_what_is_laid_out_is_what_the_model_holds(mesh, mode):
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh", LINES)
+@pytest.mark.parametrize("mesh", some_of(LINES, "N150", "T3K"))
 @pytest.mark.parametrize(
     "mode, optimizations, contexts",
     [

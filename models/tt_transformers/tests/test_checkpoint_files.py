@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Phi3ForCausalLM
 
-from tests.support.tiny_phi3 import save_tiny_phi3
-from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.checkpoints.state_dict import StateDict
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.common.mesh import open_mesh
-from tests.support.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt.checkpoints import identity as identity_module
+from tests.support.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt.checkpoints.identity import (
     EMULATOR_CODE,
     LIBRARY_CODE,
@@ -24,11 +24,11 @@ from models.tt_transformers.tt.checkpoints.identity import (
     checkpoint_identity,
     digest_of_code,
 )
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.location import PROJECT
 from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
-from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
 
 
 @pytest.fixture(autouse=True)

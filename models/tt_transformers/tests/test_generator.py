@@ -9,14 +9,14 @@ import ttnn
 
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure.capacity import allocated_bytes
-from tests.support.generation import generator, greedy, known_by_heart, random_tokens, tiny  # noqa: F401
-from models.tt_transformers.tt.modules import decoder
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig, PagedKVCache, allocate_kv_cache, make_kv_caches
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
-from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.modules import decoder
+from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig, PagedKVCache, allocate_kv_cache, make_kv_caches
+from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from tests.support.generation import generator, greedy, known_by_heart, random_tokens, tiny  # noqa: F401
 
 JOINING = 13
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from models.common.mesh import open_mesh
-from tests.support.generation import generator, greedy, random_tokens, tiny  # noqa: F401
-from tests.support.tiny_phi3 import save_tiny_phi3
+from models.tt_transformers.tt.config.rope import DefaultRope
 from models.tt_transformers.tt.generator import check_lengths
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
-from models.tt_transformers.tt.config.rope import DefaultRope
+from tests.support.generation import generator, greedy, random_tokens, tiny  # noqa: F401
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 
 def limits(switch_len=64, **changes):

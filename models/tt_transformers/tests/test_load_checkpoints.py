@@ -7,8 +7,6 @@ from safetensors.torch import load_file, save_file
 from transformers import Phi3ForCausalLM
 from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
 
-from tests.support.tiny_phi3 import save_tiny_phi3
-from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.checkpoints.state_dict import (
     DummyStateDict,
     StateDict,
@@ -17,6 +15,8 @@ from models.tt_transformers.tt.checkpoints.state_dict import (
     shapes,
     to_hugging_face,
 )
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 SHARDED = "100KB"
 

@@ -1,9 +1,14 @@
 """Chunked prefill and the LongRoPE switch."""
 
+from itertools import product
+
 import pytest
 import torch
 
+from models.common.mesh_names import LINES
 from models.common.pcc import pcc
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.config.program_configs import padded_prefill_length
 from tests.support.generation import (
     generator,  # noqa: F401
     greedy,
@@ -13,8 +18,7 @@ from tests.support.generation import (
     sample_tokens,
     tiny,  # noqa: F401
 )
-from models.tt_transformers.tt.checkpoints.location import BUNDLED
-from models.tt_transformers.tt.config.program_configs import padded_prefill_length
+from tests.support.wide import some_of
 
 # Not multiples of a page, tile or chunk; padded to 1536 and 4096 rows.
 PROMPT_LENGTHS = (1501, 3999)
@@ -28,8 +32,13 @@ def chunk_sizes(length):
     return [size for size in sizes if SMALLEST_CHUNK <= size < padded and padded % size == 0]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "performance", "accuracy"])
-@pytest.mark.parametrize("mesh", ["N150", "N300", "T3K"])
+@pytest.mark.parametrize(
+    "mesh, precision",
+    some_of(
+        list(product(LINES, ("bf16", "performance", "accuracy"))),
+        ("N150", "bf16"), ("N150", "performance"), ("N300", "accuracy"), ("T3K", "bf16"),
+    ),
+)  # fmt: skip
 def test_last_token_logits_do_not_depend_on_the_chunk_size(generator, tiny, mesh, precision):
     made = generator(mesh, tiny, precision=precision)
     assert_chunk_size_does_not_matter(made, [random_tokens(length) for length in PROMPT_LENGTHS])
@@ -67,11 +76,14 @@ def test_chunked_prefill_of_odd_lengths_follows_hugging_face(generator, tiny):
 
 @pytest.mark.parametrize(
     "mesh, users, lengths",
-    [
-        ("N150", 16, (480, 485, 490, 495, 500, 504, 508, 510, 511, 512, 513, 520)),
+    some_of(
+        (
+            ("N150", 16, (480, 485, 490, 495, 500, 504, 508, 510, 511, 512, 513, 520)),
+            ("N300", 4, (480, 511, 512, 520)),
+            ("T3K", 4, (490, 508, 510, 513)),
+        ),
         ("N300", 4, (480, 511, 512, 520)),
-        ("T3K", 4, (490, 508, 510, 513)),
-    ],
+    ),
 )
 def test_greedy_text_across_the_switch_is_that_of_hugging_face(generator, mesh, users, lengths):
     made = generator(mesh, BUNDLED, users=users, max_seq_len=1024)

@@ -58,6 +58,7 @@ def case_of(name):
     return next(case for case in CASES if case.name == name)
 
 
+@pytest.mark.wide
 def test_the_bundled_model_runs_16k_whole(on_the_emulators_n150, tmp_path):
     output = tmp_path / "run.json"
     run(case_of(LONG[0]).with_options({"max_generated_tokens": 16, "output_json": str(output)}), "performance")

@@ -1,17 +1,20 @@
 """The whole bundled model against Hugging Face: logits of a prefill and of 64 teacher-forced decode steps."""
 
 import json
+from itertools import product
 
 import pytest
 import torch
 
 from models.common.mesh import open_mesh
+from models.common.mesh_names import LINES
 from models.common.pcc import pcc
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS
-from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.config.precision import ModelOptimizations
+from models.tt_transformers.tt.generator import Generator
+from models.tt_transformers.tt.model_args import ModelArgs
+from tests.support.wide import some_of
 
 PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
 STEPS = 64
@@ -44,8 +47,12 @@ def reference():
     return prompt, ids[0, len(prompt) :].tolist(), logits
 
 
-@pytest.mark.parametrize("precision", LEAST_PCC)
-@pytest.mark.parametrize("mesh_name", ["N150", "N300", "T3K"])
+@pytest.mark.parametrize(
+    "mesh_name, precision",
+    some_of(
+        list(product(LINES, LEAST_PCC)), ("N150", "bf16"), ("N150", "performance"), ("N300", "accuracy"), ("T3K", "performance")
+    ),
+)
 def test_logits_follow_hugging_face(reference, mesh_name, precision):
     prompt, continuation, expected = reference
     with open_mesh(mesh_name) as mesh_device:

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_toke
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
-from tests.support.tiny_phi3 import save_tiny_phi3
 from models.tt_transformers.tt.checkpoints import location as model_location
-from models.tt_transformers.tt.checkpoints.state_dict import to_hugging_face
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.checkpoints.location import BUNDLED, PROJECT, ModelLocation, locate
-from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.checkpoints.state_dict import to_hugging_face
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from tests.support.tiny_phi3 import save_tiny_phi3
 
 MINI_128K = "microsoft/Phi-3-mini-128k-instruct"
 CHAT_TEMPLATE = (

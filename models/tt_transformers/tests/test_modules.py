@@ -5,6 +5,7 @@ One layer with random weights; the reference computes in float32 with the same b
 
 import copy
 import functools
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -12,17 +13,19 @@ import torch
 import ttnn
 
 from models.common.mesh import open_mesh
+from models.common.mesh_names import LINES
 from models.common.pcc import pcc
+from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.tt.config.precision import ModelOptimizations, TensorGroup
+from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.modules.ccl import make_ccl
 from models.tt_transformers.tt.modules.decoder import Decoder
 from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
+from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.runtime.decode_step import host_tensor
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
-from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
-from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.runtime.page_table import PageTable
-from models.tt_transformers.tt.config.precision import ModelOptimizations, TensorGroup
-from models.tt_transformers.tt.checkpoints.weights import Weights
+from tests.support.wide import some_of
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 MAX_SEQ_LEN = 256
@@ -107,10 +110,16 @@ class MemoryCache:
         return self.tensors[name]
 
 
-@pytest.fixture(scope="module", params=[(m, p) for m in ("N150", "N300", "T3K") for p in LEAST_PCC], ids="-".join)
+SETUPS = some_of(
+    ["-".join(setup) for setup in product(LINES, LEAST_PCC)],
+    "N150-bf16", "N150-performance", "N150-accuracy", "N300-performance", "T3K-accuracy",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SETUPS)
 def setup(request):
     """`.users(n)`: decoder, caches and so on for a batch of n, on the mesh and in the precision of the parameter."""
-    mesh_name, precision = request.param
+    mesh_name, precision = request.param.split("-")
     with open_mesh(mesh_name) as mesh_device:
         cache, made = MemoryCache(), {}
 

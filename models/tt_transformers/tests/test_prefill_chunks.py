@@ -3,9 +3,9 @@
 import pytest
 
 from models.common.mesh_names import MESH_SHAPES
+from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.config import prefill_chunks
 from models.tt_transformers.tt.config.architecture import read_config
-from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.prefill_chunks import FALLBACK, SIZES, VARIABLE
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.support.generation import generator, random_tokens, tiny  # noqa: F401
 from models.tt_transformers.tt.runtime import prefill_plan
 from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
+from tests.support.generation import generator, random_tokens, tiny  # noqa: F401
 
 
 def groups(made, *lengths):

@@ -16,11 +16,11 @@ from models.common.mesh import open_mesh
 from models.common.whole_file import NotWritten
 from models.tt_transformers.measure import make_reference as make_reference_module
 from models.tt_transformers.measure.make_reference import make_reference
-from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 from models.tt_transformers.tt import reference, token_accuracy
+from models.tt_transformers.tt.config.precision import ModelOptimizations
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.config.precision import ModelOptimizations
+from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 
 ROOT = Path(__file__).resolve().parents[3]
 PREFILL, GENERATED, USERS = SWITCH_LEN - 8, 24, 2

@@ -6,10 +6,10 @@ import torch
 from transformers import Phi3Config
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
-from tests.support.tiny_phi3 import HEAD_DIM, SWITCH_LEN, tiny_config
-from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
+from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.config.rope import DefaultRope, LongRope, make_rope
+from tests.support.tiny_phi3 import HEAD_DIM, SWITCH_LEN, tiny_config
 
 MINI_128K = json.loads((MODEL_PARAMS / "Phi-3-mini-128k-instruct/config.json").read_text())
 

@@ -5,9 +5,9 @@ import torch
 
 from models.common.pcc import pcc
 from models.common.ttnn_emulator.ops import creation, transfer
-from tests.support.generation import generator, known_by_heart, random_tokens, tiny  # noqa: F401
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.runtime.runner import DecodeHandle
+from tests.support.generation import generator, known_by_heart, random_tokens, tiny  # noqa: F401
 
 SKIP = -1
 

@@ -3,8 +3,8 @@
 import pytest
 
 from models.common.pcc import pcc
-from tests.support.generation import greedy, known_by_heart, open_generator
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from tests.support.generation import greedy, known_by_heart, open_generator
 
 PROMPT_TOKENS = (40, 60, 80, 100)
 NEW_TOKENS = 64

@@ -17,8 +17,8 @@ import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.common import backend
 from models.common.mesh import open_mesh
-from models.tt_transformers.tt.checkpoints.location import PROJECT
 from models.tt_transformers.tt.checkpoints.cache import WeightCache, describe_mapper
+from models.tt_transformers.tt.checkpoints.location import PROJECT
 
 IDENTITY = {"model": "a", "files": [["model.safetensors", 10, 1]]}
 WEIGHT = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float32)

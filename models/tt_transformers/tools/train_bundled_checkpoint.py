@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save as serialized
 from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
 
+from models.common import whole_file
 from models.tt_transformers.tools.bundled_corpus import (
     BOS,
     EOS,
@@ -31,8 +32,6 @@ from models.tt_transformers.tools.bundled_corpus import (
     token_stream,
     train_tokenizer,
 )
-
-from models.common import whole_file
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DEFAULT_OUTPUT = REPOSITORY / "models" / "checkpoints" / "Phi-3-tiny-kjv"

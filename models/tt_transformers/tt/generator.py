@@ -9,13 +9,13 @@ from contextlib import ExitStack
 import torch
 from tqdm import tqdm
 
+from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.runtime.decode_step import SKIP
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.runtime.page_table import PageTable, check_pages
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks
 from models.tt_transformers.tt.runtime.runner import Runner, check_tokens
-from models.tt_transformers.tt.checkpoints.weights import Weights
 
 
 def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) -> None:

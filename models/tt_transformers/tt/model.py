@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 
+import ttnn
 from tqdm import tqdm
 
-import ttnn
-
 from models.common.process_memory import return_freed_memory
-
+from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.modules.ccl import make_ccl
 from models.tt_transformers.tt.modules.decoder import Decoder
-from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
 from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
 from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
+from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
-from models.tt_transformers.tt.config.program_configs import TILE
 
 
 class Transformer:

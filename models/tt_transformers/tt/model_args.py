@@ -9,20 +9,20 @@ import torch
 from loguru import logger
 
 from models.common import backend
-from models.tt_transformers.tt.config.architecture import Architecture, read_config
-from models.tt_transformers.tt.checkpoints.identity import check_variable, weights_identity
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.hugging_face import load_model
-from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
-from models.tt_transformers.tt.config.model_params import Limits
+from models.tt_transformers.tt.checkpoints.identity import check_variable, weights_identity
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, locate
-from models.tt_transformers.tt.placement import Placement
-from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, PagedAttentionConfig
+from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
 from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.config.program_configs import ChipLayout
+from models.tt_transformers.tt.placement import Placement
+from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.text import Text
-from models.tt_transformers.tt.checkpoints.cache import WeightCache
 
 
 class ModelArgs:

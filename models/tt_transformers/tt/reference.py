@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 
 from models.common import whole_file
-
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
 

@@ -4,10 +4,9 @@ from functools import cached_property
 from pathlib import Path
 
 from models.common.library_errors import reported
-
-from models.tt_transformers.tt.config.architecture import Architecture, read_config, token_ids
 from models.tt_transformers.tt.checkpoints.hugging_face import load_config, quiet
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.config.architecture import Architecture, read_config, token_ids
 
 
 class Text:

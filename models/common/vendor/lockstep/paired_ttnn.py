@@ -10,7 +10,6 @@ import inspect
 from types import SimpleNamespace
 
 from models.common import ttnn_emulator as emulator
-
 from models.common.vendor.lockstep.run import Lockstep, LockstepError  # noqa: F401  (as ttnn.LockstepError)
 
 # This import gives the vendor's package, because `sys.modules["ttnn"]` is not yet this module.

@@ -6,7 +6,6 @@ import weakref
 import torch
 
 from models.common import ttnn_emulator as emulator
-
 from models.common.vendor.lockstep.compare import differences, memory_facts, tensor_facts
 from models.common.vendor.lockstep.translate import Pairs
 

@@ -17,12 +17,12 @@ import ttnn
 
 from models.common import backend, console, mesh, whole_file
 from models.common.vendor import watching as validation
-from models.tt_transformers.demo.run import run
 from models.tt_transformers.demo.case import Case
-from models.tt_transformers.tt.config.precision import DEMO_MODES
+from models.tt_transformers.demo.run import run
+from models.tt_transformers.measure.vendor.prompts import write_prompts
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.weights import Weights
-from models.tt_transformers.measure.vendor.prompts import write_prompts
+from models.tt_transformers.tt.config.precision import DEMO_MODES
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 LAYERS = 2

@@ -6,8 +6,8 @@
 import json
 from pathlib import Path
 
-from models.common.mesh_names import MESH_SHAPES
 from models.common import whole_file
+from models.common.mesh_names import MESH_SHAPES
 
 RECORDS = Path(__file__).parent / "records"
 README = Path(__file__).resolve().parents[4] / "README.md"

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models.common.mesh_names import LINES
 from models.common import console
+from models.common.mesh_names import LINES
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure.vendor import table
 

@@ -17,8 +17,8 @@ import ttnn
 
 from models.common import backend, console, mesh, whole_file
 from models.common.vendor import watching as validation
-from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.measure.vendor.prompts import write_prompts
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
 # Mode, case and the demo's options.
 RUNS = (

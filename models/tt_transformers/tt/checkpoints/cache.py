@@ -18,9 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from loguru import logger
-
 import ttnn
+from loguru import logger
 
 from models.common import backend, whole_file
 

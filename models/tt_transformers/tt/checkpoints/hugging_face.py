@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.common.library_errors import reported
-
+from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, to_hugging_face
 from models.tt_transformers.tt.config.architecture import Architecture, architecture_name, read_config
 from models.tt_transformers.tt.families import FAMILIES
-from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, to_hugging_face
-
 
 # Keys of config.json that say how to run a model, not what it is.
 _HABITS = frozenset(

@@ -19,7 +19,6 @@ import re
 from pathlib import Path
 
 from models.common import backend
-
 from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
 
 VARIABLE = "TT_CACHE_VERIFY"

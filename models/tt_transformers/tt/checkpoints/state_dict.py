@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
+from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, listed
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
-from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, listed
 
 FLOATS = ("BF16", "F16", "F32")
 

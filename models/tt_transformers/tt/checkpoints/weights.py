@@ -4,9 +4,9 @@ import torch
 import ttnn
 from torch.nn.functional import pad
 
+from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.modules.linear import LinearConfig
 from models.tt_transformers.tt.placement import HeadSplit, Placement
-from models.tt_transformers.tt.config.program_configs import TILE
 
 
 class Weights:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from models.common.chip import TILE
-from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
+from models.tt_transformers.tt.families import FAMILIES
 
 
 @dataclass(frozen=True)

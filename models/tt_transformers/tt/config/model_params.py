@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.tt_transformers.tt.config.architecture import read_config
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
+from models.tt_transformers.tt.config.architecture import read_config
 
 SIZES = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig
-from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
-from models.tt_transformers.tt.placement import HeadSplit
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
+from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
+from models.tt_transformers.tt.placement import HeadSplit
+from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import ttnn
 
 from models.tt_transformers.tt.placement import Placement
 
+
 class SingleDevice:
     """The collectives of a mesh of one device."""
 

@@ -2,10 +2,10 @@
 
 import ttnn
 
-from models.tt_transformers.tt.modules.attention import Attention, AttentionConfig
-from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
-from models.tt_transformers.tt.modules.mlp import MLP, MLPConfig
 from models.tt_transformers.tt.config.precision import TensorGroup
+from models.tt_transformers.tt.modules.attention import Attention, AttentionConfig
+from models.tt_transformers.tt.modules.mlp import MLP, MLPConfig
+from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
 
 
 class Decoder:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import MAX_DECODE_CORES, TILE
+from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 
 # Most output tiles of one matmul on one core. With more, the streamed bf16 weight tiles do not fit L1 beside them.
 MAX_TILES_A_CORE = 16

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
+from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 
 
 @dataclass(frozen=True)

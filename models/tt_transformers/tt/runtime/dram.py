@@ -1,11 +1,10 @@
 """Checks by arithmetic, before any weight is read, whether a model fits the devices."""
 
 from models.common.mesh import dram_capacity
-
+from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES
 from models.tt_transformers.tt.modules.attention import AttentionConfig
 from models.tt_transformers.tt.modules.lm_head import LMHeadConfig
 from models.tt_transformers.tt.modules.mlp import MLPConfig
-from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES
 
 
 def needed(args) -> tuple[int, int]:

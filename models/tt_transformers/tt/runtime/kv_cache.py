@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
+from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 
 
 @dataclass(frozen=True)

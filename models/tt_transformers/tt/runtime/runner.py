@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 import ttnn
 
+from models.tt_transformers.tt.config.program_configs import TILE, padded_prefill_length
 from models.tt_transformers.tt.runtime.decode_step import SKIP, DecodeStep, host_tensor
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks, chunks, groups
-from models.tt_transformers.tt.config.program_configs import TILE, padded_prefill_length
 
 
 def check_tokens(args, sequences: Sequence[Sequence[int]], users: Sequence[int] | None = None) -> None:
