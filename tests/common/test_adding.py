@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.tiny_phi3 import save_tiny_phi3
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
 

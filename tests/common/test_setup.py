@@ -10,6 +10,8 @@ import pytest
 
 from models.common.vendor.mock import runtime_root
 
+pytestmark = pytest.mark.whole
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 FIND_PYTHON = PROJECT_ROOT / "scripts" / "find_python.sh"
 

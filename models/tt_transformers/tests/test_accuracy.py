@@ -18,6 +18,8 @@ from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, reference_path
 
+pytestmark = pytest.mark.whole
+
 USERS = 2
 PAGES = {"block_size": 32, "max_num_blocks": 512}
 

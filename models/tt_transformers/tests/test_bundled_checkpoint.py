@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models.tt_transformers.tools import bundled_corpus, train_bundled_checkpoint
 
+pytestmark = pytest.mark.whole
+
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKPOINT = PACKAGE.parent / "checkpoints" / "Phi-3-tiny-kjv"
 PROMPTS = PACKAGE / "demo" / "sample_prompts"

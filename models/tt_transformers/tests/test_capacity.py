@@ -17,6 +17,8 @@ from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.runtime import dram
 from tests.support.wide import some_of
 
+pytestmark = pytest.mark.whole
+
 BFP4_CACHE = {"optimizations": "precision_cfg = {kv_cache: bfp4}"}
 
 

@@ -15,6 +15,8 @@ from models.tt_transformers.demo.cases import CASES
 from models.tt_transformers.demo.run import RunError, run
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = ("HF_MODEL", "MESH_DEVICE", "FAKE_DEVICE")
 README = ROOT / "models/tt_transformers/demo/README.md"

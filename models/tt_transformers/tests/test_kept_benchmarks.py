@@ -7,6 +7,8 @@ from models.common import benchmark_record
 from models.tt_transformers.demo.cases import CASES
 from models.tt_transformers.demo.run import run
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ from tests.support.generation import (
 )
 from tests.support.wide import some_of
 
+pytestmark = pytest.mark.whole
+
 # Not multiples of a page, tile or chunk; padded to 1536 and 4096 rows.
 PROMPT_LENGTHS = (1501, 3999)
 SMALLEST_CHUNK = 128

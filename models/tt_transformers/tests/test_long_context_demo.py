@@ -11,6 +11,8 @@ import pytest
 from models.tt_transformers.demo.cases import CASES
 from models.tt_transformers.demo.run import run
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = ROOT / "models/tt_transformers/demo/simple_text_demo.py"
 LONG = [f"long-context-{thousands}k" for thousands in (16, 32, 64, 128)]

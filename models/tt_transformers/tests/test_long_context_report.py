@@ -16,6 +16,8 @@ from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.prefill_chunks import SIZES
 from tests.support.wide import some_of
 
+pytestmark = pytest.mark.whole
+
 # Most growth of the peak besides the KV cache: freed activations that the allocator keeps (8 MB measured). Scores of
 # 16k x 16k tokens in bf16 would take 17 times as much.
 ALLOWANCE = 32e6

@@ -16,6 +16,8 @@ from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from tests.support.wide import some_of
 
+pytestmark = pytest.mark.whole
+
 PROMPTS = SAMPLE_PROMPTS / "input_data_questions_prefill_128.json"
 STEPS = 64
 # bf16 keeps 8 bits of a value, and four layers add up its rounding; the modes store weights in 7 and 3 bits.

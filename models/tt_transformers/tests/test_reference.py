@@ -22,6 +22,8 @@ from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 
+pytestmark = pytest.mark.whole
+
 ROOT = Path(__file__).resolve().parents[3]
 PREFILL, GENERATED, USERS = SWITCH_LEN - 8, 24, 2
 

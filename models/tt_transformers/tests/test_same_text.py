@@ -6,6 +6,8 @@ from models.common.pcc import pcc
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from tests.support.generation import greedy, known_by_heart, open_generator
 
+pytestmark = pytest.mark.whole
+
 PROMPT_TOKENS = (40, 60, 80, 100)
 NEW_TOKENS = 64
 
