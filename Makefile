@@ -71,7 +71,7 @@ capacity: setup  ## lay out full-size Phi-3-mini, search its prefill chunks on t
 	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
 pareto: setup  ## token accuracy and weight bytes of the settings in tests/configurations, then write PERF.md
-	$(PYTHON) -m models.tt_transformers.measure.pareto --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.pareto --configurations models/tt_transformers/tests/configurations --output $(PERF_RECORDS)
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 perf-report: setup  ## write PERF.md from the committed records

@@ -1,6 +1,6 @@
 """Compares precision settings: token accuracy against the weight bytes that a decode step reads.
 
-    python -m models.tt_transformers.measure.pareto [--configurations FOLDER] [--users 4] [--output FOLDER]
+    python -m models.tt_transformers.measure.pareto --configurations FOLDER [--users 4] [--output FOLDER]
 
 evaluates every JSON file of a folder on a model (default: the bundled one) and prints a table. The benchmark record and a plot
 go to generated/benchmarks, and as `pareto.json` and `pareto.png` to the output folder if one is given.
@@ -22,7 +22,6 @@ from models.tt_transformers.measure import accuracy
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.reference import Reference
 
-CONFIGURATIONS = Path(__file__).resolve().parents[1] / "tests" / "configurations"
 _SECTIONS = ("precision_cfg", "fidelity_cfg")
 
 
@@ -141,7 +140,7 @@ def plot(points: dict, model_name: str, path: Path) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configurations", type=Path, default=CONFIGURATIONS, metavar="FOLDER")
+    parser.add_argument("--configurations", type=Path, required=True, metavar="FOLDER", help="of JSON files, one a setting")
     parser.add_argument("--users", type=int, default=4, help="texts of the reference to predict (default: 4)")
     accuracy.add_model_options(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write pareto.json and pareto.png there")
