@@ -102,8 +102,9 @@ def test_modes_and_kv_cache_formats_are_not_mixed(command, capsys):
 def test_a_reference_of_another_model_is_refused(module, command, tmp_path, capsys, benchmarks):
     save_tiny_phi3(tmp_path / "other", vocab_size=1024, num_hidden_layers=1)
     before = set(benchmarks.iterdir())
+    needed = ("--configurations", configurations(tmp_path / "configurations")) if module is pareto else ()
     with pytest.raises(SystemExit):
-        command(module, model=tmp_path / "other")
+        command(module, *needed, model=tmp_path / "other")
     assert "the reference is of another model" in capsys.readouterr().err
     assert set(benchmarks.iterdir()) == before
 
