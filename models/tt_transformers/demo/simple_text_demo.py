@@ -24,7 +24,7 @@ def test_simple_text_demo(case, mode, settings, capsys, request):
                 skip_beyond_the_model(settings)
             run(settings, mode)
         except RunError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None  # or pytest shows the causes as well
 
 
 def skip_beyond_the_model(settings: Case):

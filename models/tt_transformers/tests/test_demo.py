@@ -234,6 +234,7 @@ def test_what_does_not_fit_is_shown_without_a_traceback():
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "max_seq_len 64" in result.stdout and "Traceback" not in result.stdout + result.stderr
     assert ".py:" not in result.stdout.split("FAILURES")[1].split("short test summary")[0]
+    assert "exception" not in result.stdout, "the errors that led to it"
 
 
 def test_precision_options_reach_the_model_and_the_record(demo):

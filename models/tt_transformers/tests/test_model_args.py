@@ -165,6 +165,7 @@ def test_what_hugging_face_refuses_of_a_config_is_said_of_the_config(checkpoint)
         {"_attn_implementation": "flash_attention_2"},
         {"output_attentions": True, "output_hidden_states": True},
         {"return_dict": False},
+        {"dtype": "auto", "torch_dtype": "float17"},
     ],
     ids=lambda habits: next(iter(habits)),
 )

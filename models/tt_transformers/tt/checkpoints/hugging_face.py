@@ -12,8 +12,11 @@ from models.tt_transformers.tt.families import FAMILIES
 
 # Keys of config.json that say how to run a model, not what it is.
 _HABITS = frozenset(
-    ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict")
-)
+    (
+        "attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict",
+        "dtype", "torch_dtype",
+    )
+)  # fmt: skip
 
 
 def load_config(directory: Path):
@@ -61,7 +64,7 @@ def load_model(directory: Path, arch: Architecture, weights, dtype):
 
 
 def without_habits(config: Mapping) -> dict:
-    """A copy of `config` without the keys that say how to run the model: its attention kernel and the form of outputs."""
+    """A copy of `config` without the keys that say how to run the model: its attention kernel, form of outputs and dtype."""
     return {key: value for key, value in config.items() if key not in _HABITS}
 
 
