@@ -118,8 +118,9 @@ def main():
             output = options.output
             if output is None:
                 output = reference.reference_path(args.model_name)
-                whole_file.make_folder(output.parent, "--output")
-            whole_file.check_writable(output, "--output")
+            # The model's own folder is made at the end, so that a run that fails leaves none.
+            is_new = options.output is None and not output.parent.exists()
+            whole_file.check_writable(output.parent if is_new else output, "--output")
             made = make_reference(
                 args,
                 users=options.users,
@@ -132,6 +133,8 @@ def main():
             parser.error(str(error))
     figures = f"{made.users} texts of {made.prefill} + {made.generated} tokens, perplexity {made.perplexity:.3f}"
     try:
+        if is_new:
+            output.parent.mkdir()
         made.save(output)
     except OSError as error:
         raise whole_file.NotWritten(f"--output {output}: {error.strerror}; lost: {figures}") from error
