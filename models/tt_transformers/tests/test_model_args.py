@@ -1,15 +1,13 @@
+"""`ModelArgs`: the facts of a run, and what is refused before any work."""
+
 import json
 import shutil
 import subprocess
 import sys
 import textwrap
-from types import SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models as tokenizer_models, pre_tokenizers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from safetensors.torch import load_file
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 from models.tt_transformers.tt.checkpoints import location as model_location
@@ -18,62 +16,9 @@ from models.tt_transformers.tt.checkpoints.state_dict import to_hugging_face
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
-from tests.support.tiny_phi3 import save_tiny_phi3
+from tests.support.model_args import MeshOf, args_of, change, checkpoint, environment  # noqa: F401
 
 MINI_128K = "microsoft/Phi-3-mini-128k-instruct"
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-class MeshOf:
-    """The part of a mesh device that `ModelArgs` uses; nothing is computed here."""
-
-    def __init__(self, num_devices):
-        self.shape = (1, num_devices)
-
-    def get_num_devices(self):
-        return self.shape[1]
-
-    def compute_with_storage_grid_size(self):
-        return SimpleNamespace(x=8, y=8)
-
-    def dram_grid_size(self):
-        return SimpleNamespace(x=12, y=1)
-
-
-def save_tokenizer(directory, chat_template=None):
-    """A byte-level tokenizer: one token per byte, then the special tokens."""
-    special = ["<|end|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(alphabet)}
-    tokenizer = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
-    fast.chat_template = chat_template
-    fast.save_pretrained(directory)
-    return {token: fast.convert_tokens_to_ids(token) for token in special}
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    for variable in ("HF_MODEL", "TT_CACHE_PATH", "MAX_PREFILL_CHUNK_SIZE"):
-        monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    directory = tmp_path / "tiny-phi3"
-    save_tiny_phi3(directory)
-    save_tokenizer(directory, CHAT_TEMPLATE)
-    return directory
-
-
-def args_of(directory, *, num_devices=1, max_seq_len=128, **options):
-    return ModelArgs(MeshOf(num_devices), hf_model=directory, max_seq_len=max_seq_len, **options)
 
 
 def test_a_checkpoint_directory_gives_its_facts(checkpoint):
@@ -88,108 +33,11 @@ def test_hf_model_in_the_environment_is_the_default(checkpoint, monkeypatch):
     assert ModelArgs(MeshOf(1), max_seq_len=128).model_dir == checkpoint
 
 
-def test_state_dict_and_reference_transformer_hold_the_same_weights(checkpoint):
-    args = args_of(checkpoint)
-    reference = args.reference_transformer().state_dict()
-    weights = to_hugging_face(args.load_state_dict(), args.arch)
-    assert set(weights) == set(reference)
-    assert all(torch.equal(weight, reference[name]) for name, weight in weights.items())
-
-
 @pytest.mark.parametrize("dummy_weights", [False, True])
 def test_num_layers_limits_weights_reference_and_precision_alike(checkpoint, dummy_weights):
     args = args_of(checkpoint, num_layers=1, dummy_weights=dummy_weights)
     assert len(args.reference_transformer().model.layers) == args.arch.n_layers == args.precision.num_decoders == 1
     assert not any(name.startswith("layers.1.") for name in args.load_state_dict())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_reference_of_dummy_weights_has_these_weights(checkpoint, dtype):
-    args = args_of(checkpoint, dummy_weights=True)
-    reference = args.reference_transformer(dtype)
-    assert reference.dtype == dtype and not reference.training
-    for name, weight in to_hugging_face(args.load_state_dict(), args.arch).items():
-        assert torch.equal(reference.state_dict()[name], weight.to(dtype)), name
-
-
-def test_the_reference_keeps_its_rope_frequencies_in_fp32(checkpoint):
-    for dummy_weights in (False, True):
-        rotary = args_of(checkpoint, dummy_weights=dummy_weights).reference_transformer().model.rotary_emb
-        assert torch.equal(rotary.inv_freq, args_of(checkpoint).arch.rope.inv_freq(long=False))
-
-
-def test_the_reference_is_kept_only_with_cache_hf(checkpoint):
-    kept, loaded = args_of(checkpoint, cache_hf=True), args_of(checkpoint)
-    assert kept.reference_transformer() is kept.reference_transformer()
-    assert kept.reference_transformer(torch.float32).dtype == torch.float32
-    assert loaded.reference_transformer() is not loaded.reference_transformer()
-
-
-def change(file, **changes):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-@pytest.mark.parametrize("old_name", ["su", "yarn"])
-def test_older_names_of_longrope_run_with_a_reference_though_hugging_face_refuses_one(checkpoint, old_name):
-    reference = args_of(checkpoint).reference_transformer(torch.float32)
-    scaling = json.loads((checkpoint / "config.json").read_text())["rope_parameters"]
-    old = {"type": old_name, **{key: scaling[key] for key in ("short_factor", "long_factor")}}
-    change(checkpoint / "config.json", rope_parameters=None, rope_scaling=old)
-    if old_name == "su":
-        with pytest.raises(Exception, match="original_max_position_embeddings"):
-            AutoConfig.from_pretrained(checkpoint)
-    args = args_of(checkpoint)
-    assert args.arch.rope == args_of(checkpoint).arch.rope and args.arch.rope.kind == "longrope"
-    assert args.encode_prompt("So", instruct=False) == [ord("S") - 33, ord("o") - 33]
-    tokens = torch.arange(3, 103)[None]
-    logits = args.reference_transformer(torch.float32)(tokens).logits
-    assert torch.equal(logits, reference(tokens).logits)
-
-
-def test_a_checkpoint_without_architectures_runs_by_its_model_type(checkpoint):
-    change(checkpoint / "config.json", architectures=None)
-    assert type(args_of(checkpoint).reference_transformer()).__name__ == "Phi3ForCausalLM"
-
-
-def test_what_hugging_face_refuses_of_a_config_is_said_of_the_config(checkpoint):
-    change(checkpoint / "config.json", initializer_range="wide")
-    with pytest.raises(ValueError, match="config.json: Hugging Face refuses it: .*initializer_range"):
-        args_of(checkpoint).tokenizer
-    with pytest.raises(ValueError, match=f"^{checkpoint}/config.json: Hugging Face refuses it: .*initializer_range"):
-        args_of(checkpoint).encode_prompt("Hello", instruct=False)
-
-
-@pytest.mark.parametrize(
-    "habits",
-    [
-        {"_attn_implementation": "flash_attention_2"},
-        {"output_attentions": True, "output_hidden_states": True},
-        {"return_dict": False},
-        {"dtype": "auto", "torch_dtype": "float17"},
-    ],
-    ids=lambda habits: next(iter(habits)),
-)
-def test_the_reference_has_no_habits_of_the_checkpoint(checkpoint, habits):
-    change(checkpoint / "config.json", **habits)
-    change(checkpoint / "generation_config.json", compile_config={}, num_return_sequences=3)
-    reference = args_of(checkpoint).reference_transformer()
-    output = reference(torch.arange(3, 9)[None])
-    assert reference.config._attn_implementation == "sdpa" and reference.generation_config.num_return_sequences is None
-    assert (output.attentions, output.hidden_states) == (None, None)
-
-
-def test_a_model_that_hugging_face_cannot_make_is_named_in_one_line(checkpoint):
-    change(checkpoint / "config.json", pad_token_id=320)
-    with pytest.raises(ValueError, match=f"^Hugging Face cannot make the model of {checkpoint}: AssertionError: .*$"):
-        args_of(checkpoint).reference_transformer()
-
-
-def test_a_reference_is_not_made_of_weights_that_are_not_finite(checkpoint):
-    weights = load_file(checkpoint / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"][3, 4] = float("nan")
-    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="model.layers.1.mlp.down_proj.weight in .* holds NaN or infinity"):
-        args_of(checkpoint).reference_transformer()
 
 
 def test_a_sliding_window_is_accepted_while_nothing_slides(checkpoint):
@@ -211,35 +59,6 @@ def test_more_layers_than_the_files_have_are_refused(checkpoint):
         args_of(checkpoint)
 
 
-@pytest.mark.parametrize(
-    "template, reason",
-    [
-        ("{{ raise_exception('System role not supported') }}", "TemplateError: System role not supported"),
-        ("{% for m in messages %}{{ m['content'] }", "TemplateSyntaxError: "),
-        ("{{ messages[7].content.strip() }}", "UndefinedError: "),
-        ("{{ 1 / 0 }}", "ZeroDivisionError: "),
-        ("{{ messages + 1 }}", "TypeError: "),
-        ("{# no text #}", "ValueError: it gives no text"),
-    ],
-)
-@pytest.mark.parametrize("own_file", [False, True], ids=["tokenizer_config", "jinja"])
-def test_a_chat_template_that_fails_is_named_with_its_file_in_one_line(checkpoint, template, reason, own_file):
-    (checkpoint / "chat_template.jinja").unlink(missing_ok=True)
-    if own_file:
-        (checkpoint / "chat_template.jinja").write_text(template)
-    else:
-        change(checkpoint / "tokenizer_config.json", chat_template=template)
-    name = "chat_template.jinja" if own_file else "tokenizer_config.json"
-    with pytest.raises(ValueError, match=f"the chat template in {checkpoint}/{name} cannot be applied: {reason}") as error:
-        args_of(checkpoint, instruct=True).encode_prompt("Hello")
-    assert "\n" not in str(error.value)
-
-
-def test_a_text_that_the_tokenizer_cannot_encode_is_said_with_its_directory(checkpoint):
-    with pytest.raises(ValueError, match=f"the tokenizer in {checkpoint} cannot encode a text"):
-        args_of(checkpoint).encode_prompt("\ud83d", instruct=False)
-
-
 def test_full_size_facts_come_with_dummy_weights_and_no_download():
     for num_devices in (1, 2, 8):
         args = ModelArgs(MeshOf(num_devices), hf_model=MINI_128K, dummy_weights=True, max_seq_len=131072)
@@ -251,18 +70,6 @@ def test_dummy_weights_for_a_mesh_without_values_have_none():
     mesh_device.shape_only = True
     state_dict = ModelArgs(mesh_device, hf_model=MINI_128K, dummy_weights=True).load_state_dict()
     assert all(weight.is_meta for weight in state_dict.values()) and len(state_dict) == 32 * 9 + 3
-
-
-def test_a_random_model_without_tokenizer_uses_the_bundled_one_and_says_so():
-    args = ModelArgs(MeshOf(1), hf_model=MINI_128K, dummy_weights=True)
-    assert args.text.tokenizer_is_stand_in and args.text.tokenizer_dir == BUNDLED
-    assert args.decode(args.encode_prompt("In the beginning")) == "In the beginning"
-
-
-def test_a_random_model_whose_vocabulary_is_smaller_than_the_stand_in_is_refused(checkpoint):
-    (checkpoint / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="the bundled one has 4096 tokens, more than the model's vocabulary of 320"):
-        args_of(checkpoint, dummy_weights=True).encode_prompt("hi")
 
 
 def test_a_config_alone_is_enough_for_dummy_weights(checkpoint, tmp_path):
@@ -280,30 +87,6 @@ def test_the_bundled_checkpoint_is_the_default():
     assert args.model_dir == BUNDLED and not args.text.tokenizer_is_stand_in
     assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.switch_len) == (8, 96, 512)
     assert set(to_hugging_face(args.load_state_dict(), args.arch)) == set(load_file(BUNDLED / "model.safetensors"))
-
-
-def test_prompts_go_through_the_chat_template_only_with_instruct(checkpoint):
-    ids = {token: args_of(checkpoint).tokenizer.convert_tokens_to_ids(token) for token in ("<|user|>", "<|assistant|>")}
-    plain, instruct = args_of(checkpoint), args_of(checkpoint, instruct=True)
-    assert plain.decode(plain.encode_prompt("héllo")) == "héllo"
-    tokens = instruct.encode_prompt("hi")
-    assert tokens[0] == ids["<|user|>"] and tokens[-1] == ids["<|assistant|>"]
-    assert tokens[1:3] == plain.encode_prompt("hi") == instruct.encode_prompt("hi", instruct=False)
-
-
-def test_instruct_without_a_chat_template_is_an_error(checkpoint):
-    save_tokenizer(checkpoint)
-    (checkpoint / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="instruct: .* has no chat template"):
-        args_of(checkpoint, instruct=True)
-    with pytest.raises(ValueError, match="instruct: .* has no chat template"):
-        args_of(checkpoint).encode_prompt("hi", instruct=True)
-
-
-def test_texts_end_at_the_stop_tokens_of_config_generation_config_and_tokenizer(checkpoint):
-    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
-    args = args_of(checkpoint)
-    assert args.stop_token_ids == {2, 7, 9, args.tokenizer.convert_tokens_to_ids("<|end|>")}
 
 
 @pytest.mark.parametrize(
@@ -368,24 +151,6 @@ def test_a_directory_that_is_no_model_is_named(tmp_path):
     (tmp_path / "params.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="Meta's params.json, a format that is not supported"):
         args_of(tmp_path)
-
-
-def test_a_directory_without_tokenizer_is_an_error(checkpoint):
-    (checkpoint / "tokenizer.json").unlink()
-    with pytest.raises(FileNotFoundError, match="has no tokenizer.json or tokenizer.model"):
-        args_of(checkpoint).encode_prompt("hi")
-
-
-def test_a_tokenizer_that_cannot_be_read_is_named(checkpoint):
-    (checkpoint / "tokenizer.json").write_text('{"version": "1.0"}')
-    with pytest.raises(ValueError, match=f"the tokenizer in {checkpoint} cannot be read"):
-        args_of(checkpoint).encode_prompt("hi")
-
-
-def test_stop_tokens_that_are_no_token_ids_are_refused_at_once(checkpoint):
-    (checkpoint / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
-    with pytest.raises(ValueError, match="generation_config.json: eos_token_id must be an integer or a list"):
-        args_of(checkpoint)
 
 
 def test_an_empty_cache_path_is_refused_at_once(checkpoint, monkeypatch):
