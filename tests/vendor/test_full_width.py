@@ -11,7 +11,7 @@ from models.tt_transformers.measure.vendor import table, validate
 from tests.support.wide import some_of
 
 
-@pytest.fixture(scope="module", params=some_of(LINES, "N150", "T3K"))
+@pytest.fixture(scope="module", params=some_of(LINES, "T3K"))
 def records(request, tmp_path_factory):
     """The committed record of a mesh, and the record that this installation gives."""
     mesh = request.param

@@ -55,7 +55,7 @@ print(json.dumps(answers))
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh", LINES)
+@pytest.mark.parametrize("mesh", some_of(LINES, "N300"))
 def test_the_vendor_accepts_the_default_chunk_sizes(run_on_mock, mesh):
     limits = Limits.of(prefill_chunks.MODEL.split("/")[1])
     sizes = [limits.prefill_chunk_size[mesh]]
