@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import ttnn
 from tqdm import tqdm
 
-from models.common.process_memory import return_freed_memory
 from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.modules.ccl import make_ccl
 from models.tt_transformers.tt.modules.decoder import Decoder
@@ -13,6 +12,7 @@ from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbeddi
 from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.runtime.process_memory import return_freed_memory
 
 
 class Transformer:
