@@ -5,18 +5,9 @@ import os
 import sys
 
 import pytest
-from loguru import logger
 
 from models.common import console
 from models.common.whole_file import NotWritten
-
-
-@pytest.fixture
-def warnings():
-    messages = []
-    sink = logger.add(lambda message: messages.append(message.record["message"]), level="WARNING")
-    yield messages
-    logger.remove(sink)
 
 
 def text_stream(descriptor, encoding="utf-8"):

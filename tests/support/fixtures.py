@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Union
 
 import pytest
+from loguru import logger
 
 from models.common import benchmark_record
 
@@ -47,3 +48,12 @@ def benchmarks(tmp_path_factory):
         folder = tmp_path_factory.mktemp("benchmarks")
         patch.setattr(benchmark_record, "FOLDER", folder)
         yield folder
+
+
+@pytest.fixture
+def warnings():
+    """The warnings that a test logs, as they come."""
+    messages = []
+    sink = logger.add(lambda message: messages.append(message.record["message"]), level="WARNING")
+    yield messages
+    logger.remove(sink)

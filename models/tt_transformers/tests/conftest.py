@@ -1,1 +1,1 @@
-from tests.support.fixtures import benchmarks, run_on_mock  # noqa: F401
+from tests.support.fixtures import benchmarks, run_on_mock, warnings  # noqa: F401

@@ -11,7 +11,6 @@ import zlib
 
 import pytest
 import torch
-from loguru import logger
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
@@ -28,14 +27,6 @@ WEIGHT = torch.randn(1, 1, 64, 96, generator=torch.Generator().manual_seed(0), d
 def mesh_device():
     with open_mesh("N150") as device:
         yield device
-
-
-@pytest.fixture
-def warnings():
-    messages = []
-    sink = logger.add(lambda message: messages.append(message.record["message"]), level="WARNING")
-    yield messages
-    logger.remove(sink)
 
 
 class Use:
