@@ -172,3 +172,18 @@ def test_kv_caches_may_come_from_outside_with_pages_of_another_size_and_number(a
     assert pages == PagedAttentionConfig(block_size=64, max_num_blocks=7)
     *own, _ = logits()
     assert all(map(torch.equal, given, own))
+
+
+def test_given_caches_are_freed_where_the_weights_cannot_be_had(tiny, monkeypatch):
+    def fail(args):
+        raise ValueError("no weights")
+
+    monkeypatch.setattr(Weights, "of", fail)
+    with open_mesh("N150") as mesh_device:
+        args = ModelArgs(mesh_device, hf_model=tiny, max_seq_len=64)
+        before = allocated_bytes(mesh_device)
+        kv_caches = make_kv_caches(args)
+        assert allocated_bytes(mesh_device) > before
+        with pytest.raises(ValueError, match="no weights"):
+            Generator.build(args, kv_caches=kv_caches)
+        assert allocated_bytes(mesh_device) == before

@@ -89,11 +89,16 @@ class Generator:
         a step fails, the parts made before it and the given parts are freed.
         """
         with ExitStack() as owned:
-            weights = Weights.of(args) if weights is None else weights
-            owned.callback(weights.deallocate)
-            kv_caches = make_kv_caches(args) if kv_caches is None else kv_caches
-            for kv_cache in kv_caches:
-                owned.callback(kv_cache.deallocate)
+            # Given parts first, so that they are freed if the others cannot be made.
+            for given in (*([] if weights is None else [weights]), *(kv_caches or ())):
+                owned.callback(given.deallocate)
+            if weights is None:
+                weights = Weights.of(args)
+                owned.callback(weights.deallocate)
+            if kv_caches is None:
+                kv_caches = make_kv_caches(args)
+                for kv_cache in kv_caches:
+                    owned.callback(kv_cache.deallocate)
             generator = cls(Transformer(args, weights, kv_caches))
             owned.pop_all()
         return generator
