@@ -24,6 +24,10 @@ class Family:
         layer_tensors: Hugging Face's name of each tensor of a layer, without `model.layers.<i>.` -> our names (Meta's)
             of its parts, without `layers.<i>.`, in the order of their rows. A tensor that is not fused has one part.
         rope_aliases: other names of RoPE kinds.
+        rope_kinds: the RoPE kinds that Hugging Face's config class accepts; None: all.
+        partial_rotation: whether `partial_rotary_factor` may be less than 1.
+        recomputes_keys: whether Hugging Face's `generate` computes all keys of a sequence again when it grows past the
+            length at which LongRoPE changes its factors. If not, the cached keys keep the short factors.
     """
 
     architecture: str
@@ -31,6 +35,9 @@ class Family:
     defaults: Mapping[str, Any]
     layer_tensors: Mapping[str, tuple[str, ...]]
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
+    rope_kinds: tuple[str, ...] | None = None
+    partial_rotation: bool = False
+    recomputes_keys: bool = False
 
     def tensors(self, n_layers: int) -> dict[str, tuple[str, ...]]:
         """Every tensor of a model by Hugging Face's name, with our names of its parts, in the order of the model."""
