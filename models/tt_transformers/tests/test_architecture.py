@@ -14,13 +14,13 @@ def test_facts_of_phi_3_mini_128k():
     assert (arch.dim, arch.n_layers, arch.n_heads, arch.n_kv_heads, arch.head_dim) == (3072, 32, 32, 32, 96)
     assert (arch.hidden_dim, arch.vocab_size, arch.max_context_len) == (8192, 32064, 131072)
     assert (arch.norm_eps, arch.eos_token_ids, arch.tie_word_embeddings) == (1e-5, (32000,), False)
-    assert arch.rope.switch_len == 4096
+    assert arch.rope.recompute_len == 4097
 
 
 def test_a_config_written_by_transformers_is_read(tmp_path):
     tiny_config(architectures=["Phi3ForCausalLM"]).save_pretrained(tmp_path)
     arch = Architecture.from_hf_config(read_config(tmp_path / "config.json"))
-    assert (arch.dim, arch.n_heads, arch.n_kv_heads, arch.head_dim, arch.rope.switch_len) == (128, 4, 2, 32, 64)
+    assert (arch.dim, arch.n_heads, arch.n_kv_heads, arch.head_dim, arch.rope.recompute_len) == (128, 4, 2, 32, 65)
 
 
 def test_keys_left_out_have_hugging_faces_defaults():
