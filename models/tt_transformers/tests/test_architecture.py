@@ -56,7 +56,7 @@ def test_keys_left_out_have_hugging_faces_defaults():
         # Hugging Face takes no default for a null either.
         ({"rope_theta": None}, "rope_theta must be a number, got None"),
         ({"rope_theta": None, "rope_scaling": None}, "rope_theta must be a number, got None"),
-        ({"partial_rotary_factor": None}, "partial_rotary_factor None is not supported"),
+        ({"partial_rotary_factor": None}, "partial_rotary_factor must be a number, got None"),
         ({"eos_token_id": "</s>"}, "eos_token_id must be an integer or a list"),
     ],
 )

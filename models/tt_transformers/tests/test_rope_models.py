@@ -45,7 +45,8 @@ def checkpoint(tmp_path_factory):
         if name not in made:
             made[name] = tmp_path_factory.mktemp("model") / "model"
             family, changes = MODELS[name]
-            save_tiny(family, made[name], **changes)
+            # Attention that looks at single tokens: with smaller weights it is nearly even, and angles matter little.
+            save_tiny(family, made[name], initializer_range=0.1, **changes)
         return made[name]
 
     return make

@@ -78,7 +78,7 @@ def test_a_start_on_a_prefix_with_other_rotary_factors_is_refused(runner, tiny, 
 
 def test_with_dynamic_ntk_a_prompt_over_the_original_length_comes_whole_or_in_pieces_that_say_its_length(runner, tmp_path):
     parameters = {"rope_type": "dynamic", "factor": 4.0}
-    save_tiny("Llama", tmp_path / "model", max_position_embeddings=64, rope_parameters=parameters)
+    save_tiny("Llama", tmp_path / "model", max_position_embeddings=64, rope_parameters=parameters, initializer_range=0.1)
     made, prompt = runner("N150", tmp_path / "model", users=2, max_seq_len=256), random_tokens(150)
     pages = scattered_pages(made)
     whole = made.prefill([prompt], [0], page_table=pages[:1])
