@@ -34,9 +34,9 @@ class Rotation:
 
 
 class RotaryEmbedding:
-    """Tables of cos and sin for every position; for LongRoPE, with both sets of factors (see `config/rope`).
+    """Tables of cos and sin for every position that a token may be decoded at; for LongRoPE, with both sets of factors.
 
-    A token's angles are one row, so users with different factors share a decode step. Tables: [1, 1, rows, head_dim],
+    A token's angles are one row, so users with different frequencies share a decode step. `rope`: see `config/rope`. Tables: [1, 1, rows, head_dim],
     bf16, row-major, DRAM, replicated. rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or
     a multiple of 64.
     """
@@ -79,17 +79,13 @@ class RotaryEmbedding:
         )
         return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
 
-    def prefill_beyond_table(self, positions: range, length: int, rows: int) -> Rotation:
-        """As `prefill`, for `positions` of a prompt of `length` tokens whose angles are not in the tables.
-
-        The angles come from the host. The last rows, up to `rows`, are padding.
-        """
-        positions = torch.arange(positions.start, positions.start + rows)
+    def prefill_beyond_table(self, positions: range, length: int) -> Rotation:
+        """As `prefill`, for a prompt of `length` tokens whose angles are not in the tables: they come from the host."""
         cos, sin = (
             ttnn.from_torch(
                 angles[None, None], layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._replicate
             )
-            for angles in self._rope.cos_sin(positions, length)
+            for angles in self._rope.cos_sin(torch.tensor(positions), length)
         )
         return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
 

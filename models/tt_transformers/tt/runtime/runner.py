@@ -86,7 +86,7 @@ class Runner:
             page_table, prefix_page_table = self._chunk_pages(pages, parts, first, end, first + padded)
             x = self.model.prefill_forward(
                 self._to_device([[token for part in parts for token in _padded(part, padded)]], ttnn.uint32),
-                self._rotation(range(first, end), length, padded),
+                self._rotation(first, end, padded, length),
                 slots,
                 page_table,
                 prefix_page_table,
@@ -97,13 +97,13 @@ class Runner:
         rows = [index * padded + len(part) - 1 for index, part in enumerate(parts)]
         return [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
 
-    def _rotation(self, positions: range, length: int, rows: int):
-        """The rotation of `positions` of a prompt of `length` tokens, padded to `rows`."""
+    def _rotation(self, first: int, end: int, padded: int, length: int):
+        """The rotation of positions `first` to `end` of a prompt of `length` tokens, in `padded` rows."""
         rope, rotary = self.args.arch.rope, self.model.rotary
         if not rope.in_table(length):
-            return rotary.prefill_beyond_table(positions, length, rows)
-        table_rows = [rope.row(position, length) for position in positions]
-        return rotary.prefill(self._to_device([_padded(table_rows, rows)], ttnn.uint32))
+            return rotary.prefill_beyond_table(range(first, first + padded), length)
+        rows = [rope.row(position, length) for position in range(first, end)]
+        return rotary.prefill(self._to_device([_padded(rows, padded)], ttnn.uint32))
 
     def _chunk_pages(self, pages, parts, first: int, end: int, padded_end: int):
         """The pages that a chunk's `parts` fill, one row each, and the pages that it attends to (up to its padded end).
