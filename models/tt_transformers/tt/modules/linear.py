@@ -35,7 +35,9 @@ class Linear:
     def __init__(self, config: LinearConfig, weight):
         self.config = config
         self.weight = weight
-        self._decode_program = config.chip.decode_matmul(config.k, config.n, config.cores)
+        self._decode_program = config.chip.decode_matmul(
+            config.k, config.n, config.cores, config.weight_dtype, config.output_dtype
+        )
 
     def decode_forward(self, x):
         return ttnn.linear(
