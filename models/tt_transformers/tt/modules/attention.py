@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import ttnn
 
+from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
@@ -14,7 +15,8 @@ from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Attention of one layer on one device. `heads`: the heads of each device; `users`: the decode batch size."""
+    """Attention of one layer on one device. `heads`: the heads of each device; `head_dim`: padded to whole tiles;
+    `users`: the decode batch size."""
 
     chip: ChipLayout
     heads: HeadSplit
@@ -28,21 +30,22 @@ class AttentionConfig:
     def resolve(cls, args, layer: int) -> "AttentionConfig":
         arch, precision, chip = args.arch, args.precision.layer(layer), args.chip
         heads = args.placement.heads(arch.n_heads, arch.n_kv_heads)
-        qkv_width, heads_width = (heads.n_heads + 2 * heads.n_kv_heads) * arch.head_dim, heads.n_heads * arch.head_dim
+        head_dim, dim = whole_tiles(arch.head_dim), args.dim
+        qkv_width, heads_width = (heads.n_heads + 2 * heads.n_kv_heads) * head_dim, heads.n_heads * head_dim
         residual_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
         wqkv = LinearConfig(
-            chip=chip, k=arch.dim, n=qkv_width, cores=chip.decode_cores(arch.dim, qkv_width),
+            chip=chip, k=dim, n=qkv_width, cores=chip.decode_cores(dim, qkv_width),
             # The head-splitting and rotary ops work in bf16.
             weight_dtype=precision.dtype(TensorGroup.WQKV), output_dtype=ttnn.bfloat16,
             decode_kernel=precision.kernel(OpGroup.LI_QKV_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_QKV_PREFILL),
         )
         wo = LinearConfig(
             # nlp_concat_heads_decode leaves one head per core.
-            chip=chip, k=heads_width, n=arch.dim, cores=heads.n_heads,
+            chip=chip, k=heads_width, n=dim, cores=heads.n_heads,
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
         )
-        return cls(chip, heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
+        return cls(chip, heads, head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
 
 
 class Attention:
