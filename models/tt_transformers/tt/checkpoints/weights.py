@@ -4,6 +4,7 @@ import torch
 import ttnn
 from torch.nn.functional import pad
 
+from models.common.chip import TILE
 from models.tt_transformers.tt.modules.linear import LinearConfig
 from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.placement import HeadSplit, Placement
@@ -12,7 +13,8 @@ from models.tt_transformers.tt.placement import HeadSplit, Placement
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
-    Each goes through the weight cache, which reads the torch weight only if it has no valid entry.
+    Each goes through the weight cache, which reads the torch weight only if it has no valid entry. A linear's weight
+    comes with its bias, in the two forms that `Linear` takes.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -28,41 +30,54 @@ class Weights:
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature."""
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
+        width = self.placement.model_ranks * config.n
 
         def columns():
-            weight = _padded(self.state_dict[f"{name}.weight"], config.k, dim=1)
-            return _padded(weight, self.placement.model_ranks * config.n, dim=0).t()
+            return _padded(_padded(self.state_dict[f"{name}.weight"], config.k, dim=1), width, dim=0).t()
 
-        return self._linear(name, columns, config, self._mapper(model=3))
+        def bias():
+            return _padded(self.state_dict[f"{name}.bias"], width, dim=0)[None]
+
+        mapper = self._mapper(model=3)
+        return self._linear(name, columns, config, mapper), self._bias(name, bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
-        sums."""
+        sums, so the bias is on the first device only."""
 
         def rows():
             weight = _padded(self.state_dict[f"{name}.weight"], self.placement.model_ranks * config.k, dim=1)
             return _padded(weight, config.n, dim=0).t()
 
-        return self._linear(name, rows, config, self._mapper(model=2))
+        mapper = self._mapper(model=2)
+        return self._linear(name, rows, config, mapper), self._bias_of_partial_sums(name, config, mapper)
 
     def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device."""
+        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
+        bias."""
         name = f"layers.{layer}.attention"
         head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
 
-        def fused():
-            wq, wk, wv = (self.state_dict[f"{name}.{part}.weight"] for part in ("wq", "wk", "wv"))
+        def fused(kind):
+            wq, wk, wv = (self.state_dict[f"{name}.{part}.{kind}"] for part in ("wq", "wk", "wv"))
             parts = []
             for query, kv in zip(heads.query, heads.kv):
                 for weight, all_heads, chosen in ((wq, heads.query, query), (wk, heads.kv, kv), (wv, heads.kv, kv)):
                     parts.append(_rows_of(weight, all_heads, chosen, head_dim))
-            return _padded(torch.cat(parts), config.k, dim=1).t()
+            return torch.cat(parts)
 
-        return self._linear(f"{name}.wqkv", fused, config, self._mapper(model=3), heads=[heads.query, heads.kv])
+        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
+
+        def weight():
+            return _padded(fused("weight"), config.k, dim=1).t()
+
+        weight = self._linear(f"{name}.wqkv", weight, config, mapper, **recipe)
+        return weight, self._bias(f"{name}.wqkv", lambda: fused("bias")[None], config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums."""
+        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
+        the bias is on the first device only."""
         name = f"layers.{layer}.attention.wo"
 
         def rows():
@@ -70,7 +85,9 @@ class Weights:
             head_dim = config.k // heads.n_heads
             return torch.cat([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
-        return self._linear(name, rows, config, self._mapper(model=2), heads=[heads.query])
+        mapper = self._mapper(model=2)
+        weight = self._linear(name, rows, config, mapper, heads=[heads.query])
+        return weight, self._bias_of_partial_sums(name, config, mapper)
 
     def vocabulary_columns(self, split: int, starts: list[int], config: LinearConfig):
         """Split `split` of the LM head: `config.n` columns from `starts[d]` on device d, zeros past the vocabulary."""
@@ -117,6 +134,30 @@ class Weights:
             memory_config=config.chip.dram_sharded_weight(config.k, config.n),
             mesh_mapper=mesh_mapper,
         )
+
+    def _bias(self, name, make, config: LinearConfig, mesh_mapper, **recipe):
+        """The bias that `make` gives, [ranks or 1, columns], for decode and for prefill; nothing if there is none."""
+        if not config.bias:
+            return None, None
+        return tuple(
+            self._tensor(
+                f"{name}.bias",
+                make,
+                recipe={"n": config.n, **recipe},
+                dtype=ttnn.bfloat16,
+                layout=ttnn.TILE_LAYOUT,
+                memory_config=memory_config,
+                mesh_mapper=mesh_mapper,
+            )
+            for memory_config in (config.chip.dram_sharded_weight(TILE, config.n), ttnn.DRAM_MEMORY_CONFIG)
+        )
+
+    def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
+        def rows():
+            bias = _padded(self.state_dict[f"{name}.bias"], config.n, dim=0)
+            return _padded(bias[None], self.placement.model_ranks, dim=0)
+
+        return self._bias(name, rows, config, mesh_mapper)
 
     def _tensor(self, name, make, **placement):
         tensor = self.cache.tensor(name, lambda: make()[None, None], device=self.mesh_device, **placement)
