@@ -2,7 +2,9 @@
 
 import torch
 import ttnn
+from torch.nn.functional import pad
 
+from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 
 
@@ -37,7 +39,7 @@ class RotaryEmbedding:
     """Tables of cos and sin for every position; for LongRoPE, with both sets of factors (see `rope.py`).
 
     A token's angles are one row, so users with different factors share a decode step. Tables: [1, 1, rows, head_dim],
-    bf16, row-major, DRAM, replicated. rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or
+    head_dim padded to whole tiles, bf16, row-major, DRAM, replicated. rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or
     a multiple of 64.
     """
 
@@ -45,14 +47,15 @@ class RotaryEmbedding:
         replicate = dict(
             dtype=ttnn.bfloat16, device=mesh_device, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device)
         )
+        width = whole_tiles(rope.head_dim)
         self._cos, self._sin = (
             ttnn.from_torch(
-                table[None, None],
+                pad(table, (0, width - rope.head_dim), value=fill)[None, None],
                 layout=ttnn.ROW_MAJOR_LAYOUT,
                 memory_config=ttnn.DRAM_MEMORY_CONFIG,
                 **replicate,
             )
-            for table in rope.table(max_seq_len)
+            for table, fill in zip(rope.table(max_seq_len), (1.0, 0.0))
         )
         # In decode each user's core has a copy of the matrix.
         self._decode_transformation = ttnn.from_torch(
@@ -64,7 +67,7 @@ class RotaryEmbedding:
         self._prefill_transformation = ttnn.from_torch(
             _pair_rotation(), layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **replicate
         )
-        self._users_memory_config = chip.user_sharded(users, rope.head_dim)
+        self._users_memory_config = chip.user_sharded(users, width)
 
     def decode(self, rows) -> Rotation:
         """rows: [1, users] uint32, each user's row of the tables."""
