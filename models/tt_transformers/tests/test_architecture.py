@@ -45,7 +45,7 @@ def test_keys_left_out_have_hugging_faces_defaults():
         ({"quantization_config": {"bits": 4}}, "quantised checkpoints are not supported"),
         ({"hidden_size": 3000}, "hidden_size 3000 is not a multiple of num_attention_heads 32"),
         ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
-        ({"intermediate_size": 8190}, "hidden_dim 8190 is not a multiple of the tile width 32"),
+        ({"head_dim": 288, "rope_scaling": None}, "head_dim 288 is more than 256, the most that the rotary op takes"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer, got 0"),
         ({"vocab_size": "many"}, "vocab_size must be a positive integer, got 'many'"),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),

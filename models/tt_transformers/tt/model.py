@@ -33,9 +33,8 @@ class Transformer:
         self.embedding = Embedding(weights.embedding())
         # Convert the head first: its buffers would otherwise add to the layers' memory.
         lm_head = LMHeadConfig.resolve(args)
-        self.norm = DistributedNorm(
-            NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, lm_head.splits[0].cores), weights.norm("norm"), ccl
-        )
+        norm = NormConfig.resolve(args, lm_head.splits[0].cores)
+        self.norm = DistributedNorm(norm, weights.norm("norm", norm.scale), ccl)
         self.lm_head = LMHead(lm_head, weights)
         self.layers = []
         for layer in tqdm(range(args.arch.n_layers), desc="Weights", unit="layer", disable=None, delay=1):

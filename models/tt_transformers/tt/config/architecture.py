@@ -7,10 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping
 
-from models.common.chip import TILE
 from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
 from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.families.family import OUTSIDE_LAYERS, Family, window_by_layer
+
+MAX_HEAD_DIM = 256
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Architecture:
             raise ValueError(
                 f"num_attention_heads {self.n_heads} is not a multiple of num_key_value_heads {self.n_kv_heads}"
             )
-        for name in ("dim", "head_dim", "hidden_dim"):
-            if getattr(self, name) % TILE:
-                raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the tile width {TILE}")
+        if self.head_dim > MAX_HEAD_DIM:
+            raise ValueError(f"head_dim {self.head_dim} is more than {MAX_HEAD_DIM}, the most that the rotary op takes")
         if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < math.inf:
             raise ValueError(f"rms_norm_eps must be a positive number, got {self.norm_eps!r}")
         for token_id in self.eos_token_ids:
