@@ -142,7 +142,7 @@ def test_the_thinking_switch_reaches_the_chat_template(checkpoint, enable_thinki
     [
         (CHAT_TEMPLATE, True, "enable_thinking: the chat template in .*/chat_template.jinja has no such switch"),
         (THINKING_TEMPLATE, False, "enable_thinking is a setting of the chat template, which needs instruct"),
-        (None, None, "instruct: the tokenizer in .* has no chat template"),
+        (None, None, "enable_thinking: the tokenizer in .* has no chat template"),
     ],
 )
 def test_a_thinking_switch_that_would_change_nothing_is_refused_at_once(checkpoint, enable_thinking, template, instruct, message):

@@ -135,13 +135,14 @@ class Text:
         in_its_own_file = self.tokenizer_dir / "chat_template.jinja"
         return in_its_own_file if in_its_own_file.is_file() else self.tokenizer_dir / "tokenizer_config.json"
 
-    def _check_chat_template(self) -> None:
+    def _check_chat_template(self, needed_by: str = "instruct") -> None:
         if self.tokenizer.chat_template is None:
-            raise ValueError(f"instruct: the tokenizer in {self.tokenizer_dir} has no chat template")
+            raise ValueError(f"{needed_by}: the tokenizer in {self.tokenizer_dir} has no chat template")
 
     def _check_thinking_switch(self) -> None:
         if self._instruct is False:
             raise ValueError("enable_thinking is a setting of the chat template, which needs instruct")
+        self._check_chat_template(needed_by="enable_thinking")
         texts = {self._templated(("user", _QUESTION), enable_thinking=value) for value in (True, False)}
         if len(texts) == 1:
             raise ValueError(f"enable_thinking: the chat template in {self._chat_template_file} has no such switch")
