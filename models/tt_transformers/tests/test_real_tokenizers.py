@@ -16,7 +16,7 @@ from models.tt_transformers.tt.text import Text
 from tests.support.real_tokenizers import real_tokenizers  # noqa: F401
 from tests.support.tiny_models import save_tiny
 
-# The family and vocabulary of each tokenizer's models. eos_token_id is the one that their base models' config.json names.
+# The family and vocabulary of each tokenizer's models. eos_token_id is the one in the config.json of their base models.
 # The package calls it llama2, but its tokens are those of Mistral-7B-v0.1.
 MODELS = {
     "llama2": ("Mistral", dict(vocab_size=32000, eos_token_id=2)),
@@ -37,7 +37,8 @@ PROMPTS = {
     "llama3_2": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
     f"Today Date: DATE\n\n<|eot_id|>{_LLAMA3}",
     "mistral_nemo": "<s>[INST]Hi[/INST]",
-    "qwen2_5": "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n" + _CHATML,
+    "qwen2_5": "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+    f"{_CHATML}",
     "qwen3": _CHATML,
 }
 
@@ -99,7 +100,7 @@ def test_a_base_model_says_that_it_has_no_chat_template(text):
     with pytest.raises(ValueError, match="instruct: the tokenizer in .* has no chat template"):
         text("llama2", instruct=True)
     base = text("llama2")
-    assert not base.instruct and base.encode_prompt("Hi")[0] == base.tokenizer.bos_token_id and base.stop_token_ids == {2}
+    assert base.encode_prompt("Hi")[0] == base.tokenizer.bos_token_id and base.stop_token_ids == {2}
 
 
 def test_qwen3_thinks_unless_it_is_told_not_to(text):
@@ -110,7 +111,7 @@ def test_qwen3_thinks_unless_it_is_told_not_to(text):
 
 
 def test_qwen2_5_has_no_thinking_switch(text):
-    with pytest.raises(ValueError, match="enable_thinking: the chat template in .*/tokenizer_config.json has no such switch"):
+    with pytest.raises(ValueError, match="enable_thinking: .*/tokenizer_config.json has no such switch"):
         text("qwen2_5", enable_thinking=True)
 
 

@@ -18,7 +18,7 @@ class Text:
     Args:
         stand_in: a model without a tokenizer of its own may use the bundled one, if its tokens fit the vocabulary.
         instruct: apply the tokenizer's chat template to prompts; None: if it has one.
-        enable_thinking: the value of the chat template's switch of this name (Qwen3 has it); None: the template's default.
+        enable_thinking: the value of the chat template's switch of this name (Qwen3's has it); None: its default.
 
     Raises ValueError or FileNotFoundError that names the wrong file. `generation_config.json` is checked at once. The
     tokenizer is checked at once with `instruct` or `enable_thinking`, otherwise at its first use.
@@ -38,8 +38,9 @@ class Text:
         self._instruct = instruct
         self._template_settings = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         file = model_dir / "generation_config.json"
-        # With this file Hugging Face's `generate` does not look at config.json, even if the file names no token.
-        self._eos_token_ids = token_ids(read_config(file).get("eos_token_id"), file) if file.is_file() else arch.eos_token_ids
+        self._eos_token_ids = arch.eos_token_ids
+        if file.is_file():  # then Hugging Face's `generate` does not look at config.json, even if the file names no token
+            self._eos_token_ids = token_ids(read_config(file).get("eos_token_id"), file)
         if instruct:
             self._check_chat_template()
         if enable_thinking is not None:
@@ -84,8 +85,8 @@ class Text:
     def stop_token_ids(self) -> frozenset[int]:
         """Tokens that end a text: those at which Hugging Face's `generate` stops, or the tokenizer's if there are none.
 
-        With `instruct` the tokenizer's ends a text too, and so does the token that ends an assistant's message in the chat
-        template: a chat model's config.json may name only the token that ends a document.
+        With `instruct` the tokenizer's ends a text too, and so does the token that the chat template writes after an
+        assistant's message: a chat model's config.json may name only the token that ends a document.
         """
         ids = set(self._eos_token_ids)
         if (self.instruct or not ids) and self.tokenizer.eos_token_id is not None:
