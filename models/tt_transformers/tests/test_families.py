@@ -36,6 +36,7 @@ HEADS = {
     "mqa": dict(num_key_value_heads=1),
     "14 heads of 2": dict(num_attention_heads=14, hidden_size=448),
     "6 heads of 3": dict(num_attention_heads=6, num_key_value_heads=3, hidden_size=192),
+    "40 heads of 10": dict(num_attention_heads=40, num_key_value_heads=10, hidden_size=320, head_dim=32),
     "odd heads": dict(num_attention_heads=5, num_key_value_heads=5, hidden_size=160, intermediate_size=224),
     "head_dim 80": dict(num_attention_heads=2, num_key_value_heads=1, hidden_size=160, head_dim=80),
     "head_dim 20, width 100": dict(num_attention_heads=5, num_key_value_heads=1, hidden_size=100, head_dim=20),
