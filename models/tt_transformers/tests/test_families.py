@@ -51,8 +51,6 @@ ROPES = {
     "llama3": rope(**LLAMA3),
     "yarn": rope(**YARN),
     "longrope": rope(**longrope(32, CROSSING)),
-    "partial": rope(partial_rotary_factor=0.5),
-    "partial yarn": rope(partial_rotary_factor=0.75, **YARN),
 }
 WINDOWS = {
     "window": dict(sliding_window=16),
@@ -73,7 +71,7 @@ PHI3_ROPES = {
     "theta": ROPES["theta"],
     "longrope": dict(original_max_position_embeddings=CROSSING, **rope(**longrope(32, CROSSING))),
     "longrope, long prompt": dict(original_max_position_embeddings=32, **rope(**longrope(32, 32))),
-    "partial": ROPES["partial"],
+    "partial": rope(partial_rotary_factor=0.5),
     "partial longrope, tied": dict(
         original_max_position_embeddings=CROSSING, tie_word_embeddings=True,
         **rope(partial_rotary_factor=0.75, **longrope(24, CROSSING)),
