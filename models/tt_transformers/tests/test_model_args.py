@@ -78,7 +78,7 @@ def test_a_config_alone_is_enough_for_dummy_weights(checkpoint, tmp_path):
 def test_the_bundled_checkpoint_is_the_default():
     args = ModelArgs(MeshOf(1))
     assert args.model_dir == BUNDLED and not args.text.tokenizer_is_stand_in
-    assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.switch_len) == (8, 96, 512)
+    assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.recompute_len) == (8, 96, 513)
     assert set(to_hugging_face(args.load_state_dict(), args.arch)) == set(load_file(BUNDLED / "model.safetensors"))
 
 

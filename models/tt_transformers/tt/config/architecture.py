@@ -85,7 +85,9 @@ class Architecture:
             head_dim = dim // n_heads
         else:
             head_dim = value.integer("head_dim")
-        max_context_len = value.integer("max_position_embeddings")
+        rope = make_rope(
+            config, family, head_dim=head_dim, max_position_embeddings=value.integer("max_position_embeddings")
+        )
         return cls(
             architecture=name,
             dim=dim,
@@ -96,14 +98,8 @@ class Architecture:
             hidden_dim=value.integer("intermediate_size"),
             vocab_size=value.integer("vocab_size"),
             norm_eps=value("rms_norm_eps"),
-            max_context_len=max_context_len,
-            rope=make_rope(
-                config,
-                head_dim=head_dim,
-                max_context_len=max_context_len,
-                default_original_len=family.defaults.get("original_max_position_embeddings"),
-                aliases=family.rope_aliases,
-            ),
+            max_context_len=rope.context_len,
+            rope=rope,
             tie_word_embeddings=value.boolean("tie_word_embeddings"),
             eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
             bos_token_id=value("bos_token_id"),
