@@ -11,7 +11,7 @@ import ttnn
 from models.common.chip import TILE, whole_tiles
 from models.common.mesh_names import LINES, MESH_SHAPES, mesh_name_of
 
-# The most query heads of one device: nlp_concat_heads_decode joins one tile of heads.
+# The most query heads of one device: the ops that split and join the heads of a decode step handle one tile of heads.
 MAX_HEADS = TILE
 
 
