@@ -45,13 +45,14 @@ def test_emulator_and_vendor_agree_where_widths_are_padded(run_on_mock, tmp_path
 @pytest.mark.vendor
 @pytest.mark.parametrize(
     "hidden_size, intermediate_size, mode",
-    [(3584, 18944, "accuracy"), (8192, 29568, "performance")],
-    ids=["Qwen2.5-7B", "Qwen2.5-72B"],
+    [(4096, 14336, "accuracy"), (8192, 29568, "performance")],
+    ids=["Granite-8B", "Qwen2.5-72B"],
 )
-def test_the_widest_matmuls_and_norms_fit_the_l1_of_one_device(run_on_mock, tmp_path, hidden_size, intermediate_size, mode):
+def test_the_widest_matmuls_and_norms_fit_the_l1_of_one_device_with_biases_too(run_on_mock, tmp_path, hidden_size, intermediate_size, mode):
     config = dict(
-        SETTINGS, architectures=["Qwen2ForCausalLM"], hidden_size=hidden_size, intermediate_size=intermediate_size,
-        num_attention_heads=28, num_key_value_heads=4, head_dim=128, max_position_embeddings=4096, vocab_size=152064,
+        SETTINGS, architectures=["LlamaForCausalLM"], attention_bias=True, mlp_bias=True, hidden_size=hidden_size,
+        intermediate_size=intermediate_size, num_attention_heads=28, num_key_value_heads=4, head_dim=128,
+        max_position_embeddings=4096, vocab_size=152064,
     )  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert run_on_mock("N150", RUN, str(tmp_path), mode, "2048").endswith("torch.Size([1, 152064])\n")
