@@ -67,12 +67,11 @@ class Weights:
                     parts.append(_rows_of(weight, all_heads, chosen, head_dim))
             return torch.cat(parts)
 
-        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
-
-        def weight():
+        def columns():
             return _padded(fused("weight"), config.k, dim=1).t()
 
-        weight = self._linear(f"{name}.wqkv", weight, config, mapper, **recipe)
+        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
+        weight = self._linear(f"{name}.wqkv", columns, config, mapper, **recipe)
         return weight, self._bias(f"{name}.wqkv", lambda: fused("bias")[None], config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
