@@ -39,6 +39,14 @@ class TensorInfo:
     size: int
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where a file lies on disk, as (first byte, number of bytes): its `description` and each block of its `data`."""
+
+    description: tuple[int, int]
+    data: tuple[tuple[int, int], ...]
+
+
 class SafetensorsFiles:
     """The tensors of a checkpoint directory, from the files that Hugging Face would read.
 
@@ -53,6 +61,9 @@ class SafetensorsFiles:
     Raises FileNotFoundError if there is no such file or a shard is missing (all missing ones are named), ValueError if
     a file is truncated or corrupt, if two files hold the same tensor, or if the directory holds an adapter.
     """
+
+    config_name = "config.json"
+    meta_names = False
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -78,11 +89,23 @@ class SafetensorsFiles:
             self._open[file] = safe_open(file, framework="pt")
         return self._open[file].get_slice(name)[start:stop]
 
+    def layout(self, file: Path) -> Layout:
+        """Where `file` has its description and its data."""
+        data = tuple((info.start, info.size) for info in self.tensors.values() if info.file == file)
+        return Layout((0, min((start for start, _ in data), default=0)), data)
+
 
 def listed(names: Sequence[str], limit: int = 8) -> str:
     """The names, the first `limit` of them if there are more, for a message."""
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def refuse_git_lfs_pointer(file: Path) -> None:
+    """Raises ValueError if `file` is not there but its pointer of Git LFS."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{file} is a pointer of Git LFS, not the weights: run `git lfs pull` in {file.parent}")
 
 
 def refuse_adapter(directory: Path) -> None:
@@ -139,11 +162,9 @@ def _other_weights(directory: Path, read: set[Path]) -> tuple[str, ...]:
 
 
 def _read_header(file: Path) -> dict[str, TensorInfo]:
+    refuse_git_lfs_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(f"{file} is a pointer of Git LFS, not the weights: run `git lfs pull` in {file.parent}")
-        stream.seek(0)
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise ValueError(f"{file} is truncated or not a safetensors file: {size} bytes, header of {length} bytes")
