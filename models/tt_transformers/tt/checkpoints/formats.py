@@ -19,7 +19,7 @@ class CheckpointFiles(Protocol):
         files: the files that are read.
         tensors: name -> an object with `file`, `dtype` (BF16, F16, F32, ...) and `shape`.
         note: for the user, on a choice between files; or None.
-        config_name: the file that describes the model.
+        config_name: the name of the file that describes the model.
         meta_names: whether names and the order of rows are Meta's, not Hugging Face's.
     """
 
@@ -47,8 +47,13 @@ def checkpoint_files(directory: Path) -> CheckpointFiles:
     return MetaFiles(directory) if is_meta(directory) else SafetensorsFiles(directory)
 
 
+def config_file(directory: Path) -> Path:
+    """The file of a checkpoint directory that describes the model."""
+    return directory / (MetaFiles if is_meta(directory) else SafetensorsFiles).config_name
+
+
 def model_config(directory: Path) -> dict:
     """The model's config in Hugging Face's form: `config.json`, or what Meta's `params.json` means."""
     if is_meta(directory):
         return hugging_face_config(MetaFiles(directory))
-    return read_config(directory / "config.json")
+    return read_config(config_file(directory))

@@ -5,7 +5,7 @@ each file is
 
 - its name, size and modification time,
 - its description: a safetensors file's header, the directory of a .pth archive,
-- up to 4 samples of 4 KiB of every tensor (of a .pth file: of every record), from its first byte to its last: about 12 MB for a 70B, under a second.
+- up to 4 samples of 4 KiB of every tensor, from its first byte to its last: about 12 MB for a 70B, under a second.
 
 This misses a file that was changed between the samples only and then got its old size and time again. It takes a copy
 with another time for a different file. `TT_CACHE_VERIFY=full` reads every byte instead, at about 1 GB per second, and
@@ -38,8 +38,9 @@ def check_variable() -> bool:
 # The code that determines a converted weight: the library's code reads, permutes, fuses and splits it; the emulator's
 # code rounds and writes it. Paths are relative to `tt/` and to the emulator's package.
 LIBRARY_CODE = (
-    "checkpoints/meta*.py", "checkpoints/pth_file.py", "checkpoints/safetensors_files.py", "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py",
-    "config/rope.py", "families/*.py", "placement.py",
+    "checkpoints/formats.py", "checkpoints/meta_*.py", "checkpoints/pth_file.py", "checkpoints/safetensors_files.py",
+    "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py", "config/rope.py", "families/*.py",
+    "placement.py",
 )  # fmt: skip
 EMULATOR_CODE = (
     "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",
@@ -107,7 +108,8 @@ def _digest_of_samples(file: Path, files: CheckpointFiles) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with file.open("rb", buffering=0) as stream:
         start, size = layout.description
-        digest.update(os.pread(stream.fileno(), size, start))
+        stream.seek(start)
+        digest.update(stream.read(size))
         for begin, length in layout.data:
             for start, size in _spans(length):
                 digest.update(os.pread(stream.fileno(), size, begin + start))

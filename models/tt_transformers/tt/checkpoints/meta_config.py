@@ -12,8 +12,14 @@ What `params.json` leaves out follows the rules of Hugging Face's `convert_llama
 
 import torch
 
-from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, TOKENIZER, MetaFiles
-from models.tt_transformers.tt.checkpoints.meta_tokenizer import SPECIAL_TOKENS, STOP_TOKENS, is_tiktoken
+from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, MetaFiles
+from models.tt_transformers.tt.checkpoints.meta_tokenizer import (
+    SPECIAL_TOKENS,
+    STOP_TOKENS,
+    TOKENIZER,
+    is_tiktoken,
+    token_count,
+)
 from models.tt_transformers.tt.config.architecture import read_config
 
 _REQUIRED = ("dim", "n_layers", "n_heads", "norm_eps")
@@ -31,15 +37,18 @@ _OTHER_MODELS = {
 def hugging_face_config(files: MetaFiles) -> dict:
     """The keys and values of the `config.json` of the same model in Hugging Face's format.
 
-    Raises ValueError that names a key of `params.json` that is missing, not known or not supported; FileNotFoundError
-    if `params.json` or `tokenizer.model` is missing.
+    Raises ValueError that names a key of `params.json` that is missing, not known or not supported, or a tokenizer of
+    another vocabulary; FileNotFoundError if `params.json` or `tokenizer.model` is missing.
     """
     path = files.directory / PARAMS
     params = _checked_params(path)
-    is_llama3 = is_tiktoken(files.directory / TOKENIZER)
+    tokenizer = files.directory / TOKENIZER
+    is_llama3, tokens = is_tiktoken(tokenizer), token_count(tokenizer)
     vocab_size, theta = params.get("vocab_size", -1), params.get("rope_theta", 10_000.0)
     if vocab_size == -1:  # Llama 2 leaves it to the tokenizer
         vocab_size = _embedding(files).shape[0]
+    if tokens != vocab_size:
+        raise ValueError(f"{tokenizer} has {tokens} tokens; the model in {files.directory} has a vocabulary of {vocab_size}")
     tied = _output_is_embedding(files)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -122,7 +131,7 @@ def _output_is_embedding(files: MetaFiles) -> bool:
         return True
     if output.shape != embedding.shape:
         return False
-    if all(ours.data_ptr() == theirs.data_ptr() for ours, theirs in zip(output.parts, embedding.parts)):
+    if output == embedding:  # one tensor under two names
         return True
     # The first part of the rows tells different tensors apart without reading them whole.
     return all(

@@ -16,10 +16,9 @@ from types import MappingProxyType
 import torch
 
 from models.tt_transformers.tt.checkpoints import pth_file
-from models.tt_transformers.tt.checkpoints.safetensors_files import Layout, listed
+from models.tt_transformers.tt.checkpoints.safetensors_files import Layout, TensorInfo, listed
 
-PARAMS, TOKENIZER = "params.json", "tokenizer.model"
-DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+PARAMS = "params.json"
 
 _SHARD = re.compile(r"consolidated\.(\d+)\.pth")
 _CHUNK = re.compile(r"(?:vision-model-and-)?layers_(\d+)-(\d+)\.pth")
@@ -37,16 +36,26 @@ _EMBEDDING = re.compile(r"(^|\.)tok_embeddings\.weight$")
 class MetaTensor:
     """`parts`: the tensor's parts, rank by rank, split along `dim`. With `dim` None all ranks have the whole tensor."""
 
-    parts: tuple[torch.Tensor, ...]
-    dim: int | None
-    file: str  # for messages
-    shape: tuple[int, ...]
+    parts: tuple[TensorInfo, ...]
+    dim: int | None = None
+
+    @property
+    def file(self) -> str:
+        """The files that hold it, for messages."""
+        others = len(self.parts) - 1
+        return f"{self.parts[0].file} and {others} more" if others else str(self.parts[0].file)
 
     @property
     def dtype(self) -> str:
         """BF16, F16, F32, or torch's name of another dtype."""
-        dtype = self.parts[0].dtype
-        return DTYPE_NAMES.get(dtype, str(dtype))
+        return self.parts[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the joined tensor."""
+        return tuple(
+            size * len(self.parts) if dim == self.dim else size for dim, size in enumerate(self.parts[0].shape)
+        )
 
 
 class MetaFiles:
@@ -76,9 +85,8 @@ class MetaFiles:
         if chunks and shards:
             names = [[file.name for file in files] for files in (chunks, shards)]
             self.note = f"weights are read from {listed(names[0])}, not from {listed(names[1])}"
-        contents = [pth_file.load(file) for file in self.files]
-        tensors = _joined_chunks(self.files, contents) if chunks else _joined_shards(self.files, contents)
-        self.tensors: Mapping[str, MetaTensor] = MappingProxyType(tensors)
+        contents = {file: pth_file.tensors(file) for file in self.files}
+        self.tensors: Mapping[str, MetaTensor] = MappingProxyType(_chunks(contents) if chunks else _joined(contents))
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows [start, stop) of the joined tensor `name`, in the files' dtype. Only these rows are read.
@@ -87,22 +95,21 @@ class MetaFiles:
         """
         tensor = self.tensors[name]
         if tensor.dim is None:
-            first, *copies = tensor.parts
-            if not all(torch.equal(first, copy) for copy in copies):
+            rows, *copies = (pth_file.read_rows(part, start, stop) for part in tensor.parts)
+            if not all(torch.equal(rows, copy) for copy in copies):
                 raise ValueError(f"{name} differs between the files of {self.directory}: they are of different models")
-            return first[start:stop].clone()
-        if tensor.dim == 1:
-            return torch.cat([part[start:stop] for part in tensor.parts], dim=1)
-        rows, pieces = 0, []
-        for part in tensor.parts:
-            pieces.append(part[max(start - rows, 0) : max(stop - rows, 0)])
-            rows += len(part)
-        return torch.cat(pieces)
+            return rows
+        if tensor.dim == 0:
+            length = tensor.parts[0].shape[0]
+            spans = [(max(start - rank * length, 0), min(stop - rank * length, length)) for rank in range(len(tensor.parts))]
+            return torch.cat([pth_file.read_rows(part, *span) for part, span in zip(tensor.parts, spans) if span[0] < span[1]])
+        return torch.cat([pth_file.read_rows(part, start, stop) for part in tensor.parts], dim=1)
 
     def layout(self, file: Path) -> Layout:
         """Where `file` has its description and its data."""
+        parts = (part for tensor in self.tensors.values() for part in tensor.parts if part.file == file)
         start = pth_file.directory_start(file)
-        return Layout((start, file.stat().st_size - start), tuple(pth_file.records(file).values()))
+        return Layout((start, file.stat().st_size - start), tuple((part.start, part.size) for part in parts))
 
 
 def consolidated_files(directory: Path) -> list[Path]:
@@ -128,55 +135,48 @@ def repacked_files(directory: Path) -> list[Path]:
     return [file for _, _, file in chunks]
 
 
-def _joined_chunks(files: Sequence[Path], contents: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, MetaTensor]:
-    tensors: dict[str, MetaTensor] = {}
-    for file, content in zip(files, contents):
-        for name, tensor in content.items():
-            if name in tensors:
-                raise ValueError(f"{tensors[name].file} and {file.name} both hold {name}")
-            tensors[name] = MetaTensor((tensor,), None, str(file), tuple(tensor.shape))
-    return tensors
+def _chunks(contents: Mapping[Path, Mapping[str, TensorInfo]]) -> dict[str, MetaTensor]:
+    found: dict[str, MetaTensor] = {}
+    for file, tensors in contents.items():
+        for name, info in tensors.items():
+            if name in found:
+                raise ValueError(f"{found[name].file} and {file.name} both hold {name}")
+            found[name] = MetaTensor((info,))
+    return found
 
 
-def _joined_shards(files: Sequence[Path], contents: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, MetaTensor]:
-    first = contents[0]
-    for file, content in zip(files, contents):
-        if unlike := sorted(set(first) ^ set(content)):
-            raise ValueError(f"{files[0]} and {file.name} hold different tensors: only one of them has {listed(unlike)}")
-        for name, tensor in content.items():
-            if (tensor.shape, tensor.dtype) != (first[name].shape, first[name].dtype):
+def _joined(contents: Mapping[Path, Mapping[str, TensorInfo]]) -> dict[str, MetaTensor]:
+    (first_file, first), *_ = contents.items()
+    for file, tensors in contents.items():
+        if unlike := sorted(set(first) ^ set(tensors)):
+            raise ValueError(f"{first_file} and {file.name} hold different tensors: only one of them has {listed(unlike)}")
+        for name, info in tensors.items():
+            if (info.shape, info.dtype) != (first[name].shape, first[name].dtype):
                 raise ValueError(
-                    f"{name} is {list(first[name].shape)} {first[name].dtype} in {files[0]} and "
-                    f"{list(tensor.shape)} {tensor.dtype} in {file.name}: they are of different models"
+                    f"{name} is {first[name].dtype} {list(first[name].shape)} in {first_file} and {info.dtype} "
+                    f"{list(info.shape)} in {file.name}: they are of different models"
                 )
-    _check_number_of_shards(files, first)
-    label = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    tensors = {}
-    for name, tensor in first.items():
-        dim = None if len(files) == 1 else _split_dim(name, first)
-        shape = list(tensor.shape)
-        if dim is not None:
-            shape[dim] *= len(files)
-        tensors[name] = MetaTensor(tuple(content[name] for content in contents), dim, label, tuple(shape))
-    return tensors
+    _check_number_of_shards(list(contents), first)
+    dims = {name: _split_dim(name, first) for name in first}
+    return {name: MetaTensor(tuple(tensors[name] for tensors in contents.values()), dims[name]) for name in first}
 
 
-def _split_dim(name: str, shard: Mapping[str, torch.Tensor]) -> int | None:
+def _split_dim(name: str, shard: Mapping[str, TensorInfo]) -> int | None:
     if _OUTPUT_SPLIT.search(name):
         return 0
     if _INPUT_SPLIT.search(name):
         return 1
     if _EMBEDDING.search(name):  # Llama 3 splits the vocabulary, Llama 2 the width
-        width = shard.get(name.replace("tok_embeddings", "norm"))
-        return 0 if width is not None and shard[name].shape[1] == len(width) else 1
+        norm = shard.get(name.replace("tok_embeddings", "norm"))
+        return 0 if norm is not None and shard[name].shape[1:] == norm.shape else 1
     return None
 
 
-def _check_number_of_shards(files: Sequence[Path], shard: Mapping[str, torch.Tensor]) -> None:
+def _check_number_of_shards(files: Sequence[Path], shard: Mapping[str, TensorInfo]) -> None:
     """Raises FileNotFoundError if the last ranks are missing: the joined wq of a Llama is a square."""
     for name, wq in shard.items():
-        if name.endswith("layers.0.attention.wq.weight") and wq.ndim == 2 and len(wq):
-            ranks, rest = divmod(wq.shape[1], len(wq))
+        if name.endswith("layers.0.attention.wq.weight") and len(wq.shape) == 2 and wq.shape[0]:
+            ranks, rest = divmod(wq.shape[1], wq.shape[0])
             if rest == 0 and ranks > len(files):
                 missing = [f"consolidated.{rank:02}.pth" for rank in range(len(files), ranks)]
                 raise FileNotFoundError(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from models.common.library_errors import reported
 
+TOKENIZER = "tokenizer.model"
+
 # After the tokens of the file; the names of Llama 3.1 and later. Llama 3 has reserved tokens in place of some, with the
 # same ids for those that it uses.
 _NAMED = (
@@ -36,19 +38,20 @@ LLAMA2_CHAT = (
 )
 
 
-def load_meta_tokenizer(directory: Path, vocab_size: int):
+def load_meta_tokenizer(directory: Path):
     """The Hugging Face tokenizer of a directory in Meta's format.
 
     Its `encode` puts the token that begins a text first. Its chat template is Meta's format for the generation.
 
-    Raises FileNotFoundError if there is no `tokenizer.model`, ValueError if it cannot be read or has not `vocab_size`
-    tokens, special ones included.
+    Raises FileNotFoundError if there is no `tokenizer.model`, ValueError if it cannot be read.
     """
-    file = directory / "tokenizer.model"
-    tokenizer = _llama3(file) if is_tiktoken(file) else _llama2(file)
-    if len(tokenizer) != vocab_size:
-        raise ValueError(f"{file} has {len(tokenizer)} tokens; the model in {directory} has a vocabulary of {vocab_size}")
-    return tokenizer
+    file = directory / TOKENIZER
+    return _llama3(file) if is_tiktoken(file) else _llama2(file)
+
+
+def token_count(file: Path) -> int:
+    """The number of tokens of a `tokenizer.model`, special ones included; found without making the tokenizer."""
+    return len(_ranks(file)) + len(SPECIAL_TOKENS) if is_tiktoken(file) else _sentencepiece(file).vocab_size()
 
 
 def is_tiktoken(file: Path) -> bool:
@@ -104,12 +107,22 @@ def _llama3(file: Path):
     )
 
 
-def _llama2(file: Path):
+def _sentencepiece(file: Path):
     import sentencepiece
-    from transformers import LlamaTokenizer
 
     with reported(f"{file} is neither a list of tiktoken ranks nor a sentencepiece model"):
-        sentencepiece.SentencePieceProcessor(model_file=str(file))  # transformers would go on with another reader
-        tokenizer = LlamaTokenizer.from_pretrained(file.parent, local_files_only=True, add_bos_token=True, legacy=True)
+        return sentencepiece.SentencePieceProcessor(model_file=str(file))
+
+
+def _llama2(file: Path):
+    from tokenizers import normalizers
+    from transformers import LlamaTokenizer
+
+    _sentencepiece(file)  # transformers goes on with another reader if this one fails
+    with reported(f"{file} cannot be made a tokenizer"):
+        tokenizer = LlamaTokenizer.from_pretrained(file.parent, local_files_only=True, add_bos_token=True)
+    # As sentencepiece does: a space before every text, also before one that begins with a space.
+    tokenizer.backend_tokenizer.pre_tokenizer = None
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.chat_template = LLAMA2_CHAT
     return tokenizer

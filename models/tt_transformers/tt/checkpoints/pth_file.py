@@ -1,52 +1,61 @@
-"""One file of `torch.save`: its tensors without reading their values, and where its bytes lie.
+"""One file of `torch.save`: where its tensors lie, found without reading their values.
 
 Such a file is a zip archive: a pickle that describes the tensors, and one uncompressed record for each storage.
 """
 
 import pickle
-import struct
 import zipfile
 from pathlib import Path
 
 import torch
 
 from models.common.library_errors import one_line
-from models.tt_transformers.tt.checkpoints.safetensors_files import refuse_git_lfs_pointer
+from models.tt_transformers.tt.checkpoints.safetensors_files import TensorInfo, refuse_git_lfs_pointer
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def load(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of `file` by name. Their values are mapped into memory and read from disk when they are used.
+def tensors(file: Path) -> dict[str, TensorInfo]:
+    """The tensors of `file` by name. The pickle is read, and none of its code is run.
 
-    No code of the pickle is run. Raises ValueError that names `file` if it is truncated, if its pickle holds more than
-    tensors, or if it is not a dictionary of tensors.
+    Raises ValueError that names `file` if it is truncated, if its pickle holds more than tensors, or if it is not a
+    dictionary of contiguous tensors.
     """
     refuse_git_lfs_pointer(file)
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{file} is truncated or not a file of torch.save: {file.stat().st_size} bytes without a zip directory")
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        found = torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{file} is refused: its pickle holds more than tensors, such as code ({one_line(error)})") from error
     except Exception as error:  # of torch, of zip and of the system
         raise ValueError(f"{file} cannot be read: {one_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
         raise ValueError(f"{file} must hold a dictionary of tensors, as Meta's checkpoints do")
-    return found
+    return {name: _info(file, name, tensor) for name, tensor in found.items()}
 
 
-def records(file: Path) -> dict[str, tuple[int, int]]:
-    """The records of the archive `file`: name without the archive's folder -> (first byte, number of bytes)."""
-    found = {}
-    with zipfile.ZipFile(file) as archive, file.open("rb") as stream:
-        for record in archive.infolist():
-            # The length of the local header is in the header only: torch pads it to align the data.
-            stream.seek(record.header_offset + 26)
-            header_bytes = 30 + sum(struct.unpack("<HH", stream.read(4)))
-            found[record.filename.partition("/")[2]] = (record.header_offset + header_bytes, record.file_size)
-    return found
+def read_rows(info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+    """Rows [start, stop) of a tensor of a file of `torch.save`. Only these rows are read."""
+    rows = torch.empty((stop - start, *info.shape[1:]), dtype=DTYPES[info.dtype])
+    with info.file.open("rb") as stream:
+        stream.seek(info.start + start * (info.size // info.shape[0]))
+        if stream.readinto(rows.view(torch.uint8).numpy()) != rows.nbytes:
+            raise ValueError(f"{info.file} is truncated")
+    return rows
 
 
 def directory_start(file: Path) -> int:
     """The first byte of the archive's directory, which has the name, size and CRC-32 of each record."""
     with zipfile.ZipFile(file) as archive:
         return archive.start_dir
+
+
+def _info(file: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} in {file} is not contiguous: its strides are {tensor.stride()}")
+    # Tensors may share a storage: Meta keeps those of a layer in one. The attribute is the storage's place in the file.
+    start = tensor.untyped_storage()._checkpoint_offset + tensor.storage_offset() * tensor.element_size()
+    dtype = _NAMES.get(tensor.dtype, str(tensor.dtype))
+    return TensorInfo(file, dtype, tuple(tensor.shape), start, tensor.numel() * tensor.element_size())
