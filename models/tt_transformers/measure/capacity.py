@@ -67,6 +67,12 @@ class AllocatedWeights(Weights):
     def _linear(self, name, make, config, mesh_mapper, **recipe):
         return self._place((1, 1, config.k, config.n), config.weight_dtype, config.chip.dram_sharded_weight(config.k, config.n))
 
+    def _bias(self, name, make, config, mesh_mapper, **recipe):
+        if not config.bias:
+            return None, None
+        sharded = config.chip.dram_sharded_weight(TILE, config.n)
+        return tuple(self._place((1, 1, 1, config.n), ttnn.bfloat16, memory) for memory in (sharded, ttnn.DRAM_MEMORY_CONFIG))
+
     def embedding(self):
         rows, columns = self.state_dict["tok_embeddings.weight"].shape
         return self._place((1, 1, rows, self.placement.residual_width(columns)), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
