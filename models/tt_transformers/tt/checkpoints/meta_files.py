@@ -99,11 +99,17 @@ class MetaFiles:
             if not all(torch.equal(rows, copy) for copy in copies):
                 raise ValueError(f"{name} differs between the files of {self.directory}: they are of different models")
             return rows
-        if tensor.dim == 0:
-            length = tensor.parts[0].shape[0]
-            spans = [(max(start - rank * length, 0), min(stop - rank * length, length)) for rank in range(len(tensor.parts))]
-            return torch.cat([pth_file.read_rows(part, *span) for part, span in zip(tensor.parts, spans) if span[0] < span[1]])
-        return torch.cat([pth_file.read_rows(part, start, stop) for part in tensor.parts], dim=1)
+        if tensor.dim == 1:
+            return torch.cat([pth_file.read_rows(part, start, stop) for part in tensor.parts], dim=1)
+        joined = torch.empty((stop - start, *tensor.shape[1:]), dtype=pth_file.DTYPES[tensor.dtype])
+        begin = 0  # of the part, in rows of the joined tensor
+        for part in tensor.parts:
+            end = begin + part.shape[0]
+            first, last = max(start, begin), min(stop, end)
+            if first < last:
+                pth_file.read_rows(part, first - begin, last - begin, out=joined[first - start : last - start])
+            begin = end
+        return joined
 
     def layout(self, file: Path) -> Layout:
         """Where `file` has its description and its data."""

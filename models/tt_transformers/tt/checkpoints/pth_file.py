@@ -36,9 +36,12 @@ def tensors(file: Path) -> dict[str, TensorInfo]:
     return {name: _info(file, name, tensor) for name, tensor in found.items()}
 
 
-def read_rows(info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-    """Rows [start, stop) of a tensor of a file of `torch.save`. Only these rows are read."""
-    rows = torch.empty((stop - start, *info.shape[1:]), dtype=DTYPES[info.dtype])
+def read_rows(info: TensorInfo, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Rows [start, stop) of a tensor of a file of `torch.save`, in `out` if it is given. Only these rows are read.
+
+    They are copied, not mapped: pages of a mapped file would count as this process's memory.
+    """
+    rows = torch.empty((stop - start, *info.shape[1:]), dtype=DTYPES[info.dtype]) if out is None else out
     with info.file.open("rb") as stream:
         stream.seek(info.start + start * (info.size // info.shape[0]))
         if stream.readinto(rows.view(torch.uint8).numpy()) != rows.nbytes:
