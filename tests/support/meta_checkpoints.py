@@ -7,7 +7,10 @@ from pathlib import Path
 
 import torch
 
+from models.tt_transformers.tools.repack_weights import repack
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import SPECIAL_TOKENS
+from models.tt_transformers.tt.model_args import ModelArgs
+from tests.support.model_args import MeshOf
 
 _NAMES = {
     "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
@@ -17,6 +20,10 @@ _NAMES = {
 }  # fmt: skip
 TOKENS = [bytes([byte]) for byte in range(256)] + [b"th", b"he", b"the", b" the", b"in", b"ing", b" a", b" an"]
 VOCAB_SIZE = len(TOKENS) + len(SPECIAL_TOKENS)
+# Eight files can have a part of every head. The MLP has two thirds of 4 * 512, rounded up to `multiple_of`.
+EIGHT_PARTS = dict(
+    vocab_size=VOCAB_SIZE, hidden_size=512, intermediate_size=1536, num_attention_heads=16, num_key_value_heads=8
+)  # fmt: skip
 
 
 def meta_weights(model) -> dict[str, torch.Tensor]:
@@ -69,6 +76,20 @@ def save_meta(directory: Path, model, count: int = 1, *, embedding_dim: int = 0,
         torch.save(shard, directory / f"consolidated.{rank:02}.pth")
     (directory / "params.json").write_text(json.dumps(params(model.config, **params_changes)))
     save_tiktoken(directory)
+
+
+def save_layout(directory: Path, model, layout: str) -> Path:
+    """Writes `model` in Meta's format: in one file, split (as Llama 2 or Llama 3 does it), or split and repacked."""
+    count = {"1 file": 1, "2 files": 2}.get(layout, 8)
+    save_meta(directory, model, count, embedding_dim=int(layout == "8 files, Llama 2"))
+    if layout == "repacked":
+        repack(directory, directory, chunk_size=1)
+    return directory
+
+
+def meta_args(directory: Path, **options) -> ModelArgs:
+    """The settings of a run of a checkpoint in Meta's format; nothing is computed."""
+    return ModelArgs(MeshOf(1), llama_dir=directory, max_seq_len=64, **options)
 
 
 def save_tiktoken(directory: Path, tokens=TOKENS) -> None:
