@@ -22,9 +22,9 @@ from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
-from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
@@ -77,9 +77,8 @@ class AllocatedWeights(Weights):
         rows, columns = self.state_dict["tok_embeddings.weight"].shape
         return self._place((1, 1, rows, self.placement.residual_width(columns)), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
 
-    def norm(self, name: str):
-        columns = self.state_dict[f"{name}.weight"].shape[0]
-        return self._place((1, 1, columns // TILE, TILE), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
+    def norm(self, name: str, scale: NormScale):
+        return self._place(scale.weight_shape, scale.weight_dtype, layout=scale.weight_layout)
 
     def _place(self, shape, dtype, memory_config=ttnn.DRAM_MEMORY_CONFIG, layout=ttnn.TILE_LAYOUT):
         tensor = allocate(shape, dtype=dtype, layout=layout, device=self.mesh_device, memory_config=memory_config)

@@ -38,6 +38,9 @@ def damage(directory, what):
             archive.writestr("archive/version", "3\n")
     elif what == "no dictionary":
         torch.save([torch.ones(2)], weights)
+    elif what == "quantised":
+        for shard in directory.glob("*.pth"):
+            torch.save({name: weight.to(torch.int8) for name, weight in torch.load(shard).items()}, shard)
     elif what == "of another model":
         torch.save({"norm.weight": torch.ones(2)}, weights)
     elif what == "no weights":
@@ -63,10 +66,11 @@ class _RunsCode:
     [
         ("a missing shard", "lacks consolidated.01.pth$"),
         ("the last shards", r"lacks consolidated.04.pth, .*07.pth: consolidated.00.pth holds one of 8 parts"),
-        ("truncated", r"consolidated.00.pth is truncated or not a file of torch.save: \d+ bytes"),
+        ("truncated", r"consolidated.00.pth is truncated or not a file of torch.save: it has \d+ bytes and no zip directory"),
         ("empty", "consolidated.00.pth is truncated"),
         ("code", "consolidated.00.pth is refused: its pickle holds more than tensors, such as code"),
         ("no dictionary", "consolidated.00.pth must hold a dictionary of tensors"),
+        ("quantised", "has dtype torch.int8; supported are BF16, F16, F32"),
         ("of another model", "hold different tensors: only one of them has"),
         ("no weights", "has no consolidated"),
         ("no tokenizer", "has no tokenizer.model; give a directory with params.json, tokenizer.model and consolidated"),
@@ -75,7 +79,7 @@ class _RunsCode:
         ({"dim": 1024}, r"tok_embeddings.weight in .* has shape \[520, 512\]; params.json implies \[520, 1024\]"),
         ({"n_kv_heads": 4}, r"wk.weight in .* has shape \[256, 512\]; params.json implies \[128, 512\]"),
         ({"multiple_of": 1024}, r"w1.weight in .* has shape \[1536, 512\]; params.json implies \[2048, 512\]"),
-        ({"vocab_size": 1024}, "tokenizer.model has 520 tokens; the model in .* has a vocabulary of 1024"),
+        ({"vocab_size": 1024}, "tokenizer.model has 520 tokens; the model beside it has a vocabulary of 1024"),
         ({"n_layers": 3}, "lacks 9 tensors of the model: layers.2.attention_norm.weight"),
         ({"n_layers": "two"}, "n_layers must be a positive integer, got 'two'"),
         ({"norm_eps": 0}, "norm_eps must be a positive number, got 0"),

@@ -177,6 +177,16 @@ def test_the_width_of_the_mlp_follows_from_params_json(one_file, dim, multiplier
     assert model_config(one_file)["intermediate_size"] == size
 
 
+def test_the_first_layers_run_alone(directory):
+    assert set(meta_args(directory, num_layers=1).load_state_dict()) < set(meta_args(directory).load_state_dict())
+
+
+def test_layers_that_params_json_leaves_out_are_noted(one_file, warnings):
+    change(one_file / "params.json", n_layers=1)
+    assert meta_args(one_file).load_state_dict().n_layers == 2
+    assert "the files have 2 layers; params.json says 1, which are used" in warnings[0]
+
+
 # Identity of files
 
 

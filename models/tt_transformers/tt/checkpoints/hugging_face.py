@@ -41,8 +41,8 @@ def load_config(directory: Path):
 def load_model(directory: Path, arch: Architecture, weights, dtype):
     """Hugging Face's model in eval mode, with as many layers as `arch` and the weights of a `StateDict` or `DummyStateDict`.
 
-    `directory` has the `config.json` or `params.json`. Raises ValueError for a weight of a checkpoint that is not finite, and with Hugging
-    Face's reason if it cannot make the model.
+    `directory` has the `config.json` or `params.json`. Raises ValueError for a weight of a checkpoint that is not finite,
+    and with Hugging Face's reason if it cannot make the model.
     """
     import transformers
 

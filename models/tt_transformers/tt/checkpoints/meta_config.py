@@ -12,6 +12,7 @@ What `params.json` leaves out follows the rules of Hugging Face's `convert_llama
 
 import torch
 
+from models.tt_transformers.tt.checkpoints import pth_file
 from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, MetaFiles
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import (
     SPECIAL_TOKENS,
@@ -48,7 +49,7 @@ def hugging_face_config(files: MetaFiles) -> dict:
     if vocab_size == -1:  # Llama 2 leaves it to the tokenizer
         vocab_size = _embedding(files).shape[0]
     if tokens != vocab_size:
-        raise ValueError(f"{tokenizer} has {tokens} tokens; the model in {files.directory} has a vocabulary of {vocab_size}")
+        raise ValueError(f"{tokenizer} has {tokens} tokens; the model beside it has a vocabulary of {vocab_size}")
     tied = _output_is_embedding(files)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -129,7 +130,7 @@ def _output_is_embedding(files: MetaFiles) -> bool:
     output, embedding = files.tensors.get("output.weight"), _embedding(files)
     if output is None:
         return True
-    if output.shape != embedding.shape:
+    if (output.shape, output.dtype) != (embedding.shape, embedding.dtype) or output.dtype not in pth_file.DTYPES:
         return False
     if output == embedding:  # one tensor under two names
         return True

@@ -129,7 +129,8 @@ def consolidated_files(directory: Path) -> list[Path]:
 
 def repacked_files(directory: Path) -> list[Path]:
     """The files that repack_weights made, in the order of their layers. Raises FileNotFoundError if layers are missing."""
-    chunks = sorted((int(match[1]), int(match[2]), file) for file in directory.iterdir() if (match := _CHUNK.fullmatch(file.name)))
+    names = {file: match for file in directory.iterdir() if (match := _CHUNK.fullmatch(file.name))}
+    chunks = sorted((int(match[1]), int(match[2]), file) for file, match in names.items())
     expected = 0
     for first, last, file in chunks:
         if first > expected:

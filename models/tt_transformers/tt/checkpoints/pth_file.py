@@ -24,14 +24,16 @@ def tensors(file: Path) -> dict[str, TensorInfo]:
     """
     refuse_git_lfs_pointer(file)
     if not zipfile.is_zipfile(file):
-        raise ValueError(f"{file} is truncated or not a file of torch.save: {file.stat().st_size} bytes without a zip directory")
+        size = file.stat().st_size
+        raise ValueError(f"{file} is truncated or not a file of torch.save: it has {size} bytes and no zip directory")
     try:
         found = torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{file} is refused: its pickle holds more than tensors, such as code ({one_line(error)})") from error
+        reason = one_line(error)
+        raise ValueError(f"{file} is refused: its pickle holds more than tensors, such as code ({reason})") from error
     except Exception as error:  # of torch, of zip and of the system
         raise ValueError(f"{file} cannot be read: {one_line(error)}") from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+    if not isinstance(found, dict) or not all(type(name) is str and isinstance(found[name], torch.Tensor) for name in found):
         raise ValueError(f"{file} must hold a dictionary of tensors, as Meta's checkpoints do")
     return {name: _info(file, name, tensor) for name, tensor in found.items()}
 
