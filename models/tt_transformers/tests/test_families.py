@@ -103,7 +103,7 @@ def test_logits_and_greedy_text_are_hugging_faces(tmp_path, monkeypatch, family,
     prompt = random_tokens(PROMPT)
     text, expected = greedy_of(type(in_bf16).from_pretrained(tmp_path / "model", dtype=torch.float32), prompt, STEPS)
     rounding = (forced(in_bf16, prompt, text) - expected).abs().amax(dim=-1)
-    for mesh in ("N150", "N300"):
+    for mesh in ("N150", "T3K"):
         with open_generator(mesh, tmp_path / "model", max_seq_len=MAX_SEQ_LEN) as generator:
             logits = [generator.prefill([prompt]), *(generator.decode([token]) for token in text[:-1])]
         logits = torch.cat(logits)
