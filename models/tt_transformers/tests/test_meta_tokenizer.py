@@ -45,7 +45,7 @@ def named(token):
 
 def test_llama_3_merges_by_rank_within_the_pieces_of_its_pattern(llama3):
     ids = llama3.encode("the thing an é\n\n1234", add_special_tokens=False)
-    pieces = [b"the", b" ", b"th", b"ing", b" an", b" ", "é".encode()[:1], "é".encode()[1:], b"\n", b"\n", b"1", b"2", b"3", b"4"]
+    pieces = [b"the", b" ", b"th", b"ing", b" an", b" ", b"\xc3", b"\xa9", b"\n", b"\n", b"1", b"2", b"3", b"4"]
     assert ids == [TOKENS.index(piece) for piece in pieces]
     assert llama3.decode(ids) == "the thing an é\n\n1234"
 

@@ -59,7 +59,8 @@ def save_with_vision(directory, weights):
     directory.mkdir()
     (directory / "params.json").write_text('{"vision_chunk_size": 560}')
     split = shards(weights, 4)
-    dims = {"attn.wo.weight": 1, "c_fc.bias": 0, "mlp.c_proj.weight": 1, "vision_projection.bias": 0, "learnable_embedding.weight": 0}
+    dims = {"attn.wo.weight": 1, "c_fc.bias": 0, "mlp.c_proj.weight": 1, "vision_projection.bias": 0}
+    dims["learnable_embedding.weight"] = 0
     for name, weight in weights.items():
         for ending, dim in dims.items():
             if name.endswith(ending):

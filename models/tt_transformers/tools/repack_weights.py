@@ -44,12 +44,12 @@ def repack_90b() -> None:
 
 def _main(vision: bool) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("in_dir", type=Path, metavar="checkpoint_dir", help="directory with params.json and consolidated.*.pth")
-    parser.add_argument("out_dir", type=Path, metavar="output_dir", help="directory for the new files; it may be the same")
-    parser.add_argument("chunk_size", type=int, nargs="?", default=CHUNK_SIZE, help=f"layers of a file (default: {CHUNK_SIZE})")
+    parser.add_argument("checkpoint_dir", type=Path, help="directory with params.json and consolidated.*.pth")
+    parser.add_argument("output_dir", type=Path, help="directory for the new files; it may be the same")
+    parser.add_argument("chunk_size", type=int, nargs="?", default=CHUNK_SIZE, help="layers of a file (default: %(default)s)")
     options = parser.parse_args()
     try:
-        repack(options.in_dir, options.out_dir, options.chunk_size, vision=vision)
+        repack(options.checkpoint_dir, options.output_dir, options.chunk_size, vision=vision)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -84,15 +84,16 @@ def repack(in_dir: Path, out_dir: Path, chunk_size: int = CHUNK_SIZE, *, vision:
 
 def _check_tensors(files: MetaFiles, vision: bool) -> None:
     if vision != any(name.startswith("vision_model.") for name in files.tensors):
-        kind, command = ("no vision model", "repack_weights_70b") if vision else ("a vision model", "repack_weights_90b")
-        raise ValueError(f"{files.directory} has {kind}; use {command}.py")
+        found, command = ("no", "repack_weights_70b.py") if vision else ("a", "repack_weights_90b.py")
+        raise ValueError(f"{files.directory} has {found} vision model; use {command}")
     for name, tensor in files.tensors.items():
         if tensor.dtype not in pth_file.DTYPES:
-            raise ValueError(f"{name} in {tensor.file} has dtype {tensor.dtype}; supported are {', '.join(pth_file.DTYPES)}")
+            supported = ", ".join(pth_file.DTYPES)
+            raise ValueError(f"{name} in {tensor.file} has dtype {tensor.dtype}; supported are {supported}")
 
 
 def _chunks(files: MetaFiles, chunk_size: int, first: int, prefix: str) -> dict[str, list[str]]:
-    """File -> the names of its tensors. The first file, named with `prefix`, has `first` layers and all that is no layer."""
+    """File -> the names of its tensors. The first, named with `prefix`, has `first` layers and all that is no layer."""
     layers = {name: int(match[1]) if (match := _LAYER.search(name)) else 0 for name in files.tensors}
     count = max(layers.values()) + 1
     starts = [0, *range(first, count, chunk_size)]

@@ -122,7 +122,8 @@ def _llama2(file: Path):
     with reported(f"{file} cannot be made a tokenizer"):
         tokenizer = LlamaTokenizer.from_pretrained(file.parent, local_files_only=True, add_bos_token=True)
     # As sentencepiece does: a space before every text, also before one that begins with a space.
-    tokenizer.backend_tokenizer.pre_tokenizer = None
-    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = None
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.chat_template = LLAMA2_CHAT
     return tokenizer

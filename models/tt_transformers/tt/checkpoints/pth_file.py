@@ -33,7 +33,9 @@ def tensors(file: Path) -> dict[str, TensorInfo]:
         raise ValueError(f"{file} is refused: its pickle holds more than tensors, such as code ({reason})") from error
     except Exception as error:  # of torch, of zip and of the system
         raise ValueError(f"{file} cannot be read: {one_line(error)}") from error
-    if not isinstance(found, dict) or not all(type(name) is str and isinstance(found[name], torch.Tensor) for name in found):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
+    ):
         raise ValueError(f"{file} must hold a dictionary of tensors, as Meta's checkpoints do")
     return {name: _info(file, name, tensor) for name, tensor in found.items()}
 
