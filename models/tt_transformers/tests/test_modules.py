@@ -15,7 +15,7 @@ import ttnn
 from models.common.mesh import open_mesh
 from models.common.mesh_names import LINES
 from models.common.pcc import pcc
-from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.measure.vendor.full_width import MemoryCache
 from models.tt_transformers.tt.config.precision import ModelOptimizations, TensorGroup
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.modules.ccl import make_ccl
@@ -98,18 +98,6 @@ def reference():
         return Reference(args.reference_transformer(dtype=torch.float32))
 
 
-class MemoryCache:
-    """Device weights by name, so that modules for 1 and for 32 users share them."""
-
-    def __init__(self):
-        self.tensors = {}
-
-    def tensor(self, name, make, *, device, memory_config, recipe=None, **placement):
-        if name not in self.tensors:
-            self.tensors[name] = ttnn.to_device(ttnn.from_torch(make(), **placement), device, memory_config=memory_config)
-        return self.tensors[name]
-
-
 SETUPS = some_of(
     ["-".join(setup) for setup in product(LINES, LEAST_PCC)],
     "N150-bf16", "N150-performance", "N150-accuracy", "N300-performance", "T3K-accuracy",
@@ -142,10 +130,10 @@ def _build(mesh_device, precision, users, cache):
         optimizations=getattr(ModelOptimizations, precision)(),
         page_params={"block_size": 32, "max_num_blocks": users * MAX_SEQ_LEN // 32},
     )
-    weights = Weights(mesh_device, args.placement, args.load_state_dict(), cache)
+    weights = cache.weights(args)
     ccl = make_ccl(args.placement)
     lm_head = LMHeadConfig.resolve(args)
-    return SimpleNamespace(
+    modules = SimpleNamespace(
         args=args,
         decoder=Decoder(args, weights, 0, ccl),
         embedding=Embedding(weights.embedding()),
@@ -153,6 +141,8 @@ def _build(mesh_device, precision, users, cache):
         lm_head_config=lm_head,
         rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
     )
+    weights.load()
+    return modules
 
 
 def split(x, mesh_device, memory_config=ttnn.DRAM_MEMORY_CONFIG):

@@ -40,11 +40,12 @@ class MemoryCache(WeightCache):
     def weights(self, args) -> Weights:
         return Weights(args.mesh_device, args.placement, args.load_state_dict(), self)
 
-    def host_tensor(self, name, make, *, dtype, **placement):
-        key = name, dtype
-        if key not in self._hosts:
-            self._hosts[key] = super().host_tensor(name, make, dtype=dtype, **placement)
-        return self._hosts[key]
+    def load(self, conversion):
+        return self._hosts.get((conversion.name, conversion.dtype))
+
+    def convert(self, conversion, weight):
+        host = self._hosts[conversion.name, conversion.dtype] = super().convert(conversion, weight)
+        return host
 
 
 def main():

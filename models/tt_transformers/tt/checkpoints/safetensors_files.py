@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Mapping, Sequence
 
 import torch
-from safetensors import safe_open
 
 from models.tt_transformers.tt.config.architecture import read_config
 
@@ -25,6 +24,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # a clone without Git
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 # Errors of reading a header or an index that has another form.
 _NOT_PARSED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 
 
@@ -37,6 +37,10 @@ class TensorInfo:
     shape: tuple[int, ...]
     start: int
     size: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.size // self.shape[0]
 
 
 class SafetensorsFiles:
@@ -69,14 +73,25 @@ class SafetensorsFiles:
                     raise ValueError(f"{directory}: {tensors[name].file.name} and {file.name} both hold {name}")
                 tensors[name] = info
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
-        self._open = {}
+
+    def place(self, name: str, row: int) -> tuple[int, int]:
+        """(index of the file, byte in it) of a row of the tensor `name`: tensors in this order are read forwards."""
+        info = self.tensors[name]
+        return self.files.index(info.file), info.start + row * info.row_bytes
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows [start, stop) of the tensor `name`, in the file's dtype. Only these rows are read."""
-        file = self.tensors[name].file
-        if file not in self._open:
-            self._open[file] = safe_open(file, framework="pt")
-        return self._open[file].get_slice(name)[start:stop]
+        """Rows [start, stop) of the tensor `name`, in the file's dtype, which is one of `FLOATS`. Only these rows are read.
+
+        They are copied, not mapped: pages of a mapped file would count as this process's memory until it unmaps them.
+        """
+        info = self.tensors[name]
+        rows = torch.empty((stop - start, *info.shape[1:]), dtype=FLOATS[info.dtype])
+        with info.file.open("rb") as stream:
+            stream.seek(self.place(name, start)[1])
+            count = stream.readinto(rows.view(torch.uint8).numpy())
+        if count != rows.nbytes:
+            raise ValueError(f"{info.file} is truncated: {name} needs {rows.nbytes - count} more bytes")
+        return rows
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

@@ -1,18 +1,36 @@
 """A model's weights on the mesh: the dimension that is split, the order of parts, the place in memory."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import ttnn
 from torch.nn.functional import pad
+from tqdm import tqdm
 
+from models.tt_transformers.tt.checkpoints.cache import Conversion
 from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.modules.linear import LinearConfig
 from models.tt_transformers.tt.placement import HeadSplit, Placement
+from models.tt_transformers.tt.runtime.process_memory import return_freed_memory
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """A device tensor without values yet, the torch weights that it needs, and what `make` and `conversion` do to them."""
+
+    tensor: ttnn.Tensor
+    sources: tuple[str, ...]
+    make: Callable[..., torch.Tensor]
+    conversion: Conversion
 
 
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
-    Each goes through the weight cache, which reads the torch weight only if it has no valid entry.
+    A tensor that is given out has its memory on the devices, and no values until `load`. So a model that does not fit is
+    refused before anything is read, and weights are read in the order of the files, whatever the order of the model.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -21,105 +39,138 @@ class Weights:
         self.state_dict = state_dict
         self.cache = cache
         self._tensors = []
+        self._planned: list[_Planned] = []
 
     @classmethod
     def of(cls, args) -> "Weights":
         """The weights of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
 
+    def load(self) -> None:
+        """Fills every tensor that was given out, from the weight cache or, if it has no valid entry, from the checkpoint.
+
+        Each torch weight is read once, in the order of the files, and dropped when the last tensor that needs it is
+        made. Besides the result, this holds the parts of one tensor and a few copies of it: less than a layer, or the
+        embedding. Raises ValueError for a weight that is not finite, and then the model cannot be used.
+        """
+        waiting = {planned: set(planned.sources) for planned in self._planned if not self._load_from_cache(planned)}
+        self._planned = []
+        uses, held = Counter(source for planned in waiting for source in planned.sources), {}
+        with tqdm(total=len(uses), desc="Weights", unit="tensor", disable=None, delay=1) as progress:
+            for names, weight in self.state_dict.read(list(uses)):
+                held.update(dict.fromkeys(names, weight))
+                del weight
+                for planned in [planned for planned, sources in waiting.items() if sources <= held.keys()]:
+                    weight = planned.make(*(held[source] for source in planned.sources))
+                    self._fill(planned, self.cache.convert(planned.conversion, weight[None, None]))
+                    del weight, waiting[planned]
+                    uses.subtract(planned.sources)
+                    for source in planned.sources:
+                        if not uses[source]:
+                            del held[source]
+                return_freed_memory()
+                progress.update(len(names))
+
     def column_parallel(self, name: str, config: LinearConfig):
         """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature."""
 
-        def columns():
-            weight = self.state_dict[f"{name}.weight"]
-            return pad(weight, (0, 0, 0, self.placement.model_ranks * config.n - len(weight))).t()
+        def columns(weight):
+            return _padded(weight, self.placement.model_ranks * config.n).t()
 
-        return self._linear(name, columns, config, self._mapper(model=3))
+        return self._linear(name, [f"{name}.weight"], columns, config, self._mapper(model=3))
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
         sums."""
 
-        def rows():
-            weight = self.state_dict[f"{name}.weight"]
-            return pad(weight, (0, self.placement.model_ranks * config.k - weight.shape[1])).t()
+        def rows(weight):
+            return _padded(weight.t(), self.placement.model_ranks * config.k)
 
-        return self._linear(name, rows, config, self._mapper(model=2))
+        return self._linear(name, [f"{name}.weight"], rows, config, self._mapper(model=2))
 
     def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
         """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device."""
         name = f"layers.{layer}.attention"
 
-        def fused():
-            wq, wk, wv = (self.state_dict[f"{name}.{part}.weight"] for part in ("wq", "wk", "wv"))
+        def fused(wq, wk, wv):
             parts = []
             for query, kv in zip(heads.query, heads.kv):
                 parts += [_rows_of(wq, heads.query, query), _rows_of(wk, heads.kv, kv), _rows_of(wv, heads.kv, kv)]
             return torch.cat(parts).t()
 
-        return self._linear(f"{name}.wqkv", fused, config, self._mapper(model=3), heads=[heads.query, heads.kv])
+        sources = [f"{name}.{part}.weight" for part in ("wq", "wk", "wv")]
+        return self._linear(f"{name}.wqkv", sources, fused, config, self._mapper(model=3), heads=[heads.query, heads.kv])
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
         """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums."""
         name = f"layers.{layer}.attention.wo"
 
-        def rows():
-            weight = self.state_dict[f"{name}.weight"].t()
-            return torch.cat([_rows_of(weight, heads.query, query) for query in heads.query])
+        def rows(weight):
+            return torch.cat([_rows_of(weight.t(), heads.query, query) for query in heads.query])
 
-        return self._linear(name, rows, config, self._mapper(model=2), heads=[heads.query])
+        return self._linear(name, [f"{name}.weight"], rows, config, self._mapper(model=2), heads=[heads.query])
 
     def vocabulary_columns(self, split: int, starts: list[int], config: LinearConfig):
         """Split `split` of the LM head: `config.n` columns from `starts[d]` on device d, zeros past the vocabulary."""
 
-        def columns():
-            output = self.state_dict["output.weight"]
-            parts = [output[start : start + config.n] for start in starts]
-            return torch.cat([pad(part, (0, 0, 0, config.n - len(part))) for part in parts]).t()
+        def columns(output):
+            return torch.cat([_padded(output[start : start + config.n], config.n) for start in starts]).t()
 
-        return self._linear(f"output.{split}", columns, config, self._mapper(model=3), starts=starts)
+        return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
-        return self._row_major("tok_embeddings", lambda: self.state_dict["tok_embeddings.weight"], self._mapper(residual=3))
+        rows, columns = self.state_dict.shape("tok_embeddings.weight")
+        shape = rows, self.placement.residual_width(columns)
+        return self._row_major("tok_embeddings", shape, lambda weight: weight, self._mapper(residual=3))
 
     def norm(self, name: str):
         """Norm weight as the op reads it: [1, 1, dim / 32, 32], bf16, row-major, replicated."""
-        return self._row_major(name, lambda: self.state_dict[f"{name}.weight"].reshape(-1, TILE), self._mapper())
+        (columns,) = self.state_dict.shape(f"{name}.weight")
+        return self._row_major(name, (columns // TILE, TILE), lambda weight: weight.reshape(-1, TILE), self._mapper())
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
 
-    def _row_major(self, name, make, mesh_mapper):
-        return self._tensor(
-            name,
-            make,
-            dtype=ttnn.bfloat16,
-            layout=ttnn.ROW_MAJOR_LAYOUT,
-            memory_config=ttnn.DRAM_MEMORY_CONFIG,
-            mesh_mapper=mesh_mapper,
-        )
+    def _row_major(self, name, shape, make, mesh_mapper):
+        conversion = Conversion(name, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, tuple(self.mesh_device.shape), mesh_mapper)
+        return self._plan(shape, ttnn.DRAM_MEMORY_CONFIG, [f"{name}.weight"], make, conversion)
 
-    def _linear(self, name, make, config: LinearConfig, mesh_mapper, **recipe):
-        return self._tensor(
-            name,
-            make,
+    def _linear(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
+        conversion = Conversion(
+            name, config.weight_dtype, ttnn.TILE_LAYOUT, tuple(self.mesh_device.shape), mesh_mapper,
             recipe={"k": config.k, "n": config.n, **recipe},
-            dtype=config.weight_dtype,
-            layout=ttnn.TILE_LAYOUT,
-            memory_config=config.chip.dram_sharded_weight(config.k, config.n),
-            mesh_mapper=mesh_mapper,
-        )
+        )  # fmt: skip
+        memory_config = config.chip.dram_sharded_weight(config.k, config.n)
+        return self._plan((config.k, config.n), memory_config, sources, make, conversion)
 
-    def _tensor(self, name, make, **placement):
-        tensor = self.cache.tensor(name, lambda: make()[None, None], device=self.mesh_device, **placement)
+    def _plan(self, shape, memory_config, sources, make, conversion: Conversion):
+        """A tensor of `shape` [rows, columns] on each device, that `load` fills with what `make` makes of `sources`."""
+        tensor = ttnn.allocate_tensor_on_device(
+            ttnn.Shape([1, 1, *shape]), conversion.dtype, conversion.layout, self.mesh_device, memory_config
+        )
         self._tensors.append(tensor)
+        self._planned.append(_Planned(tensor, tuple(sources), make, conversion))
         return tensor
+
+    def _load_from_cache(self, planned: _Planned) -> bool:
+        host = self.cache.load(planned.conversion)
+        if host is not None:
+            self._fill(planned, host)
+        return host is not None
+
+    def _fill(self, planned: _Planned, host) -> None:
+        ttnn.copy_host_to_device_tensor(host, planned.tensor)
 
     def deallocate(self) -> None:
         """Frees every tensor that was given out."""
         while self._tensors:
             ttnn.deallocate(self._tensors.pop())
+
+
+def _padded(weight: torch.Tensor, rows: int) -> torch.Tensor:
+    """`weight` with zeros below it up to `rows`; itself if it has as many."""
+    return weight if len(weight) == rows else pad(weight, (0, 0, 0, rows - len(weight)))
 
 
 def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...]) -> torch.Tensor:
