@@ -13,14 +13,15 @@ from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsF
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from tests.support.tiny_phi3 import save_tiny_phi3
+from tests.support.tiny_models import save_tiny
 
 # In a file, tensors lie in the order of their names: layer 10 before layer 2, down_proj before gate_up_proj.
 CHECKPOINTS = {
-    "single": {},
-    "tied": {"tie_word_embeddings": True},
-    "sharded": {"max_shard_size": "100KB"},
-    "layers-out-of-order": {"max_shard_size": "400KB", "num_hidden_layers": 11},
+    "Phi3": {},
+    "Phi3-sharded": {"max_shard_size": "100KB"},
+    "Qwen2-tied-sharded": {"max_shard_size": "100KB", "tie_word_embeddings": True},
+    "Llama-layers-out-of-order": {"max_shard_size": "400KB", "num_hidden_layers": 11},
+    "Qwen3": {"head_dim": 32},
 }
 
 
@@ -29,9 +30,9 @@ def no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
 
 
-@pytest.fixture(params=CHECKPOINTS.values(), ids=CHECKPOINTS)
+@pytest.fixture(params=CHECKPOINTS)
 def checkpoint(request, tmp_path):
-    save_tiny_phi3(tmp_path / "model", **request.param)
+    save_tiny(request.param.split("-")[0], tmp_path / "model", **CHECKPOINTS[request.param])
     return tmp_path / "model"
 
 

@@ -48,7 +48,7 @@ class Conversion:
         """The same as a JSON object."""
         return {
             "name": self.name,
-            "recipe": json.loads(json.dumps(self.recipe)),
+            "recipe": json.loads(json.dumps(dict(self.recipe))),
             "mesh": list(self.mesh_shape),
             "placement": describe_mapper(self.mesh_mapper),
             "dtype": self.dtype.name,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import ttnn
@@ -18,19 +19,24 @@ from models.tt_transformers.tt.runtime.process_memory import return_freed_memory
 
 @dataclass(frozen=True, eq=False)
 class _Planned:
-    """A device tensor without values yet, the torch weights that it needs, and what `make` and `conversion` do to them."""
+    """Device tensors without values yet, all with the same. `make` makes these of the torch weights `sources`."""
 
-    tensor: ttnn.Tensor
+    tensors: tuple
     sources: tuple[str, ...]
     make: Callable[..., torch.Tensor]
     conversion: Conversion
+
+    def fill(self, host) -> None:
+        for tensor in self.tensors:
+            ttnn.copy_host_to_device_tensor(host, tensor)
 
 
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
     A tensor that is given out has its memory on the devices, and no values until `load`. So a model that does not fit is
-    refused before anything is read, and weights are read in the order of the files, whatever the order of the model.
+    refused before anything is read, and weights are read in the order of the files, whatever the order of the model. A
+    linear's weight comes with its bias, in the two forms that `Linear` takes.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -62,7 +68,7 @@ class Weights:
                 del weight
                 for planned in [planned for planned, sources in waiting.items() if sources <= held.keys()]:
                     weight = planned.make(*(held[source] for source in planned.sources))
-                    self._fill(planned, self.cache.convert(planned.conversion, weight[None, None]))
+                    planned.fill(self.cache.convert(planned.conversion, weight[None, None]))
                     del weight, waiting[planned]
                     uses.subtract(planned.sources)
                     for source in planned.sources:
@@ -72,43 +78,56 @@ class Weights:
                 progress.update(len(names))
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature."""
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
+        width, mapper = self.placement.model_ranks * config.n, self._mapper(model=3)
 
         def columns(weight):
-            return _padded(weight, self.placement.model_ranks * config.n).t()
+            return _padded(weight, width).t()
 
-        return self._linear(name, [f"{name}.weight"], columns, config, self._mapper(model=3))
+        def bias(features):
+            return _padded(features[:, None], width).t()
+
+        weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
+        return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
-        sums."""
+        sums, so the bias is on the first device only."""
+        mapper = self._mapper(model=2)
 
         def rows(weight):
             return _padded(weight.t(), self.placement.model_ranks * config.k)
 
-        return self._linear(name, [f"{name}.weight"], rows, config, self._mapper(model=2))
+        weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
+        return weight, self._bias_of_partial_sums(name, config, mapper)
 
     def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device."""
+        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
+        bias."""
         name = f"layers.{layer}.attention"
+        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
 
         def fused(wq, wk, wv):
             parts = []
             for query, kv in zip(heads.query, heads.kv):
                 parts += [_rows_of(wq, heads.query, query), _rows_of(wk, heads.kv, kv), _rows_of(wv, heads.kv, kv)]
-            return torch.cat(parts).t()
+            return torch.cat(parts)
 
-        sources = [f"{name}.{part}.weight" for part in ("wq", "wk", "wv")]
-        return self._linear(f"{name}.wqkv", sources, fused, config, self._mapper(model=3), heads=[heads.query, heads.kv])
+        weights, biases = ([f"{name}.{part}.{kind}" for part in ("wq", "wk", "wv")] for kind in ("weight", "bias"))
+        weight = self._linear(f"{name}.wqkv", weights, lambda *parts: fused(*parts).t(), config, mapper, **recipe)
+        return weight, self._bias(f"{name}.wqkv", biases, lambda *parts: fused(*parts)[None], config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums."""
+        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
+        the bias is on the first device only."""
         name = f"layers.{layer}.attention.wo"
+        mapper = self._mapper(model=2)
 
         def rows(weight):
             return torch.cat([_rows_of(weight.t(), heads.query, query) for query in heads.query])
 
-        return self._linear(name, [f"{name}.weight"], rows, config, self._mapper(model=2), heads=[heads.query])
+        weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
+        return weight, self._bias_of_partial_sums(name, config, mapper)
 
     def vocabulary_columns(self, split: int, starts: list[int], config: LinearConfig):
         """Split `split` of the LM head: `config.n` columns from `starts[d]` on device d, zeros past the vocabulary."""
@@ -133,34 +152,47 @@ class Weights:
         return self.placement.mapper(self.mesh_device, **split)
 
     def _row_major(self, name, shape, make, mesh_mapper):
-        conversion = Conversion(name, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, tuple(self.mesh_device.shape), mesh_mapper)
-        return self._plan(shape, ttnn.DRAM_MEMORY_CONFIG, [f"{name}.weight"], make, conversion)
+        conversion = self._conversion(name, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, mesh_mapper)
+        return self._plan(shape, [f"{name}.weight"], make, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
 
     def _linear(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
-        conversion = Conversion(
-            name, config.weight_dtype, ttnn.TILE_LAYOUT, tuple(self.mesh_device.shape), mesh_mapper,
-            recipe={"k": config.k, "n": config.n, **recipe},
-        )  # fmt: skip
+        recipe = {"k": config.k, "n": config.n, **recipe}
+        conversion = self._conversion(name, config.weight_dtype, ttnn.TILE_LAYOUT, mesh_mapper, recipe)
         memory_config = config.chip.dram_sharded_weight(config.k, config.n)
-        return self._plan((config.k, config.n), memory_config, sources, make, conversion)
+        return self._plan((config.k, config.n), sources, make, conversion, memory_config)[0]
 
-    def _plan(self, shape, memory_config, sources, make, conversion: Conversion):
-        """A tensor of `shape` [rows, columns] on each device, that `load` fills with what `make` makes of `sources`."""
-        tensor = ttnn.allocate_tensor_on_device(
-            ttnn.Shape([1, 1, *shape]), conversion.dtype, conversion.layout, self.mesh_device, memory_config
-        )
-        self._tensors.append(tensor)
-        self._planned.append(_Planned(tensor, tuple(sources), make, conversion))
-        return tensor
+    def _bias(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
+        """The bias that `make` gives, [ranks or 1, columns], for decode and for prefill; nothing if there is none."""
+        if not config.bias:
+            return None, None
+        recipe = {"n": config.n, **recipe}
+        conversion = self._conversion(f"{name}.bias", ttnn.bfloat16, ttnn.TILE_LAYOUT, mesh_mapper, recipe)
+        for_decode = config.chip.dram_sharded_weight(TILE, config.n)
+        return self._plan((1, config.n), sources, make, conversion, for_decode, ttnn.DRAM_MEMORY_CONFIG)
+
+    def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
+        def rows(bias):
+            return _padded(bias[None], self.placement.model_ranks)
+
+        return self._bias(name, [f"{name}.bias"], rows, config, mesh_mapper)
+
+    def _conversion(self, name, dtype, layout, mesh_mapper, recipe=MappingProxyType({})) -> Conversion:
+        return Conversion(name, dtype, layout, tuple(self.mesh_device.shape), mesh_mapper, recipe)
+
+    def _plan(self, shape, sources, make, conversion: Conversion, *memory_configs) -> tuple:
+        """Tensors of `shape` [rows, columns] on each device, one for each memory config. `load` fills all of them with
+        what `make` makes of `sources`."""
+        given = ttnn.Shape([1, 1, *shape]), conversion.dtype, conversion.layout, self.mesh_device
+        tensors = tuple(ttnn.allocate_tensor_on_device(*given, memory_config) for memory_config in memory_configs)
+        self._tensors += tensors
+        self._planned.append(_Planned(tensors, tuple(sources), make, conversion))
+        return tensors
 
     def _load_from_cache(self, planned: _Planned) -> bool:
         host = self.cache.load(planned.conversion)
         if host is not None:
-            self._fill(planned, host)
+            planned.fill(host)
         return host is not None
-
-    def _fill(self, planned: _Planned, host) -> None:
-        ttnn.copy_host_to_device_tensor(host, planned.tensor)
 
     def deallocate(self) -> None:
         """Frees every tensor that was given out."""
