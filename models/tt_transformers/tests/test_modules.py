@@ -15,7 +15,8 @@ import ttnn
 from models.common.mesh import open_mesh
 from models.common.mesh_names import LINES
 from models.common.pcc import pcc
-from models.tt_transformers.measure.vendor.full_width import MemoryCache
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import ModelOptimizations, TensorGroup
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.modules.ccl import make_ccl
@@ -98,6 +99,21 @@ def reference():
         return Reference(args.reference_transformer(dtype=torch.float32))
 
 
+class MemoryCache(WeightCache):
+    """Keeps converted weights in memory, so that modules for 1 and for 32 users share them."""
+
+    def __init__(self):
+        super().__init__(None, {})
+        self._hosts = {}
+
+    def load(self, conversion):
+        return self._hosts.get(conversion.name)
+
+    def convert(self, conversion, weight):
+        host = self._hosts[conversion.name] = super().convert(conversion, weight)
+        return host
+
+
 SETUPS = some_of(
     ["-".join(setup) for setup in product(LINES, LEAST_PCC)],
     "N150-bf16", "N150-performance", "N150-accuracy", "N300-performance", "T3K-accuracy",
@@ -130,7 +146,7 @@ def _build(mesh_device, precision, users, cache):
         optimizations=getattr(ModelOptimizations, precision)(),
         page_params={"block_size": 32, "max_num_blocks": users * MAX_SEQ_LEN // 32},
     )
-    weights = cache.weights(args)
+    weights = Weights(mesh_device, args.placement, args.load_state_dict(), cache)
     ccl = make_ccl(args.placement)
     lm_head = LMHeadConfig.resolve(args)
     modules = SimpleNamespace(
