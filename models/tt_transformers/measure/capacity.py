@@ -192,7 +192,7 @@ def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict
     print(f"{describe(usage)} ({seconds} s)")
     record = {**benchmark_record.origin(), "mesh": mesh_name, **options, "seconds": seconds, **asdict(usage)}
     if find_largest:
-        best = largest(mesh_name, context, **options)
+        best = usage if usage.fits else largest(mesh_name, context, **options)
         record["largest"] = None if best is None else asdict(best)
         print("largest: " + (f"not even {STEP} tokens fit" if best is None else describe(best)))
     return record
