@@ -14,7 +14,7 @@ import resource
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
@@ -97,13 +97,15 @@ def main():
     parser.add_argument("--mesh", choices=LINES, default="N150")
     parser.add_argument("--num_layers", type=int, metavar="N", help="convert the first layers only")
     parser.add_argument("--files", action="store_true", help="write a random checkpoint first, and read the weights from it")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
     if backend.name() != "emulator":
         parser.error(f"memory is measured on the emulator; TT_BACKEND is {backend.name()}")
     try:
-        print(measure(**vars(given)))
+        result = measure(given.model, given.mesh, given.num_layers, given.files)
     except (ValueError, OSError, RuntimeError) as error:
         parser.exit(1, f"{error}\n")
+    print(json.dumps(asdict(result)) if given.json else result)
 
 
 if __name__ == "__main__":
