@@ -15,6 +15,7 @@ from models.tt_transformers.tt.checkpoints.identity import check_variable, weigh
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, locate
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
 from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.config.mlp_width import mlp_width
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
@@ -73,7 +74,8 @@ class ModelArgs:
 
         self.mesh_device = mesh_device
         self.placement = Placement.of(mesh_device)
-        self.placement.residual_width(self.arch.dim)  # refuses a mesh that the model cannot be split over
+        self.placement.heads(self.arch.n_heads, self.arch.n_kv_heads)  # refuses a mesh that the model cannot be split over
+        self.mlp_width = mlp_width(self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim))
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -118,6 +120,11 @@ class ModelArgs:
     def chip(self) -> ChipLayout:
         """The cores and DRAM banks that tensors are laid out on."""
         return ChipLayout.of(self.mesh_device)
+
+    @property
+    def dim(self) -> int:
+        """Columns of the residual stream on all devices together; those after the model's `arch.dim` are zeros."""
+        return self.placement.padded_dim(self.arch.dim)
 
     # Weights
 

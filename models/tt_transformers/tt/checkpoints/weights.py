@@ -10,9 +10,10 @@ import ttnn
 from torch.nn.functional import pad
 from tqdm import tqdm
 
+from models.common.chip import TILE
 from models.tt_transformers.tt.checkpoints.cache import Conversion
-from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.modules.linear import LinearConfig
+from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.placement import HeadSplit, Placement
 from models.tt_transformers.tt.runtime.process_memory import return_freed_memory
 
@@ -82,10 +83,10 @@ class Weights:
         width, mapper = self.placement.model_ranks * config.n, self._mapper(model=3)
 
         def columns(weight):
-            return _padded(weight, width).t()
+            return _padded(_padded(weight, config.k, dim=1), width, dim=0).t()
 
         def bias(features):
-            return _padded(features[:, None], width).t()
+            return _padded(features, width, dim=0)[None]
 
         weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
         return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
@@ -96,7 +97,7 @@ class Weights:
         mapper = self._mapper(model=2)
 
         def rows(weight):
-            return _padded(weight.t(), self.placement.model_ranks * config.k)
+            return _padded(_padded(weight, self.placement.model_ranks * config.k, dim=1), config.n, dim=0).t()
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -105,17 +106,25 @@ class Weights:
         """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
         bias."""
         name = f"layers.{layer}.attention"
+        head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
         mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
 
         def fused(wq, wk, wv):
             parts = []
             for query, kv in zip(heads.query, heads.kv):
-                parts += [_rows_of(wq, heads.query, query), _rows_of(wk, heads.kv, kv), _rows_of(wv, heads.kv, kv)]
+                for weight, all_heads, chosen in ((wq, heads.query, query), (wk, heads.kv, kv), (wv, heads.kv, kv)):
+                    parts.append(_rows_of(weight, all_heads, chosen, head_dim))
             return torch.cat(parts)
 
+        def columns(*weights):
+            return _padded(fused(*weights), config.k, dim=1).t()
+
+        def bias(*biases):
+            return fused(*biases)[None]
+
         weights, biases = ([f"{name}.{part}.{kind}" for part in ("wq", "wk", "wv")] for kind in ("weight", "bias"))
-        weight = self._linear(f"{name}.wqkv", weights, lambda *parts: fused(*parts).t(), config, mapper, **recipe)
-        return weight, self._bias(f"{name}.wqkv", biases, lambda *parts: fused(*parts)[None], config, mapper, **recipe)
+        weight = self._linear(f"{name}.wqkv", weights, columns, config, mapper, **recipe)
+        return weight, self._bias(f"{name}.wqkv", biases, bias, config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
         """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
@@ -124,7 +133,8 @@ class Weights:
         mapper = self._mapper(model=2)
 
         def rows(weight):
-            return torch.cat([_rows_of(weight.t(), heads.query, query) for query in heads.query])
+            weight, head_dim = _padded(weight, config.n, dim=0).t(), config.k // heads.n_heads
+            return torch.cat([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -133,27 +143,36 @@ class Weights:
         """Split `split` of the LM head: `config.n` columns from `starts[d]` on device d, zeros past the vocabulary."""
 
         def columns(output):
-            return torch.cat([_padded(output[start : start + config.n], config.n) for start in starts]).t()
+            parts = [_padded(output[start : start + config.n], config.n, dim=0) for start in starts]
+            return _padded(torch.cat(parts), config.k, dim=1).t()
 
         return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
         rows, columns = self.state_dict.shape("tok_embeddings.weight")
-        shape = rows, self.placement.residual_width(columns)
-        return self._row_major("tok_embeddings", shape, lambda weight: weight, self._mapper(residual=3))
+        width = self.placement.padded_dim(columns)
 
-    def norm(self, name: str):
-        """Norm weight as the op reads it: [1, 1, dim / 32, 32], bf16, row-major, replicated."""
-        (columns,) = self.state_dict.shape(f"{name}.weight")
-        return self._row_major(name, (columns // TILE, TILE), lambda weight: weight.reshape(-1, TILE), self._mapper())
+        def padded(weight):
+            return _padded(weight, width, dim=1)
+
+        conversion = self._conversion("tok_embeddings", ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, self._mapper(residual=3))
+        return self._interleaved((rows, self.placement.residual_width(columns)), padded, conversion)
+
+    def norm(self, name: str, scale: NormScale):
+        """Norm weight as the op reads it, replicated; `scale` says its shape, dtype and layout."""
+        shape = scale.weight_shape[2:]
+
+        def padded(weight):
+            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(shape)
+
+        return self._interleaved(shape, padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, self._mapper()))
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
 
-    def _row_major(self, name, shape, make, mesh_mapper):
-        conversion = self._conversion(name, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, mesh_mapper)
-        return self._plan(shape, [f"{name}.weight"], make, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
+    def _interleaved(self, shape, make, conversion: Conversion):
+        return self._plan(shape, [f"{conversion.name}.weight"], make, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
 
     def _linear(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
         recipe = {"k": config.k, "n": config.n, **recipe}
@@ -172,7 +191,7 @@ class Weights:
 
     def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
         def rows(bias):
-            return _padded(bias[None], self.placement.model_ranks)
+            return _padded(_padded(bias, config.n, dim=0)[None], self.placement.model_ranks, dim=0)
 
         return self._bias(name, [f"{name}.bias"], rows, config, mesh_mapper)
 
@@ -200,16 +219,18 @@ class Weights:
             ttnn.deallocate(self._tensors.pop())
 
 
-def _padded(weight: torch.Tensor, rows: int) -> torch.Tensor:
-    """`weight` with zeros below it up to `rows`; itself if it has as many."""
-    return weight if len(weight) == rows else pad(weight, (0, 0, 0, rows - len(weight)))
+def _padded(tensor: torch.Tensor, size: int, dim: int) -> torch.Tensor:
+    """`tensor` with zeros at the end of `dim` up to `size`; the tensor itself if it has this size."""
+    missing = size - tensor.shape[dim]
+    return tensor if missing == 0 else pad(tensor, (0, 0) * (tensor.dim() - 1 - dim) + (0, missing))
 
 
-def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...]) -> torch.Tensor:
-    """Rows of `weight` [n_heads * head_dim, ...] that belong to `heads`, in their order; zeros for None.
+def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...], head_dim: int) -> torch.Tensor:
+    """Rows of `weight` [heads of the model * rows of a head, ...] that belong to `heads`, in their order.
 
-    `all_heads`: the heads of all ranks, which give the number of heads in the weight.
+    The rows of each head are padded with zeros to `head_dim`; None gives a head of zeros. `all_heads`: the heads of all
+    ranks, which give the number of heads in the weight.
     """
     count = 1 + max(head for rank in all_heads for head in rank if head is not None)
-    by_head = weight.unflatten(0, (count, -1))
+    by_head = _padded(weight.unflatten(0, (count, -1)), head_dim, dim=1)
     return torch.cat([torch.zeros_like(by_head[0]) if head is None else by_head[head] for head in heads])
