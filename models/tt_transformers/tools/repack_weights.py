@@ -27,6 +27,7 @@ from models.common import whole_file
 from models.tt_transformers.tt.checkpoints import pth_file
 from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, MetaFiles, repacked_files
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import TOKENIZER
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS
 
 CHUNK_SIZE = 10
 _LAYER = re.compile(r"(?:^|\.)(?:cross_attention_)?layers\.(\d+)\.")
@@ -87,8 +88,8 @@ def _check_tensors(files: MetaFiles, vision: bool) -> None:
         found, command = ("no", "repack_weights_70b.py") if vision else ("a", "repack_weights_90b.py")
         raise ValueError(f"{files.directory} has {found} vision model; use {command}")
     for name, tensor in files.tensors.items():
-        if tensor.dtype not in pth_file.DTYPES:
-            supported = ", ".join(pth_file.DTYPES)
+        if tensor.dtype not in FLOATS:
+            supported = ", ".join(FLOATS)
             raise ValueError(f"{name} in {tensor.file} has dtype {tensor.dtype}; supported are {supported}")
 
 
@@ -107,7 +108,7 @@ def _chunks(files: MetaFiles, chunk_size: int, first: int, prefix: str) -> dict[
 def _write(path: Path, files: MetaFiles, names: list[str]) -> None:
     """Writes a file of `torch.save`: first its description with room for the values, then tensor after tensor."""
     infos = {name: files.tensors[name] for name in names}
-    without_values = {name: torch.empty(info.shape, dtype=pth_file.DTYPES[info.dtype]) for name, info in infos.items()}
+    without_values = {name: torch.empty(info.shape, dtype=FLOATS[info.dtype]) for name, info in infos.items()}
     with torch.serialization.skip_data():
         torch.save(without_values, path)
     places = pth_file.tensors(path)

@@ -30,6 +30,9 @@ class CheckpointFiles(Protocol):
     config_name: str
     meta_names: bool
 
+    def place(self, name: str, row: int) -> tuple[int, int]:
+        """(index of a file, byte in it) of a row of a tensor: tensors in this order are read forwards."""
+
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows [start, stop) of a tensor, in the file's dtype."""
 

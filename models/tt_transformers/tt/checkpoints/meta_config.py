@@ -12,7 +12,6 @@ What `params.json` leaves out follows the rules of Hugging Face's `convert_llama
 
 import torch
 
-from models.tt_transformers.tt.checkpoints import pth_file
 from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, MetaFiles
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import (
     SPECIAL_TOKENS,
@@ -21,6 +20,7 @@ from models.tt_transformers.tt.checkpoints.meta_tokenizer import (
     is_tiktoken,
     token_count,
 )
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS
 from models.tt_transformers.tt.config.architecture import read_config
 
 _REQUIRED = ("dim", "n_layers", "n_heads", "norm_eps")
@@ -130,7 +130,7 @@ def _output_is_embedding(files: MetaFiles) -> bool:
     output, embedding = files.tensors.get("output.weight"), _embedding(files)
     if output is None:
         return True
-    if (output.shape, output.dtype) != (embedding.shape, embedding.dtype) or output.dtype not in pth_file.DTYPES:
+    if (output.shape, output.dtype) != (embedding.shape, embedding.dtype) or output.dtype not in FLOATS:
         return False
     if output == embedding:  # one tensor under two names
         return True

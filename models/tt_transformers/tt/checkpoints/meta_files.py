@@ -16,7 +16,7 @@ from types import MappingProxyType
 import torch
 
 from models.tt_transformers.tt.checkpoints import pth_file
-from models.tt_transformers.tt.checkpoints.safetensors_files import Layout, TensorInfo, listed
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, Layout, TensorInfo, listed
 
 PARAMS = "params.json"
 
@@ -88,6 +88,11 @@ class MetaFiles:
         contents = {file: pth_file.tensors(file) for file in self.files}
         self.tensors: Mapping[str, MetaTensor] = MappingProxyType(_chunks(contents) if chunks else _joined(contents))
 
+    def place(self, name: str, row: int) -> tuple[int, int]:
+        """(index of the first file, byte in it) of a row of the tensor `name`: tensors in this order are read forwards."""
+        part = self.tensors[name].parts[0]
+        return self.files.index(part.file), part.byte(row)
+
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows [start, stop) of the joined tensor `name`, in the files' dtype. Only these rows are read.
 
@@ -95,19 +100,19 @@ class MetaFiles:
         """
         tensor = self.tensors[name]
         if tensor.dim is None:
-            rows, *copies = (pth_file.read_rows(part, start, stop) for part in tensor.parts)
+            rows, *copies = (part.read(start, stop) for part in tensor.parts)
             if not all(torch.equal(rows, copy) for copy in copies):
                 raise ValueError(f"{name} differs between the files of {self.directory}: they are of different models")
             return rows
         if tensor.dim == 1:
-            return torch.cat([pth_file.read_rows(part, start, stop) for part in tensor.parts], dim=1)
-        joined = torch.empty((stop - start, *tensor.shape[1:]), dtype=pth_file.DTYPES[tensor.dtype])
+            return torch.cat([part.read(start, stop) for part in tensor.parts], dim=1)
+        joined = torch.empty((stop - start, *tensor.shape[1:]), dtype=FLOATS[tensor.dtype])
         begin = 0  # of the part, in rows of the joined tensor
         for part in tensor.parts:
             end = begin + part.shape[0]
             first, last = max(start, begin), min(stop, end)
             if first < last:
-                pth_file.read_rows(part, first - begin, last - begin, out=joined[first - start : last - start])
+                part.read(first - begin, last - begin, out=joined[first - start : last - start])
             begin = end
         return joined
 

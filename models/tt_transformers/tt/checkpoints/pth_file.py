@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 
 from models.common.library_errors import one_line
-from models.tt_transformers.tt.checkpoints.safetensors_files import TensorInfo, refuse_git_lfs_pointer
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, TensorInfo, refuse_git_lfs_pointer
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 
 
 def tensors(file: Path) -> dict[str, TensorInfo]:
@@ -38,19 +37,6 @@ def tensors(file: Path) -> dict[str, TensorInfo]:
     ):
         raise ValueError(f"{file} must hold a dictionary of tensors, as Meta's checkpoints do")
     return {name: _info(file, name, tensor) for name, tensor in found.items()}
-
-
-def read_rows(info: TensorInfo, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Rows [start, stop) of a tensor of a file of `torch.save`, in `out` if it is given. Only these rows are read.
-
-    They are copied, not mapped: pages of a mapped file would count as this process's memory.
-    """
-    rows = torch.empty((stop - start, *info.shape[1:]), dtype=DTYPES[info.dtype]) if out is None else out
-    with info.file.open("rb") as stream:
-        stream.seek(info.start + start * (info.size // info.shape[0]))
-        if stream.readinto(rows.view(torch.uint8).numpy()) != rows.nbytes:
-            raise ValueError(f"{info.file} is truncated")
-    return rows
 
 
 def directory_start(file: Path) -> int:

@@ -8,18 +8,17 @@ of a head that are not rotated stay at its end.
 
 import hashlib
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from models.tt_transformers.tt.checkpoints.formats import checkpoint_files
-from models.tt_transformers.tt.checkpoints.safetensors_files import listed
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, listed
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
 
-FLOATS = ("BF16", "F16", "F32")
 _LAYER = re.compile(r"(?:model\.)?layers\.(\d+)\.")
 
 
@@ -120,6 +119,7 @@ class StateDict(Mapping[str, torch.Tensor]):
         if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
             self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
             arch = replace(arch, tie_word_embeddings=False)
+        self._shapes = shapes(arch)
         self._sources = meta_sources(arch, stored) if self.files.meta_names else sources(arch)
         if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor, under the other of its two names
             for name in ("tok_embeddings.weight", "output.weight"):
@@ -129,12 +129,24 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         source = self._sources[name]
         weight = self.files.read(source.name, source.start, source.stop)
-        in_bf16 = weight.bfloat16()
-        # The sum is NaN or infinite if a value is. All values are checked only then, because a sum can overflow too.
-        if not in_bf16.sum(dtype=torch.float32).isfinite() and not in_bf16.isfinite().all():
+        # Both are NaN if a value is. Rounding keeps the order, so no other value is larger in bf16. Nothing is copied.
+        if not all(extreme.bfloat16().isfinite() for extreme in weight.aminmax()):
             file = self.files.tensors[source.name].file
             raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
         return weight if source.rotated is None else reverse_permute(weight, *source.rotated)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return self._shapes[name]
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Reads the tensors `names`, each byte once, in the order of the files.
+
+        Yields each tensor with its names: two for tied embeddings if both are asked for.
+        """
+        by_source = _grouped(names, self._sources.__getitem__)
+        for source in sorted(by_source, key=lambda source: self.files.place(source.name, source.start)):
+            yield by_source[source], self[by_source[source][0]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
@@ -180,15 +192,25 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
         shape = self._shapes[name]
         if self._device == "meta" or name.endswith("norm.weight"):
             return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
-        if self._tied and name == "output.weight":
-            name = "tok_embeddings.weight"
-        digest = hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=7).digest()
+        digest = hashlib.blake2b(f"{self._seed}:{self._drawn(name)}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         weight = torch.empty(shape, dtype=torch.bfloat16)
         # Drawn in fp32, because draws in bf16 have few distinct values; in parts, to need little extra memory.
         for rows in weight.split(1024):
             rows.copy_(torch.empty(rows.shape).normal_(0.0, 0.02, generator=generator))
         return weight
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without making it."""
+        return self._shapes[name]
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Makes the tensors `names` one after the other, tied embeddings once. Yields each with its names."""
+        for same in _grouped(names, self._drawn).values():
+            yield same, self[same[0]]
+
+    def _drawn(self, name: str) -> str:
+        return "tok_embeddings.weight" if self._tied and name == "output.weight" else name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -220,6 +242,14 @@ def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) 
         pieces = [by_row[start] for start in sorted(by_row)]
         weights[name] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return weights
+
+
+def _grouped(names: Iterable[str], key) -> dict:
+    """Key -> the names that have it, in their order."""
+    groups = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
 
 
 def _suffix(name: str) -> str:
