@@ -40,7 +40,7 @@ def check_variable() -> bool:
 LIBRARY_CODE = (
     "checkpoints/formats.py", "checkpoints/meta_*.py", "checkpoints/pth_file.py", "checkpoints/safetensors_files.py",
     "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py", "config/rope/*.py",
-    "families/*.py", "placement.py",
+    "families/*.py", "modules/norm.py", "placement.py",
 )  # fmt: skip
 EMULATOR_CODE = (
     "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",
