@@ -4,11 +4,16 @@ import shutil
 
 import pytest
 import sentencepiece
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from models.tt_transformers.demo.case import SAMPLE_PROMPTS
+from models.tt_transformers.demo.prompts import load_prompts
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import SPECIAL_TOKENS, load_meta_tokenizer
 from models.tt_transformers.tt.model_args import ModelArgs
 from tests.support.meta_checkpoints import TOKENS, VOCAB_SIZE, save_meta, save_tiktoken
 from tests.support.model_args import MeshOf, environment  # noqa: F401
+from tests.support.real_tokenizers import real_tokenizers  # noqa: F401
 from tests.support.tiny_models import save_tiny
 
 SIZES = dict(vocab_size=VOCAB_SIZE, hidden_size=128, intermediate_size=384)
@@ -57,6 +62,22 @@ def test_llama_3_s_special_tokens_follow_the_ranks():
     places |= {"<|end_header_id|>": 7, "<|eom_id|>": 8, "<|eot_id|>": 9, "<|python_tag|>": 10}
     assert {token: SPECIAL_TOKENS.index(token) for token in places} == places
     assert SPECIAL_TOKENS[-1] == "<|reserved_special_token_247|>"
+
+
+@pytest.mark.parametrize("name", ["llama3", "llama3_1"])
+def test_real_ranks_give_the_ids_of_hugging_faces_tokenizer(real_tokenizers, tmp_path, name):  # noqa: F811
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(real_tokenizers / name / "tokenizer.json"))
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    ranks = sorted((rank, token) for token, rank in theirs.get_vocab().items() if rank < 128_000)
+    save_tiktoken(tmp_path, [bytes(byte_of[character] for character in token) for _, token in ranks])
+    ours = load_meta_tokenizer(tmp_path)
+    prompts = load_prompts(SAMPLE_PROMPTS / "input_data_questions_prefill_128.json")
+    for text in (*prompts[:4], "  a\t\n\n 12345 it's WE'LL über 日本語 🙂🏽 def f(x):\n    return x", "<|eot_id|> a<|end_of_text|>"):
+        ids = ours.encode(text, add_special_tokens=False)
+        assert ids == theirs.encode(text, add_special_tokens=False)
+        assert ours.decode(ids) == text
+    used = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    assert ours.convert_tokens_to_ids(used) == theirs.convert_tokens_to_ids(used)
 
 
 def test_llama_3_begins_a_text_with_its_token(llama3):
