@@ -29,7 +29,7 @@ test-fast: setup  ## run the tests of single modules, in a few minutes
 test-wide: setup  ## run the wide sweeps, which `make test` leaves out, and record that they passed
 	TT_REQUIRE_VENDOR=1 $(SIDE_BY_SIDE) -m "wide and not slow" -p tests.support.wide_record --wide_record tests/records/wide.json
 
-full-size: setup  ## run Phi-3-mini at full size with random weights, and report its peak memory
+full-size: setup  ## run models at full size with random weights, convert an 8B, and report the peak memory (18 GB)
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
 
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table

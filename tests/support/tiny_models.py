@@ -20,7 +20,7 @@ SETTINGS = dict(
 )
 
 
-def save_tiny(name: str, directory: Path, *, dtype=torch.bfloat16, **changes):
+def save_tiny(name: str, directory: Path, *, max_shard_size: str = "1GB", dtype=torch.bfloat16, **changes):
     """Writes a checkpoint of the family `name` (Llama, Mistral, Phi3, Qwen2, Qwen3) and returns the model that Hugging Face
     loads from it. `changes`: keys of the config."""
     config = getattr(transformers, f"{name}Config")(**{**SETTINGS, **changes})
@@ -30,5 +30,5 @@ def save_tiny(name: str, directory: Path, *, dtype=torch.bfloat16, **changes):
     for parameter_name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.data.normal_(1.0 if "norm" in parameter_name else 0.0, 0.2)
-    model.to(dtype).save_pretrained(directory)
+    model.to(dtype).save_pretrained(directory, max_shard_size=max_shard_size)
     return model_class.from_pretrained(directory, dtype=dtype).eval()

@@ -7,7 +7,7 @@ running the Python code of their ops.
 from . import bfp, oplog
 from .allocator import Buffer
 from .dtypes import DataType, storage_dtype
-from .tensor import Replicated, Storage, Tensor, TensorSpec
+from .tensor import Replicated, Storage, Tensor, TensorSpec, meta_shards
 
 
 class Program:
@@ -15,7 +15,7 @@ class Program:
 
     Args:
         kernel: takes one torch tensor per input (of the logical shape). Returns the output torch tensor, or a
-            tuple of them for several specs. It must work on meta tensors. It must not return an input, or a view of
+            tuple of them for several specs. It must not return an input, or a view of
             one, unless `exact`. It must read index tensors when it runs, because a trace runs it again.
         inputs: device Tensors. None entries are passed to the kernel as None.
         specs: the output's TensorSpec, or a list or tuple of them. Several outputs are returned in the same type.
@@ -76,6 +76,8 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
             step = _collective_step(program.kernel, storages, targets, rounders, program.exact)
         else:
             step = _step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
+    if device.shape_only:
+        step = _shape_only_step(outputs, device.num_devices)
     if oplog.active:
         oplog.add(name, program, outputs or changed, form.bind(args, kwargs), device.shape)
     if device.capture is not None:
@@ -160,6 +162,17 @@ def _step(kernel, inputs, targets, rounders, num_devices, aliases):
         if aliases:
             for storage in (*live, *targets):
                 storage.aliased = True
+
+    return step
+
+
+def _shape_only_step(outputs, num_devices):
+    """As `_step`, without the kernel, whose results have no values: torch takes longer for these than for small ones."""
+    results = [(output.storage, meta_shards(output.shape, output.dtype, num_devices)) for output in outputs]
+
+    def step():
+        for storage, shards in results:
+            storage.shards = shards
 
     return step
 

@@ -25,7 +25,6 @@ from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
@@ -60,31 +59,13 @@ class Usage:
 
 
 class AllocatedWeights(Weights):
-    """Weights that take memory on the devices but have no values. Shapes are those of one device."""
+    """Weights that take memory on the devices but have no values."""
 
     def __init__(self, args):
         super().__init__(args.mesh_device, args.placement, DummyStateDict(args.arch, device="meta"), cache=None)
 
-    def _linear(self, name, make, config, mesh_mapper, **recipe):
-        return self._place((1, 1, config.k, config.n), config.weight_dtype, config.chip.dram_sharded_weight(config.k, config.n))
-
-    def _bias(self, name, make, config, mesh_mapper, **recipe):
-        if not config.bias:
-            return None, None
-        sharded = config.chip.dram_sharded_weight(TILE, config.n)
-        return tuple(self._place((1, 1, 1, config.n), ttnn.bfloat16, memory) for memory in (sharded, ttnn.DRAM_MEMORY_CONFIG))
-
-    def embedding(self):
-        rows, columns = self.state_dict["tok_embeddings.weight"].shape
-        return self._place((1, 1, rows, self.placement.residual_width(columns)), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
-
-    def norm(self, name: str, scale: NormScale):
-        return self._place(scale.weight_shape, scale.weight_dtype, layout=scale.weight_layout)
-
-    def _place(self, shape, dtype, memory_config=ttnn.DRAM_MEMORY_CONFIG, layout=ttnn.TILE_LAYOUT):
-        tensor = allocate(shape, dtype=dtype, layout=layout, device=self.mesh_device, memory_config=memory_config)
-        self._tensors.append(tensor)
-        return tensor
+    def load(self) -> None:
+        """Leaves the tensors as they are."""
 
 
 def allocate(shape, *, dtype, layout, device, memory_config):
@@ -212,7 +193,7 @@ def run(mesh_name: str, context: int, find_largest: bool, options: dict) -> dict
     print(f"{describe(usage)} ({seconds} s)")
     record = {**benchmark_record.origin(), "mesh": mesh_name, **options, "seconds": seconds, **asdict(usage)}
     if find_largest:
-        best = largest(mesh_name, context, **options)
+        best = usage if usage.fits else largest(mesh_name, context, **options)
         record["largest"] = None if best is None else asdict(best)
         print("largest: " + (f"not even {STEP} tokens fit" if best is None else describe(best)))
     return record

@@ -100,6 +100,15 @@ def test_a_context_that_is_promised_fits(mesh, context, precision):
     assert usage.fits, capacity.describe(usage)
 
 
+@pytest.mark.parametrize("model, context", [("meta-llama/Llama-3.1-70B", 131072), ("Qwen/Qwen2.5-72B", 32768)])
+def test_the_largest_models_fit_a_t3k_with_their_whole_context(model, context, monkeypatch):
+    measured, measure = [], capacity.measure
+    monkeypatch.setattr(capacity, "measure", lambda *args, **options: measured.append(args) or measure(*args, **options))
+    record = capacity.run("T3K", context, True, {"model": model, "optimizations": None, "optimizations_base": "performance"})
+    assert record["largest"]["context"] == context and record["weights"] > 6e9
+    assert measured == [("T3K", context)]  # where all of it fits, nothing is left to search
+
+
 @pytest.mark.parametrize("mesh", LINES)
 @pytest.mark.parametrize("optimizations", ["performance", "accuracy", "precision_cfg = {kv_cache: bfp4}"])
 def test_what_is_needed_by_arithmetic_is_at_most_what_is_allocated_and_nearly_that(mesh, optimizations):

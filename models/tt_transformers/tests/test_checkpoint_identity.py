@@ -24,7 +24,7 @@ from models.tt_transformers.tt.checkpoints.identity import (
     checkpoint_identity,
     digest_of_code,
 )
-from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.checkpoints.location import PROJECT
 from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
 from models.tt_transformers.tt.generator import Generator
@@ -159,27 +159,28 @@ def test_a_change_of_what_code_does_changes_its_digest(tmp_path, old, new):
 
 
 def test_all_code_of_the_project_that_runs_in_a_conversion_is_in_the_digest(tmp_path, monkeypatch):
-    """Except for the cache's own code, the code that places tensors in a device's memory, and the checks of calls."""
+    """Except for the cache's own code, the code of a device's and of the process's memory, and the checks of calls."""
     save_tiny_phi3(tmp_path)
     package, emulator = Path(identity_module.__file__).parents[1], Path(ttnn.__file__).parent
     digested = {file for pattern in LIBRARY_CODE for file in package.glob(pattern)}
     digested |= {file for pattern in EMULATOR_CODE for file in emulator.glob(pattern)}
-    files, convert = set(), WeightCache.host_tensor
+    files, load = set(), Weights.load
 
     def note(frame, event, _):
         files.add(frame.f_code.co_filename)
 
-    def host_tensor(*arguments, **options):
+    def profiled(weights):
         sys.setprofile(note)
         try:
-            return convert(*arguments, **options)
+            load(weights)
         finally:
             sys.setprofile(None)
 
-    monkeypatch.setattr(WeightCache, "host_tensor", host_tensor)
+    monkeypatch.setattr(Weights, "load", profiled)
     with open_mesh("N300") as mesh_device:
         Generator.build(ModelArgs(mesh_device, hf_model=tmp_path, max_seq_len=64)).close()
     ran = {Path(file) for file in files if file.startswith(str(PROJECT / "models"))}
-    others = {"cache.py", "whole_file.py", "backend.py", "memory.py", "declaration.py", Path(__file__).name}
+    others = {"cache.py", "whole_file.py", "backend.py", "memory.py", "device.py", "process_memory.py", "declaration.py"}
+    others.add(Path(__file__).name)
     assert {file for file in ran - digested if file.name not in others} == set()
     assert {"weights.py", "state_dict.py", "bfp.py"} <= {file.name for file in ran}

@@ -15,6 +15,7 @@ import ttnn
 from models.common.mesh import open_mesh
 from models.common.mesh_names import LINES
 from models.common.pcc import pcc
+from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import ModelOptimizations, TensorGroup
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -98,16 +99,19 @@ def reference():
         return Reference(args.reference_transformer(dtype=torch.float32))
 
 
-class MemoryCache:
-    """Device weights by name, so that modules for 1 and for 32 users share them."""
+class MemoryCache(WeightCache):
+    """Keeps converted weights in memory, so that modules for 1 and for 32 users share them."""
 
     def __init__(self):
-        self.tensors = {}
+        super().__init__(None, {})
+        self._hosts = {}
 
-    def tensor(self, name, make, *, device, memory_config, recipe=None, **placement):
-        if name not in self.tensors:
-            self.tensors[name] = ttnn.to_device(ttnn.from_torch(make(), **placement), device, memory_config=memory_config)
-        return self.tensors[name]
+    def load(self, conversion):
+        return self._hosts.get(conversion.name)
+
+    def convert(self, conversion, weight):
+        host = self._hosts[conversion.name] = super().convert(conversion, weight)
+        return host
 
 
 SETUPS = some_of(
@@ -145,7 +149,7 @@ def _build(mesh_device, precision, users, cache):
     weights = Weights(mesh_device, args.placement, args.load_state_dict(), cache)
     ccl = make_ccl(args.placement)
     lm_head = LMHeadConfig.resolve(args)
-    return SimpleNamespace(
+    modules = SimpleNamespace(
         args=args,
         decoder=Decoder(args, weights, 0, ccl),
         embedding=Embedding(weights.embedding()),
@@ -153,6 +157,8 @@ def _build(mesh_device, precision, users, cache):
         lm_head_config=lm_head,
         rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
     )
+    weights.load()
+    return modules
 
 
 def split(x, mesh_device, memory_config=ttnn.DRAM_MEMORY_CONFIG):

@@ -16,7 +16,7 @@ import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.common import backend
 from models.common.mesh import open_mesh
-from models.tt_transformers.tt.checkpoints.cache import WeightCache, describe_mapper
+from models.tt_transformers.tt.checkpoints.cache import Conversion, WeightCache, describe_mapper
 from models.tt_transformers.tt.checkpoints.location import PROJECT
 
 IDENTITY = {"model": "a", "files": [["model.safetensors", 10, 1]]}
@@ -36,16 +36,16 @@ class Use:
         self.cache, self.mesh_device, self.made = WeightCache(directory, identity), mesh_device, []
 
     def values(self, name="layers.0.wq", weight=WEIGHT, dtype=ttnn.bfloat8_b, recipe=None):
-        def make():
-            self.made.append(name)
-            return weight
-
-        mapper = ttnn.ReplicateTensorToMesh(self.mesh_device)
-        host = self.cache.host_tensor(
-            name, make, recipe=recipe,
-            dtype=dtype, layout=ttnn.TILE_LAYOUT, device=self.mesh_device, mesh_mapper=mapper,
-        )  # fmt: skip
+        host = self.host_tensor(name, weight, dtype, ttnn.ReplicateTensorToMesh(self.mesh_device), recipe)
         return ttnn.to_torch(ttnn.get_device_tensors(host)[0]).float()
+
+    def host_tensor(self, name, weight, dtype, mapper, recipe=None):
+        conversion = Conversion(name, dtype, ttnn.TILE_LAYOUT, tuple(self.mesh_device.shape), mapper, recipe or {})
+        host = self.cache.load(conversion)
+        if host is None:
+            self.made.append(name)
+            host = self.cache.convert(conversion, weight)
+        return host
 
 
 @pytest.fixture
@@ -75,20 +75,13 @@ def test_every_device_of_a_mesh_gets_its_part_back(tmp_path, dim):
     with open_mesh("N300") as mesh_device:
         shard, replicate = ttnn.ShardTensorToMesh, ttnn.ReplicateTensorToMesh
         mapper = replicate(mesh_device) if dim is None else shard(mesh_device, dim=dim)
-        for make in (lambda: WEIGHT, None):
-            tensor = WeightCache(tmp_path, IDENTITY).tensor(
-                "w",
-                make,
-                dtype=ttnn.bfloat16,
-                layout=ttnn.TILE_LAYOUT,
-                device=mesh_device,
-                memory_config=ttnn.DRAM_MEMORY_CONFIG,
-                mesh_mapper=mapper,
-            )
-            parts = [ttnn.to_torch(part).float() for part in ttnn.get_device_tensors(tensor)]
-            weight = WEIGHT.bfloat16().float()
-            expected = [weight, weight] if dim is None else weight.chunk(2, dim)
-            assert all(torch.equal(*pair) for pair in zip(parts, expected, strict=True))
+        weight = WEIGHT.bfloat16().float()
+        expected = [weight, weight] if dim is None else weight.chunk(2, dim)
+        for made in (["w"], []):
+            use = Use(tmp_path, mesh_device)
+            host = use.host_tensor("w", WEIGHT, ttnn.bfloat16, mapper)
+            parts = [ttnn.to_torch(part).float() for part in ttnn.get_device_tensors(ttnn.to_device(host, mesh_device))]
+            assert all(torch.equal(*pair) for pair in zip(parts, expected, strict=True)) and use.made == made
 
 
 @pytest.mark.vendor
@@ -100,23 +93,6 @@ def test_the_vendors_tensors_are_cached_as_well():
     environment.pop("FAKE_DEVICE", None)
     result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_a_cached_tensor_goes_to_the_device_in_its_memory_config(use, mesh_device):
-    for _ in range(2):
-        tensor = use().cache.tensor(
-            "w",
-            lambda: WEIGHT,
-            dtype=ttnn.bfloat16,
-            layout=ttnn.TILE_LAYOUT,
-            device=mesh_device,
-            memory_config=ttnn.L1_MEMORY_CONFIG,
-            mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device),
-        )
-        assert tensor.storage_type() == ttnn.StorageType.DEVICE
-        assert tensor.memory_config() == ttnn.L1_MEMORY_CONFIG
-        assert (tuple(tensor.shape), tensor.dtype, tensor.layout) == ((1, 1, 64, 96), ttnn.bfloat16, ttnn.TILE_LAYOUT)
-        ttnn.deallocate(tensor)
 
 
 def test_number_formats_lie_side_by_side(use, warnings):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import ttnn
-from tqdm import tqdm
 
 from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.modules.ccl import make_ccl
@@ -12,7 +11,6 @@ from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbeddi
 from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
-from models.tt_transformers.tt.runtime.process_memory import return_freed_memory
 
 
 class Transformer:
@@ -31,19 +29,15 @@ class Transformer:
         self.kv_caches = kv_caches
         ccl = make_ccl(args.placement)
         self.embedding = Embedding(weights.embedding())
-        # Convert the head first: its buffers would otherwise add to the layers' memory.
+        self.layers = [Decoder(args, weights, layer, ccl) for layer in range(args.arch.n_layers)]
         lm_head = LMHeadConfig.resolve(args)
         norm = NormConfig.resolve(args, lm_head.splits[0].cores)
         self.norm = DistributedNorm(norm, weights.norm("norm", norm.scale), ccl)
         self.lm_head = LMHead(lm_head, weights)
-        self.layers = []
-        for layer in tqdm(range(args.arch.n_layers), desc="Weights", unit="layer", disable=None, delay=1):
-            return_freed_memory()
-            self.layers.append(Decoder(args, weights, layer, ccl))
-        return_freed_memory()
         self.rotary = RotaryEmbedding(
             args.arch.rope, args.max_seq_len, args.max_batch_size, args.chip, args.mesh_device
         )
+        weights.load()
 
     @property
     def paged(self) -> PagedAttentionConfig | None:

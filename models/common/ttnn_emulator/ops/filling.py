@@ -10,7 +10,7 @@ from ..dtypes import BLOCK_FLOAT, DataType, Layout, storage_dtype
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op
 from ..program import rounding
-from ..tensor import Replicated, Storage, Tensor, TensorSpec, lazy_zeros
+from ..tensor import Replicated, Storage, Tensor, TensorSpec, lazy_zeros, meta_shards
 from .creation import from_torch
 from .transfer import check_writable, on_device
 
@@ -33,13 +33,15 @@ def _filled(spec, device, value) -> Tensor:
     storage = Storage(())
     # The buffer is allocated first: values that do not fit on the card must not be created here either.
     tensor = Tensor(spec, storage) if device is None else on_device(spec, device, storage)
-    where = "meta" if device is not None and device.shape_only else "cpu"
+    if device is not None and device.shape_only:
+        storage.shards = meta_shards(spec.shape, spec.dtype, device.num_devices)
+        return tensor
     shape, storage_type = tuple(spec.shape), storage_dtype(spec.dtype)
-    if value == 0 and where == "cpu":
+    if value == 0:
         shard = lazy_zeros(shape, storage_type)
         storage.zeroed = True
     else:
-        shard = rounding(spec.dtype)(torch.full(shape, value, dtype=storage_type, device=where))
+        shard = rounding(spec.dtype)(torch.full(shape, value, dtype=storage_type))
     storage.shards = Replicated((shard,) * (1 if device is None else device.num_devices))
     return tensor
 

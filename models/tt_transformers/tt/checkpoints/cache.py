@@ -14,7 +14,8 @@ import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,6 +26,34 @@ from models.common import backend, whole_file
 
 CHUNK_BYTES = 1 << 22
 STALE_SECONDS = 24 * 3600  # a temporary folder of another host that is older than this was left behind
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a torch tensor of the whole mesh becomes the weight `name` on the host.
+
+    `mesh_mapper` places it on a mesh of `mesh_shape`. `recipe` is a JSON object with the numbers that the torch tensor
+    depends on besides the checkpoint, such as padded widths. Conversion is always on the host, so the values are the
+    same with and without a cache.
+    """
+
+    name: str
+    dtype: ttnn.DataType
+    layout: ttnn.Layout
+    mesh_shape: tuple[int, ...]
+    mesh_mapper: object
+    recipe: Mapping = field(default_factory=dict)
+
+    def described(self) -> dict:
+        """The same as a JSON object."""
+        return {
+            "name": self.name,
+            "recipe": json.loads(json.dumps(dict(self.recipe))),
+            "mesh": list(self.mesh_shape),
+            "placement": describe_mapper(self.mesh_mapper),
+            "dtype": self.dtype.name,
+            "layout": self.layout.name,
+        }
 
 
 class WeightCache:
@@ -38,35 +67,25 @@ class WeightCache:
         if self._writable:
             self._prepare_directory()
 
-    def tensor(self, name: str, make: Callable[[], torch.Tensor], *, device, memory_config, **conversion):
-        """The weight `name` on `device`, as `ttnn.Tensor` in `memory_config`; see `host_tensor`."""
-        return ttnn.to_device(self.host_tensor(name, make, device=device, **conversion), device, memory_config=memory_config)
+    def load(self, conversion: Conversion):
+        """The weight as `ttnn.Tensor` on the host; None if the cache has no valid entry."""
+        if self.directory is None:
+            return None
+        header = self._header(conversion)
+        return self._load(self._path(header), header)
 
-    def host_tensor(
-        self, name: str, make: Callable[[], torch.Tensor], *, dtype, layout, device, mesh_mapper, recipe: Mapping | None = None
-    ):
-        """The weight `name` as `ttnn.Tensor` on the host, placed for the mesh `device`.
-
-        `make` returns the torch tensor of the whole mesh, and `mesh_mapper` places it. `make` is not called if the
-        cache holds the converted tensor. `recipe` is a JSON object with the numbers that `make` depends on besides the
-        checkpoint, such as padded widths. Conversion is always on the host, so the values are the same with and without
-        a cache.
-        """
-        header = {
-            "identity": self._identity,
-            "name": name,
-            "recipe": json.loads(json.dumps(recipe or {})),
-            "mesh": list(device.shape),
-            "placement": describe_mapper(mesh_mapper),
-            "dtype": dtype.name,
-            "layout": layout.name,
-        }
-        host = self._load(self._path(header), header) if self.directory is not None else None
-        if host is None:
-            host = ttnn.from_torch(make(), dtype=dtype, layout=layout, mesh_mapper=mesh_mapper)
-            if self._writable:
-                self._store(self._path(header), header, host)
+    def convert(self, conversion: Conversion, weight: torch.Tensor):
+        """The torch tensor of the whole mesh, `weight`, as `ttnn.Tensor` on the host. It is kept for later processes."""
+        host = ttnn.from_torch(
+            weight, dtype=conversion.dtype, layout=conversion.layout, mesh_mapper=conversion.mesh_mapper
+        )
+        if self._writable:
+            header = self._header(conversion)
+            self._store(self._path(header), header, host)
         return host
+
+    def _header(self, conversion: Conversion) -> dict:
+        return {"identity": self._identity, **conversion.described()}
 
     def _path(self, header: dict) -> Path:
         writer = "emulator" if backend.name() == "emulator" else "ttnn"

@@ -7,17 +7,19 @@ of a head that are not rotated stay at its end.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, listed
+from models.tt_transformers.tt.checkpoints.formats import checkpoint_files
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, listed
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
 
-FLOATS = ("BF16", "F16", "F32")
+_LAYER = re.compile(r"(?:model\.)?layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,17 @@ def sources(arch: Architecture) -> dict[str, Source]:
     return found
 
 
+def meta_sources(arch: Architecture, stored: Container[str]) -> dict[str, Source]:
+    """Where each of our tensors lies in a checkpoint in Meta's format: under its own name, in the interleaved order.
+
+    `stored`: the names in the checkpoint. The LM head is the token embeddings if it is not among them.
+    """
+    found = {name: Source(name, 0, shape[0]) for name, shape in shapes(arch).items()}
+    if arch.tie_word_embeddings and "output.weight" not in stored:
+        found["output.weight"] = found["tok_embeddings.weight"]
+    return found
+
+
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of the model, in the order in which the model is built."""
     q, kv = arch.n_heads * arch.head_dim, arch.n_kv_heads * arch.head_dim
@@ -89,7 +102,7 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 class StateDict(Mapping[str, torch.Tensor]):
-    """The weights of a Hugging Face checkpoint directory. Nothing is kept: every access reads from disk.
+    """The weights of a checkpoint directory, in Hugging Face's or Meta's format. Nothing is kept: every access reads from disk.
 
     The constructor reads headers only. It raises ValueError if a file is missing, truncated or corrupt, or if a tensor
     is missing, has another shape, is not bf16, fp16 or fp32, or belongs to no part of the model; the message names it.
@@ -100,13 +113,14 @@ class StateDict(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, directory: Path, arch: Architecture):
-        self.files = SafetensorsFiles(directory)
+        self.files = checkpoint_files(directory)
         stored = self.files.tensors
         self.notes = [] if self.files.note is None else [self.files.note]
         if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
             self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
             arch = replace(arch, tie_word_embeddings=False)
-        self._sources = sources(arch)
+        self._shapes = shapes(arch)
+        self._sources = meta_sources(arch, stored) if self.files.meta_names else sources(arch)
         if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor, under the other of its two names
             for name in ("tok_embeddings.weight", "output.weight"):
                 self._sources[name] = replace(self._sources[name], name=OUTPUT)
@@ -115,12 +129,24 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         source = self._sources[name]
         weight = self.files.read(source.name, source.start, source.stop)
-        in_bf16 = weight.bfloat16()
-        # The sum is NaN or infinite if a value is. All values are checked only then, because a sum can overflow too.
-        if not in_bf16.sum(dtype=torch.float32).isfinite() and not in_bf16.isfinite().all():
+        # Both are NaN if a value is. Rounding keeps the order, so no other value is larger in bf16. Nothing is copied.
+        if not all(extreme.bfloat16().isfinite() for extreme in weight.aminmax()):
             file = self.files.tensors[source.name].file
             raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
         return weight if source.rotated is None else reverse_permute(weight, *source.rotated)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return self._shapes[name]
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Reads the tensors `names`, each byte once, in the order of the files.
+
+        Yields each tensor with its names: two for tied embeddings if both are asked for.
+        """
+        by_source = _grouped(names, self._sources.__getitem__)
+        for source in sorted(by_source, key=lambda source: self.files.place(source.name, source.start)):
+            yield by_source[source], self[by_source[source][0]]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
@@ -131,8 +157,7 @@ class StateDict(Mapping[str, torch.Tensor]):
     @property
     def n_layers(self) -> int:
         """The number of layers in the files; `config.json` may have another."""
-        indices = [name.split(".")[2] for name in self.files.tensors if name.startswith("model.layers.")]
-        return max((int(index) + 1 for index in indices if index.isdecimal()), default=0)
+        return max((layer + 1 for name in self.files.tensors if (layer := _layer(name)) is not None), default=0)
 
     def _check(self, arch: Architecture) -> None:
         directory, found = self.files.directory, self.files.tensors
@@ -143,7 +168,7 @@ class StateDict(Mapping[str, torch.Tensor]):
             info = found[name]
             if info.shape != shape:
                 raise ValueError(
-                    f"{name} in {info.file} has shape {list(info.shape)}; config.json implies {list(shape)}"
+                    f"{name} in {info.file} has shape {list(info.shape)}; {self.files.config_name} implies {list(shape)}"
                 )
             if info.dtype not in FLOATS:
                 raise ValueError(f"{name} in {info.file} has dtype {info.dtype}; supported are {', '.join(FLOATS)}")
@@ -167,15 +192,25 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
         shape = self._shapes[name]
         if self._device == "meta" or name.endswith("norm.weight"):
             return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
-        if self._tied and name == "output.weight":
-            name = "tok_embeddings.weight"
-        digest = hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=7).digest()
+        digest = hashlib.blake2b(f"{self._seed}:{self._drawn(name)}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         weight = torch.empty(shape, dtype=torch.bfloat16)
         # Drawn in fp32, because draws in bf16 have few distinct values; in parts, to need little extra memory.
         for rows in weight.split(1024):
             rows.copy_(torch.empty(rows.shape).normal_(0.0, 0.02, generator=generator))
         return weight
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without making it."""
+        return self._shapes[name]
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Makes the tensors `names` one after the other, tied embeddings once. Yields each with its names."""
+        for same in _grouped(names, self._drawn).values():
+            yield same, self[same[0]]
+
+    def _drawn(self, name: str) -> str:
+        return "tok_embeddings.weight" if self._tied and name == "output.weight" else name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -209,14 +244,25 @@ def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) 
     return weights
 
 
+def _grouped(names: Iterable[str], key) -> dict:
+    """Key -> the names that have it, in their order."""
+    groups = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
+
+
 def _suffix(name: str) -> str:
     return name.split(".", 2)[2] if name.startswith("layers.") else name
 
 
+def _layer(name: str) -> int | None:
+    """The layer of a tensor with Hugging Face's or Meta's name; None for one outside of the layers."""
+    match = _LAYER.match(name)
+    return None if match is None else int(match[1])
+
+
 def _has_no_use(name: str, arch: Architecture) -> bool:
-    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from config.json."""
-    if name.startswith("model.layers."):
-        index = name.split(".")[2]
-        if index.isdecimal() and int(index) >= arch.n_layers:
-            return True
-    return name.endswith("rotary_emb.inv_freq")
+    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from the config."""
+    layer = _layer(name)
+    return (layer is not None and layer >= arch.n_layers) or name.endswith("rotary_emb.inv_freq") or name == "rope.freqs"

@@ -1,20 +1,43 @@
 """A model's weights on the mesh: the dimension that is split, the order of parts, the place in memory."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import torch
 import ttnn
 from torch.nn.functional import pad
+from tqdm import tqdm
 
 from models.common.chip import TILE
+from models.tt_transformers.tt.checkpoints.cache import Conversion
 from models.tt_transformers.tt.modules.linear import LinearConfig
 from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.placement import HeadSplit, Placement
+from models.tt_transformers.tt.runtime.process_memory import return_freed_memory
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """Device tensors without values yet, all with the same. `make` makes these of the torch weights `sources`."""
+
+    tensors: tuple
+    sources: tuple[str, ...]
+    make: Callable[..., torch.Tensor]
+    conversion: Conversion
+
+    def fill(self, host) -> None:
+        for tensor in self.tensors:
+            ttnn.copy_host_to_device_tensor(host, tensor)
 
 
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
-    Each goes through the weight cache, which reads the torch weight only if it has no valid entry. A linear's weight
-    comes with its bias, in the two forms that `Linear` takes.
+    A tensor that is given out has its memory on the devices, and no values until `load`. So a model that does not fit is
+    refused before anything is read, and weights are read in the order of the files, whatever the order of the model. A
+    linear's weight comes with its bias, in the two forms that `Linear` takes.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -23,145 +46,172 @@ class Weights:
         self.state_dict = state_dict
         self.cache = cache
         self._tensors = []
+        self._planned: list[_Planned] = []
 
     @classmethod
     def of(cls, args) -> "Weights":
         """The weights of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
 
+    def load(self) -> None:
+        """Fills every tensor that was given out, from the weight cache or, if it has no valid entry, from the checkpoint.
+
+        Each torch weight is read once, in the order of the files, and dropped when the last tensor that needs it is
+        made. Besides the result, this holds the parts of one tensor and a few copies of it: less than a layer, or the
+        embedding. Raises ValueError for a weight that is not finite, and then the model cannot be used.
+        """
+        waiting = {planned: set(planned.sources) for planned in self._planned if not self._load_from_cache(planned)}
+        self._planned = []
+        uses, held = Counter(source for planned in waiting for source in planned.sources), {}
+        with tqdm(total=len(uses), desc="Weights", unit="tensor", disable=None, delay=1) as progress:
+            for names, weight in self.state_dict.read(list(uses)):
+                held.update(dict.fromkeys(names, weight))
+                del weight
+                for planned in [planned for planned, sources in waiting.items() if sources <= held.keys()]:
+                    weight = planned.make(*(held[source] for source in planned.sources))
+                    planned.fill(self.cache.convert(planned.conversion, weight[None, None]))
+                    del weight, waiting[planned]
+                    uses.subtract(planned.sources)
+                    for source in planned.sources:
+                        if not uses[source]:
+                            del held[source]
+                return_freed_memory()
+                progress.update(len(names))
+
     def column_parallel(self, name: str, config: LinearConfig):
         """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
-        width = self.placement.model_ranks * config.n
+        width, mapper = self.placement.model_ranks * config.n, self._mapper(model=3)
 
-        def columns():
-            return _padded(_padded(self.state_dict[f"{name}.weight"], config.k, dim=1), width, dim=0).t()
+        def columns(weight):
+            return _padded(_padded(weight, config.k, dim=1), width, dim=0).t()
 
-        def bias():
-            return _padded(self.state_dict[f"{name}.bias"], width, dim=0)[None]
+        def bias(features):
+            return _padded(features, width, dim=0)[None]
 
-        mapper = self._mapper(model=3)
-        return self._linear(name, columns, config, mapper), self._bias(name, bias, config, mapper)
+        weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
+        return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
         sums, so the bias is on the first device only."""
-
-        def rows():
-            weight = _padded(self.state_dict[f"{name}.weight"], self.placement.model_ranks * config.k, dim=1)
-            return _padded(weight, config.n, dim=0).t()
-
         mapper = self._mapper(model=2)
-        return self._linear(name, rows, config, mapper), self._bias_of_partial_sums(name, config, mapper)
+
+        def rows(weight):
+            return _padded(_padded(weight, self.placement.model_ranks * config.k, dim=1), config.n, dim=0).t()
+
+        weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
+        return weight, self._bias_of_partial_sums(name, config, mapper)
 
     def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
         """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
         bias."""
         name = f"layers.{layer}.attention"
         head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
+        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
 
-        def fused(kind):
-            wq, wk, wv = (self.state_dict[f"{name}.{part}.{kind}"] for part in ("wq", "wk", "wv"))
+        def fused(wq, wk, wv):
             parts = []
             for query, kv in zip(heads.query, heads.kv):
                 for weight, all_heads, chosen in ((wq, heads.query, query), (wk, heads.kv, kv), (wv, heads.kv, kv)):
                     parts.append(_rows_of(weight, all_heads, chosen, head_dim))
             return torch.cat(parts)
 
-        def columns():
-            return _padded(fused("weight"), config.k, dim=1).t()
+        def columns(*weights):
+            return _padded(fused(*weights), config.k, dim=1).t()
 
-        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
-        weight = self._linear(f"{name}.wqkv", columns, config, mapper, **recipe)
-        return weight, self._bias(f"{name}.wqkv", lambda: fused("bias")[None], config, mapper, **recipe)
+        def bias(*biases):
+            return fused(*biases)[None]
+
+        weights, biases = ([f"{name}.{part}.{kind}" for part in ("wq", "wk", "wv")] for kind in ("weight", "bias"))
+        weight = self._linear(f"{name}.wqkv", weights, columns, config, mapper, **recipe)
+        return weight, self._bias(f"{name}.wqkv", biases, bias, config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
         """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
         the bias is on the first device only."""
         name = f"layers.{layer}.attention.wo"
+        mapper = self._mapper(model=2)
 
-        def rows():
-            weight = _padded(self.state_dict[f"{name}.weight"], config.n, dim=0).t()
-            head_dim = config.k // heads.n_heads
+        def rows(weight):
+            weight, head_dim = _padded(weight, config.n, dim=0).t(), config.k // heads.n_heads
             return torch.cat([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
-        mapper = self._mapper(model=2)
-        weight = self._linear(name, rows, config, mapper, heads=[heads.query])
+        weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
         return weight, self._bias_of_partial_sums(name, config, mapper)
 
     def vocabulary_columns(self, split: int, starts: list[int], config: LinearConfig):
         """Split `split` of the LM head: `config.n` columns from `starts[d]` on device d, zeros past the vocabulary."""
 
-        def columns():
-            output = self.state_dict["output.weight"]
-            parts = [output[start : start + config.n] for start in starts]
-            return _padded(torch.cat([_padded(part, config.n, dim=0) for part in parts]), config.k, dim=1).t()
+        def columns(output):
+            parts = [_padded(output[start : start + config.n], config.n, dim=0) for start in starts]
+            return _padded(torch.cat(parts), config.k, dim=1).t()
 
-        return self._linear(f"output.{split}", columns, config, self._mapper(model=3), starts=starts)
+        return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
+        rows, columns = self.state_dict.shape("tok_embeddings.weight")
+        width = self.placement.padded_dim(columns)
 
-        def columns():
-            weight = self.state_dict["tok_embeddings.weight"]
-            return _padded(weight, self.placement.padded_dim(weight.shape[1]), dim=1)
+        def padded(weight):
+            return _padded(weight, width, dim=1)
 
-        return self._interleaved("tok_embeddings", columns, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, self._mapper(residual=3))
+        conversion = self._conversion("tok_embeddings", ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, self._mapper(residual=3))
+        return self._interleaved((rows, self.placement.residual_width(columns)), padded, conversion)
 
     def norm(self, name: str, scale: NormScale):
         """Norm weight as the op reads it, replicated; `scale` says its shape, dtype and layout."""
+        shape = scale.weight_shape[2:]
 
-        def padded():
-            weight = self.state_dict[f"{name}.weight"].float() * scale.weight_factor
-            return _padded(weight, scale.width, dim=0).reshape(scale.weight_shape[2:])
+        def padded(weight):
+            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(shape)
 
-        return self._interleaved(name, padded, scale.weight_dtype, scale.weight_layout, self._mapper())
+        return self._interleaved(shape, padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, self._mapper()))
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
 
-    def _interleaved(self, name, make, dtype, layout, mesh_mapper):
-        placement = dict(dtype=dtype, layout=layout, memory_config=ttnn.DRAM_MEMORY_CONFIG, mesh_mapper=mesh_mapper)
-        return self._tensor(name, make, **placement)
+    def _interleaved(self, shape, make, conversion: Conversion):
+        return self._plan(shape, [f"{conversion.name}.weight"], make, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
 
-    def _linear(self, name, make, config: LinearConfig, mesh_mapper, **recipe):
-        return self._tensor(
-            name,
-            make,
-            recipe={"k": config.k, "n": config.n, **recipe},
-            dtype=config.weight_dtype,
-            layout=ttnn.TILE_LAYOUT,
-            memory_config=config.chip.dram_sharded_weight(config.k, config.n),
-            mesh_mapper=mesh_mapper,
-        )
+    def _linear(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
+        recipe = {"k": config.k, "n": config.n, **recipe}
+        conversion = self._conversion(name, config.weight_dtype, ttnn.TILE_LAYOUT, mesh_mapper, recipe)
+        memory_config = config.chip.dram_sharded_weight(config.k, config.n)
+        return self._plan((config.k, config.n), sources, make, conversion, memory_config)[0]
 
-    def _bias(self, name, make, config: LinearConfig, mesh_mapper, **recipe):
+    def _bias(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
         """The bias that `make` gives, [ranks or 1, columns], for decode and for prefill; nothing if there is none."""
         if not config.bias:
             return None, None
-        return tuple(
-            self._tensor(
-                f"{name}.bias",
-                make,
-                recipe={"n": config.n, **recipe},
-                dtype=ttnn.bfloat16,
-                layout=ttnn.TILE_LAYOUT,
-                memory_config=memory_config,
-                mesh_mapper=mesh_mapper,
-            )
-            for memory_config in (config.chip.dram_sharded_weight(TILE, config.n), ttnn.DRAM_MEMORY_CONFIG)
-        )
+        recipe = {"n": config.n, **recipe}
+        conversion = self._conversion(f"{name}.bias", ttnn.bfloat16, ttnn.TILE_LAYOUT, mesh_mapper, recipe)
+        for_decode = config.chip.dram_sharded_weight(TILE, config.n)
+        return self._plan((1, config.n), sources, make, conversion, for_decode, ttnn.DRAM_MEMORY_CONFIG)
 
     def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
-        def rows():
-            bias = _padded(self.state_dict[f"{name}.bias"], config.n, dim=0)
-            return _padded(bias[None], self.placement.model_ranks, dim=0)
+        def rows(bias):
+            return _padded(_padded(bias, config.n, dim=0)[None], self.placement.model_ranks, dim=0)
 
-        return self._bias(name, rows, config, mesh_mapper)
+        return self._bias(name, [f"{name}.bias"], rows, config, mesh_mapper)
 
-    def _tensor(self, name, make, **placement):
-        tensor = self.cache.tensor(name, lambda: make()[None, None], device=self.mesh_device, **placement)
-        self._tensors.append(tensor)
-        return tensor
+    def _conversion(self, name, dtype, layout, mesh_mapper, recipe=MappingProxyType({})) -> Conversion:
+        return Conversion(name, dtype, layout, tuple(self.mesh_device.shape), mesh_mapper, recipe)
+
+    def _plan(self, shape, sources, make, conversion: Conversion, *memory_configs) -> tuple:
+        """Tensors of `shape` [rows, columns] on each device, one for each memory config. `load` fills all of them with
+        what `make` makes of `sources`."""
+        given = ttnn.Shape([1, 1, *shape]), conversion.dtype, conversion.layout, self.mesh_device
+        tensors = tuple(ttnn.allocate_tensor_on_device(*given, memory_config) for memory_config in memory_configs)
+        self._tensors += tensors
+        self._planned.append(_Planned(tensors, tuple(sources), make, conversion))
+        return tensors
+
+    def _load_from_cache(self, planned: _Planned) -> bool:
+        host = self.cache.load(planned.conversion)
+        if host is not None:
+            planned.fill(host)
+        return host is not None
 
     def deallocate(self) -> None:
         """Frees every tensor that was given out."""
