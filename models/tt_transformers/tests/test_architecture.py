@@ -32,9 +32,9 @@ def test_keys_left_out_have_hugging_faces_defaults():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "'GPT2LMHeadModel' is not supported; supported are Phi3ForCausalLM"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM"),
         ({"architectures": []}, "must name one architecture"),
-        ({"architectures": None, "model_type": "llama"}, "names no architecture, and model_type 'llama' implies none"),
+        ({"architectures": None, "model_type": "gpt2"}, "names no architecture, and model_type 'gpt2' implies none"),
         ({"model_type": "llama"}, "'Phi3ForCausalLM' has model_type 'phi3', and model_type is 'llama'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported is 'silu'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "RoPE type 'dynamic' is not supported; supported are"),
@@ -68,6 +68,89 @@ def test_what_is_not_supported_is_refused_by_name(changes, message):
 @pytest.mark.parametrize("changes", [{"architectures": None}, {"model_type": None}, {"dtype": "float32", "torch_dtype": "float16"}])
 def test_what_leaves_no_doubt_changes_nothing(changes):
     assert Architecture.from_hf_config(mini_128k(**changes)) == Architecture.from_hf_config(mini_128k())
+
+
+def of(architecture, **changes):
+    """The facts of a config with the keys of any architecture."""
+    config = dict(
+        architectures=[architecture], hidden_size=128, num_attention_heads=4, num_key_value_heads=4, num_hidden_layers=3,
+        intermediate_size=96,
+        vocab_size=32064, max_position_embeddings=4096,
+    )  # fmt: skip
+    return Architecture.from_hf_config({**config, **changes})
+
+
+@pytest.mark.parametrize(
+    "architecture, changes, windows",
+    [
+        ("LlamaForCausalLM", {"sliding_window": 64}, (None, None, None)),  # Hugging Face's Llama does not read it
+        ("MistralForCausalLM", {}, (4096, 4096, 4096)),  # Hugging Face's default
+        ("MistralForCausalLM", {"sliding_window": None}, (None, None, None)),
+        ("Phi3ForCausalLM", {"sliding_window": 64}, (64, 64, 64)),
+        ("Qwen2ForCausalLM", {"sliding_window": 64}, (None, None, None)),  # use_sliding_window is false
+        ("Qwen2ForCausalLM", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, (None, None, 64)),
+        (
+            "Qwen3ForCausalLM",
+            {
+                "sliding_window": 64, "use_sliding_window": True, "head_dim": 32,
+                "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            },
+            (None, 64, None),
+        ),
+    ],
+)  # fmt: skip
+def test_each_layer_has_the_window_that_hugging_face_gives_it(architecture, changes, windows):
+    arch = of(architecture, **changes)
+    assert arch.windows == windows
+    assert arch.with_layers(2).windows == windows[:2]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"layer_types": ["full_attention"]}, "layer_types must be a list of 3 of full_attention, sliding_attention, got"),
+        ({"layer_types": ["full_attention", "chunked_attention", "full_attention"]}, "layer_types must be a list of 3"),
+        ({"layer_types": ["sliding_attention"] * 3}, "layer_types has sliding_attention, but sliding_window is null or"),
+        ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 0}, "sliding_window must be a positive"),
+    ],
+)
+def test_layer_types_that_are_not_known_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        of("Qwen2ForCausalLM", **changes)
+
+
+def test_layer_types_that_hugging_face_does_not_read_are_noted():
+    types = ["full_attention", "sliding_attention", "full_attention"]
+    arch = of("MistralForCausalLM", sliding_window=64, layer_types=types)
+    assert arch.windows == (64, 64, 64)
+    assert arch.notes == ("config.json has layer_types, which MistralForCausalLM does not read: all its layers are alike",)
+
+
+@pytest.mark.parametrize(
+    "architecture, changes, parts",
+    [
+        ("LlamaForCausalLM", {}, []),
+        ("LlamaForCausalLM", {"attention_bias": True}, ["qkv_bias", "output_bias"]),
+        ("LlamaForCausalLM", {"mlp_bias": True}, ["mlp_bias"]),
+        ("MistralForCausalLM", {"attention_bias": True}, []),  # Hugging Face's Mistral does not read it
+        ("Qwen2ForCausalLM", {}, ["qkv_bias"]),
+        ("Qwen3ForCausalLM", {"head_dim": 32}, ["qk_norm"]),
+        ("Qwen3ForCausalLM", {"head_dim": 32, "attention_bias": True}, ["qkv_bias", "output_bias", "qk_norm"]),
+    ],
+)
+def test_biases_and_head_norms_are_hugging_faces(architecture, changes, parts):
+    arch = of(architecture, **changes)
+    assert [part for part in ("qkv_bias", "output_bias", "mlp_bias", "qk_norm") if getattr(arch, part)] == parts
+
+
+def test_a_bias_that_is_neither_true_nor_false_is_refused():
+    with pytest.raises(ValueError, match="attention_bias must be true or false, got None"):
+        of("LlamaForCausalLM", attention_bias=None)
+
+
+def test_a_missing_head_dim_is_hugging_faces():
+    assert of("LlamaForCausalLM").head_dim == 32
+    assert of("Qwen3ForCausalLM").head_dim == 128
 
 
 def test_a_missing_key_is_named():

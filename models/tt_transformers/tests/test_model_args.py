@@ -40,13 +40,6 @@ def test_num_layers_limits_weights_reference_and_precision_alike(checkpoint, dum
     assert not any(name.startswith("layers.1.") for name in args.load_state_dict())
 
 
-def test_a_sliding_window_is_accepted_while_nothing_slides(checkpoint):
-    change(checkpoint / "config.json", sliding_window=128)
-    assert args_of(checkpoint, max_seq_len=128).arch.sliding_window == 128
-    with pytest.raises(ValueError, match="max_seq_len 129 is more than tiny-phi3's sliding_window 128"):
-        args_of(checkpoint, max_seq_len=129)
-
-
 def test_layers_that_the_config_leaves_out_are_noted(checkpoint):
     assert args_of(checkpoint, num_layers=1).notes == []
     change(checkpoint / "config.json", num_hidden_layers=1)

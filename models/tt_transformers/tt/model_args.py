@@ -80,11 +80,6 @@ class ModelArgs:
         if not 1 <= max_seq_len <= self.arch.max_context_len:
             limit = self.arch.max_context_len
             raise ValueError(f"max_seq_len {max_seq_len} is outside 1 to {limit}, the context of {self.model_name}")
-        if self.arch.sliding_window is not None and max_seq_len > self.arch.sliding_window:
-            raise ValueError(
-                f"max_seq_len {max_seq_len} is more than {self.model_name}'s sliding_window {self.arch.sliding_window}: "
-                "attention over a window that slides is not supported; give a max_seq_len within it"
-            )
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)

@@ -48,6 +48,8 @@ def load_model(directory: Path, arch: Architecture, weights, dtype):
 
     config = load_config(directory)
     config.num_hidden_layers = arch.n_layers
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = config.layer_types[: arch.n_layers]
     # Always torch's own attention, and no defaults for generation, even if the checkpoint asks for others.
     options = dict(dtype=dtype, attn_implementation="sdpa", generation_config=transformers.GenerationConfig())
     if is_dummy := isinstance(weights, DummyStateDict):

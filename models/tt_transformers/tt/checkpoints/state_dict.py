@@ -14,7 +14,6 @@ import torch
 
 from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles, listed
 from models.tt_transformers.tt.config.architecture import Architecture
-from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
 
 FLOATS = ("BF16", "F16", "F32")
@@ -45,9 +44,9 @@ def permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
 def sources(arch: Architecture) -> dict[str, Source]:
     """Where each of our tensors lies in a checkpoint, in the order in which the model is built."""
     rows = {name: shape[0] for name, shape in shapes(arch).items()}
-    heads = {"wq": arch.n_heads, "wk": arch.n_kv_heads}
+    heads = {"wq": arch.n_heads, "wk": arch.n_kv_heads, "q_norm": 1, "k_norm": 1}
     found = {}
-    for theirs, parts in FAMILIES[arch.architecture].tensors(arch.n_layers).items():
+    for theirs, parts in arch.tensors().items():
         stop = 0
         for ours in parts:
             start, stop = stop, stop + rows[ours]
@@ -68,14 +67,16 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         "attention.wk.weight": (kv, arch.dim),
         "attention.wv.weight": (kv, arch.dim),
         "attention.wo.weight": (arch.dim, q),
+        "attention.q_norm.weight": (arch.head_dim,),
+        "attention.k_norm.weight": (arch.head_dim,),
         "feed_forward.w1.weight": (arch.hidden_dim, arch.dim),
         "feed_forward.w2.weight": (arch.dim, arch.hidden_dim),
         "feed_forward.w3.weight": (arch.hidden_dim, arch.dim),
         "tok_embeddings.weight": (arch.vocab_size, arch.dim),
         "output.weight": (arch.vocab_size, arch.dim),
     }
-    parts = FAMILIES[arch.architecture].tensors(arch.n_layers).values()
-    return {name: by_suffix[_suffix(name)] for names in parts for name in names}
+    by_suffix |= {f"{name.removesuffix('weight')}bias": shape[:1] for name, shape in by_suffix.items() if len(shape) == 2}
+    return {name: by_suffix[_suffix(name)] for names in arch.tensors().values() for name in names}
 
 
 class StateDict(Mapping[str, torch.Tensor]):
@@ -142,7 +143,7 @@ class StateDict(Mapping[str, torch.Tensor]):
 
 
 class DummyStateDict(Mapping[str, torch.Tensor]):
-    """Random weights in bf16 under the same names: normal with a standard deviation of 0.02, norms all ones.
+    """Random weights and biases in bf16 under the same names: normal with a standard deviation of 0.02; norms all ones.
 
     A tensor depends on its name, its shape and `seed` only, and is made again on every access. On the device "meta"
     the tensors have shapes but no values.
@@ -155,7 +156,7 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         shape = self._shapes[name]
-        if self._device == "meta" or len(shape) == 1:
+        if self._device == "meta" or name.endswith("norm.weight"):
             return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
         if self._tied and name == "output.weight":
             name = "tok_embeddings.weight"

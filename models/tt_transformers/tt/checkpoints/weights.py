@@ -12,7 +12,8 @@ from models.tt_transformers.tt.placement import HeadSplit, Placement
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
-    Each goes through the weight cache, which reads the torch weight only if it has no valid entry.
+    Each goes through the weight cache, which reads the torch weight only if it has no valid entry. A linear's weight
+    comes with its bias, in the two forms that `Linear` takes.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -28,46 +29,59 @@ class Weights:
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature."""
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
+        width = self.placement.model_ranks * config.n
 
         def columns():
             weight = self.state_dict[f"{name}.weight"]
-            return pad(weight, (0, 0, 0, self.placement.model_ranks * config.n - len(weight))).t()
+            return pad(weight, (0, 0, 0, width - len(weight))).t()
 
-        return self._linear(name, columns, config, self._mapper(model=3))
+        def bias():
+            features = self.state_dict[f"{name}.bias"]
+            return pad(features, (0, width - len(features)))[None]
+
+        mapper = self._mapper(model=3)
+        return self._linear(name, columns, config, mapper), self._bias(name, bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
-        sums."""
+        sums, so the bias is on the first device only."""
 
         def rows():
             weight = self.state_dict[f"{name}.weight"]
             return pad(weight, (0, self.placement.model_ranks * config.k - weight.shape[1])).t()
 
-        return self._linear(name, rows, config, self._mapper(model=2))
+        mapper = self._mapper(model=2)
+        return self._linear(name, rows, config, mapper), self._bias_of_partial_sums(name, config, mapper)
 
     def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device."""
+        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
+        bias."""
         name = f"layers.{layer}.attention"
 
-        def fused():
-            wq, wk, wv = (self.state_dict[f"{name}.{part}.weight"] for part in ("wq", "wk", "wv"))
+        def fused(kind):
+            wq, wk, wv = (self.state_dict[f"{name}.{part}.{kind}"] for part in ("wq", "wk", "wv"))
             parts = []
             for query, kv in zip(heads.query, heads.kv):
                 parts += [_rows_of(wq, heads.query, query), _rows_of(wk, heads.kv, kv), _rows_of(wv, heads.kv, kv)]
-            return torch.cat(parts).t()
+            return torch.cat(parts)
 
-        return self._linear(f"{name}.wqkv", fused, config, self._mapper(model=3), heads=[heads.query, heads.kv])
+        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
+        weight = self._linear(f"{name}.wqkv", lambda: fused("weight").t(), config, mapper, **recipe)
+        return weight, self._bias(f"{name}.wqkv", lambda: fused("bias")[None], config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums."""
+        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
+        the bias is on the first device only."""
         name = f"layers.{layer}.attention.wo"
 
         def rows():
             weight = self.state_dict[f"{name}.weight"].t()
             return torch.cat([_rows_of(weight, heads.query, query) for query in heads.query])
 
-        return self._linear(name, rows, config, self._mapper(model=2), heads=[heads.query])
+        mapper = self._mapper(model=2)
+        weight = self._linear(name, rows, config, mapper, heads=[heads.query])
+        return weight, self._bias_of_partial_sums(name, config, mapper)
 
     def vocabulary_columns(self, split: int, starts: list[int], config: LinearConfig):
         """Split `split` of the LM head: `config.n` columns from `starts[d]` on device d, zeros past the vocabulary."""
@@ -110,6 +124,30 @@ class Weights:
             memory_config=config.chip.dram_sharded_weight(config.k, config.n),
             mesh_mapper=mesh_mapper,
         )
+
+    def _bias(self, name, make, config: LinearConfig, mesh_mapper, **recipe):
+        """The bias that `make` gives, [ranks or 1, columns], for decode and for prefill; nothing if there is none."""
+        if not config.bias:
+            return None, None
+        return tuple(
+            self._tensor(
+                f"{name}.bias",
+                make,
+                recipe={"n": config.n, **recipe},
+                dtype=ttnn.bfloat16,
+                layout=ttnn.TILE_LAYOUT,
+                memory_config=memory_config,
+                mesh_mapper=mesh_mapper,
+            )
+            for memory_config in (config.chip.dram_sharded_weight(TILE, config.n), ttnn.DRAM_MEMORY_CONFIG)
+        )
+
+    def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
+        def rows():
+            bias = self.state_dict[f"{name}.bias"]
+            return pad(bias[None], (0, 0, 0, self.placement.model_ranks - 1))
+
+        return self._bias(name, rows, config, mesh_mapper)
 
     def _tensor(self, name, make, **placement):
         tensor = self.cache.tensor(name, lambda: make()[None, None], device=self.mesh_device, **placement)

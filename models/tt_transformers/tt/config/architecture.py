@@ -4,16 +4,22 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Mapping
 
 from models.common.chip import TILE
 from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
 from models.tt_transformers.tt.families import FAMILIES
+from models.tt_transformers.tt.families.family import OUTSIDE_LAYERS, Family, window_by_layer
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A decoder-only transformer. Weights are [out_features, in_features]; q has n_heads * head_dim columns."""
+    """A decoder-only transformer. Weights are [out_features, in_features]; q has n_heads * head_dim columns.
+
+    `windows`: for each layer, how many positions a token attends to, its own included; None for all.
+    `layer_tensors`: see `Family`; here with those that `config.json` adds.
+    """
 
     architecture: str
     dim: int
@@ -30,7 +36,8 @@ class Architecture:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     pad_token_id: int | None
-    sliding_window: int | None
+    windows: tuple[int | None, ...]
+    layer_tensors: Mapping[str, tuple[str, ...]] = field(hash=False)
     # Choices that were made where `config.json` gives a fact twice.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -52,10 +59,9 @@ class Architecture:
         for token_id in self.eos_token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise ValueError(f"eos_token_id {token_id} is outside the vocabulary of {self.vocab_size}")
-        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window <= 0):
-            raise ValueError(f"sliding_window must be a positive integer or null, got {self.sliding_window!r}")
-        if type(self.tie_word_embeddings) is not bool:
-            raise ValueError(f"tie_word_embeddings must be true or false, got {self.tie_word_embeddings!r}")
+        for window in self.windows:
+            if window is not None and (type(window) is not int or window <= 0):
+                raise ValueError(f"sliding_window must be a positive integer or null, got {window!r}")
 
     @classmethod
     def from_hf_config(cls, config: Mapping[str, Any]) -> "Architecture":
@@ -73,20 +79,19 @@ class Architecture:
             raise ValueError("quantization_config: quantised checkpoints are not supported; use bf16, fp16 or fp32")
 
         dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
-        if config.get("head_dim") is None:
+        if value("head_dim") is None and family.defaults["head_dim"] is None:
             if dim % n_heads:
                 raise ValueError(f"hidden_size {dim} is not a multiple of num_attention_heads {n_heads}")
             head_dim = dim // n_heads
         else:
             head_dim = value.integer("head_dim")
-        n_kv_heads = config.get("num_key_value_heads")
         max_context_len = value.integer("max_position_embeddings")
         return cls(
             architecture=name,
             dim=dim,
             n_layers=value.integer("num_hidden_layers"),
             n_heads=n_heads,
-            n_kv_heads=n_heads if n_kv_heads is None else value.integer("num_key_value_heads"),
+            n_kv_heads=n_heads if value("num_key_value_heads") is None else value.integer("num_key_value_heads"),
             head_dim=head_dim,
             hidden_dim=value.integer("intermediate_size"),
             vocab_size=value.integer("vocab_size"),
@@ -99,12 +104,13 @@ class Architecture:
                 default_original_len=family.defaults.get("original_max_position_embeddings"),
                 aliases=family.rope_aliases,
             ),
-            tie_word_embeddings=value("tie_word_embeddings"),
+            tie_word_embeddings=value.boolean("tie_word_embeddings"),
             eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
             bos_token_id=value("bos_token_id"),
             pad_token_id=value("pad_token_id"),
-            sliding_window=value("sliding_window"),
-            notes=tuple(rope_parameters(config, family.rope_aliases)[1]),
+            windows=family.windows(value),
+            layer_tensors=_layer_tensors(family, value),
+            notes=(*rope_parameters(config, family.rope_aliases)[1], *_notes_on_windows(config, family)),
         )
 
     def with_layers(self, n_layers: int | None) -> "Architecture":
@@ -113,7 +119,54 @@ class Architecture:
             return self
         if not 1 <= n_layers <= self.n_layers:
             raise ValueError(f"num_layers {n_layers} is outside 1 to {self.n_layers}, the layers of this checkpoint")
-        return replace(self, n_layers=n_layers)
+        return replace(self, n_layers=n_layers, windows=self.windows[:n_layers])
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether query, key and value have biases."""
+        return self._has("attention.wq.bias")
+
+    @property
+    def output_bias(self) -> bool:
+        """Whether attention's output projection has a bias."""
+        return self._has("attention.wo.bias")
+
+    @property
+    def mlp_bias(self) -> bool:
+        """Whether the MLP's matrices have biases."""
+        return self._has("feed_forward.w1.bias")
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each head's query and key are normalised before they are rotated."""
+        return self._has("attention.q_norm.weight")
+
+    def tensors(self) -> dict[str, tuple[str, ...]]:
+        """Every tensor of the model by Hugging Face's name, with our names of its parts, in the order of the model."""
+        layers = {
+            f"model.layers.{i}.{theirs}": tuple(f"layers.{i}.{ours}" for ours in parts)
+            for i in range(self.n_layers)
+            for theirs, parts in self.layer_tensors.items()
+        }
+        embedding, *rest = OUTSIDE_LAYERS.items()
+        return dict([embedding, *layers.items(), *rest])
+
+    def _has(self, part: str) -> bool:
+        return any(part in parts for parts in self.layer_tensors.values())
+
+
+def _notes_on_windows(config: Mapping[str, Any], family: Family) -> list[str]:
+    if config.get("sliding_window") is None or not config.get("layer_types") or family.windows is window_by_layer:
+        return []
+    return [f"config.json has layer_types, which {family.architecture} does not read: all its layers are alike"]
+
+
+def _layer_tensors(family: Family, value: "_Reader") -> Mapping[str, tuple[str, ...]]:
+    added = (tensors for key, tensors in family.tensors_if.items() if value.boolean(key))
+    tensors = dict(family.layer_tensors)
+    for more in added:
+        tensors.update(more)
+    return MappingProxyType(tensors)
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
@@ -177,4 +230,10 @@ class _Reader:
         value = self(key)
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        value = self(key)
+        if type(value) is not bool:
+            raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
         return value

@@ -1,6 +1,6 @@
 """A family of models: the facts that its architecture's name implies and that are not in `config.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +11,52 @@ EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 OUTSIDE_LAYERS = MappingProxyType(
     {EMBEDDING: ("tok_embeddings.weight",), "model.norm.weight": ("norm.weight",), OUTPUT: ("output.weight",)}
 )
+
+# The matrices of a layer in which nothing is fused: Hugging Face's name -> ours.
+_QKV = {"self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv"}
+_O = {"self_attn.o_proj": "attention.wo"}
+_MLP = {"mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3", "mlp.down_proj": "feed_forward.w2"}
+
+
+def _tensors(names: Mapping[str, str], kind: str) -> Mapping[str, tuple[str, ...]]:
+    return MappingProxyType({f"{theirs}.{kind}": (f"{ours}.{kind}",) for theirs, ours in names.items()})
+
+
+# The tensors of a layer in which nothing is fused, as most families have them, and those that some add.
+NORMS = _tensors({"input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm"}, "weight")
+UNFUSED = MappingProxyType({**NORMS, **_tensors({**_QKV, **_O, **_MLP}, "weight")})
+QKV_BIASES = _tensors(_QKV, "bias")
+ATTENTION_BIASES = _tensors({**_QKV, **_O}, "bias")
+MLP_BIASES = _tensors(_MLP, "bias")
+QK_NORMS = _tensors({"self_attn.q_norm": "attention.q_norm", "self_attn.k_norm": "attention.k_norm"}, "weight")
+
+
+def no_window(value: Callable[[str], Any]) -> tuple[None, ...]:
+    """Every layer attends to all positions. `value` gives the value of a key of `config.json`, or its default."""
+    return (None,) * value("num_hidden_layers")
+
+
+def one_window(value: Callable[[str], Any]) -> tuple[int | None, ...]:
+    """`sliding_window` in every layer."""
+    return (value("sliding_window"),) * value("num_hidden_layers")
+
+
+def window_by_layer(value: Callable[[str], Any]) -> tuple[int | None, ...]:
+    """`sliding_window` in the layers that `layer_types` names, or from `max_window_layers` on, if it is in use at all.
+
+    As Hugging Face's Qwen2Config does it. Raises ValueError for a kind of layer that is not known.
+    """
+    window = value("sliding_window") if value("use_sliding_window") else None
+    count, kinds = value("num_hidden_layers"), value("layer_types")
+    if kinds is None:
+        full = count if window is None else value("max_window_layers")
+        return tuple(None if layer < full else window for layer in range(count))
+    known = ("full_attention", "sliding_attention")
+    if not isinstance(kinds, list) or len(kinds) != count or not all(kind in known for kind in kinds):
+        raise ValueError(f"layer_types must be a list of {count} of {', '.join(known)}, got {kinds!r}")
+    if window is None and "sliding_attention" in kinds:
+        raise ValueError("layer_types has sliding_attention, but sliding_window is null or use_sliding_window is false")
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -23,6 +69,9 @@ class Family:
         defaults: Hugging Face's values for keys that a `config.json` leaves out.
         layer_tensors: Hugging Face's name of each tensor of a layer, without `model.layers.<i>.` -> our names (Meta's)
             of its parts, without `layers.<i>.`, in the order of their rows. A tensor that is not fused has one part.
+        tensors_if: a key of `config.json` -> tensors that a layer has besides, if the key's value is true.
+        windows: how many positions each layer attends to, the token's own included; None for all. It gets a function
+            from a key of `config.json` to its value.
         rope_aliases: other names of RoPE kinds.
     """
 
@@ -30,14 +79,6 @@ class Family:
     model_type: str
     defaults: Mapping[str, Any]
     layer_tensors: Mapping[str, tuple[str, ...]]
+    tensors_if: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    windows: Callable[[Callable[[str], Any]], tuple[int | None, ...]] = no_window
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
-
-    def tensors(self, n_layers: int) -> dict[str, tuple[str, ...]]:
-        """Every tensor of a model by Hugging Face's name, with our names of its parts, in the order of the model."""
-        layers = {
-            f"model.layers.{i}.{theirs}": tuple(f"layers.{i}.{ours}" for ours in parts)
-            for i in range(n_layers)
-            for theirs, parts in self.layer_tensors.items()
-        }
-        embedding, *rest = OUTSIDE_LAYERS.items()
-        return dict([embedding, *layers.items(), *rest])

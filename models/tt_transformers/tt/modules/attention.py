@@ -8,13 +8,17 @@ import ttnn
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
+from models.tt_transformers.tt.modules.norm import HeadNorm
 from models.tt_transformers.tt.placement import HeadSplit
 from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Attention of one layer on one device. `heads`: the heads of each device; `users`: the decode batch size."""
+    """Attention of one layer on one device. `heads`: the heads of each device; `users`: the decode batch size.
+
+    `head_norm_eps`: epsilon of the norm of each head's query and key; None for a model without one.
+    """
 
     chip: ChipLayout
     heads: HeadSplit
@@ -23,6 +27,7 @@ class AttentionConfig:
     wqkv: LinearConfig
     wo: LinearConfig
     cache: KVCacheConfig
+    head_norm_eps: float | None
 
     @classmethod
     def resolve(cls, args, layer: int) -> "AttentionConfig":
@@ -35,14 +40,19 @@ class AttentionConfig:
             # The head-splitting and rotary ops work in bf16.
             weight_dtype=precision.dtype(TensorGroup.WQKV), output_dtype=ttnn.bfloat16,
             decode_kernel=precision.kernel(OpGroup.LI_QKV_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_QKV_PREFILL),
+            bias=arch.qkv_bias,
         )
         wo = LinearConfig(
             # nlp_concat_heads_decode leaves one head per core.
             chip=chip, k=heads_width, n=arch.dim, cores=heads.n_heads,
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
+            bias=arch.output_bias,
         )
-        return cls(chip, heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer))
+        return cls(
+            chip, heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer),
+            head_norm_eps=arch.norm_eps if arch.qk_norm else None,
+        )
 
 
 class Attention:
@@ -54,8 +64,11 @@ class Attention:
     def __init__(self, config: AttentionConfig, weights, layer: int, ccl):
         self.config = config
         self.ccl = ccl
-        self.wqkv = Linear(config.wqkv, weights.fused_qkv(layer, config.wqkv, config.heads))
-        self.wo = Linear(config.wo, weights.attention_output(layer, config.wo, config.heads))
+        self.wqkv = Linear(config.wqkv, *weights.fused_qkv(layer, config.wqkv, config.heads))
+        self.wo = Linear(config.wo, *weights.attention_output(layer, config.wo, config.heads))
+        self._head_norms = [] if config.head_norm_eps is None else [
+            HeadNorm(config.head_norm_eps, weights.norm(f"layers.{layer}.attention.{name}")) for name in ("q_norm", "k_norm")
+        ]
         self._heads_memory_config = config.chip.user_sharded(config.users, config.head_dim)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
@@ -69,6 +82,8 @@ class Attention:
         q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
             x, num_heads=c.heads.n_heads, num_kv_heads=c.heads.n_kv_heads, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
         )
+        if self._head_norms:
+            q, k = (norm.decode_forward(heads) for norm, heads in zip(self._head_norms, (q, k)))
         kv_cache.update(rotate(k), v, positions, page_table)
         x = kv_cache.attend(rotate(q), positions, page_table)
         x = ttnn.to_memory_config(x, self._heads_memory_config)
@@ -97,6 +112,8 @@ class Attention:
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
         )
         ttnn.deallocate(x)
+        if self._head_norms:
+            q, k = (norm.prefill_forward(heads) for norm, heads in zip(self._head_norms, (q, k)))
         q = rotate(q)
         # Attention reads k and v in the cache's format, so that the result does not depend on where chunks were cut.
         k, v = ttnn.typecast(rotate(k), c.cache.dtype), ttnn.typecast(v, c.cache.dtype)

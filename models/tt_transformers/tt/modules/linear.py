@@ -12,6 +12,7 @@ class LinearConfig:
     """A matmul [rows, k] x [k, n] on each device; k and n are one device's share.
 
     `cores`: number of cores that the decode activations are width-sharded over. `output_dtype`: dtype of the product.
+    `bias`: whether a bias is added to the product.
     """
 
     chip: ChipLayout
@@ -22,6 +23,7 @@ class LinearConfig:
     output_dtype: ttnn.DataType
     decode_kernel: object
     prefill_kernel: object
+    bias: bool = False
 
 
 class Linear:
@@ -30,17 +32,22 @@ class Linear:
     Decode: `x` [1, 1, users, k], L1 width-sharded over `cores` -> [1, 1, users, n], L1 width-sharded;
     a DRAM-sharded matmul, bound by reading the weight.
     Prefill: `x` [1, 1, seq_len, k], DRAM interleaved -> [1, 1, seq_len, n]; a 2D multicast matmul on the whole grid.
+
+    bias: [1, 1, 1, n] bf16 twice, for decode with its columns split over the DRAM banks, for prefill interleaved: each
+    matmul reads it in this form only. (None, None) for no bias.
     """
 
-    def __init__(self, config: LinearConfig, weight):
+    def __init__(self, config: LinearConfig, weight, bias=(None, None)):
         self.config = config
         self.weight = weight
+        self._decode_bias, self._prefill_bias = bias
         self._decode_program = config.chip.decode_matmul(config.k, config.n, config.cores)
 
     def decode_forward(self, x):
         return ttnn.linear(
             x,
             self.weight,
+            bias=self._decode_bias,
             program_config=self._decode_program,
             memory_config=ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG,
             dtype=self.config.output_dtype,
@@ -53,6 +60,7 @@ class Linear:
         x = ttnn.linear(
             ttnn.reshape(x, (1, seq_len // rows, rows, c.k)),
             self.weight,
+            bias=self._prefill_bias,
             program_config=c.chip.prefill_matmul(rows, rows == seq_len, c.k, c.n, c.weight_dtype, c.output_dtype),
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
             dtype=c.output_dtype,

@@ -26,11 +26,13 @@ class MLPConfig:
             chip=args.chip, k=dim, n=hidden, cores=cores,
             weight_dtype=precision.dtype(TensorGroup.FF1_FF3), output_dtype=hidden_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_FF1_FF3), prefill_kernel=precision.kernel(OpGroup.LI_FF1_FF3),
+            bias=args.arch.mlp_bias,
         )
         ff2 = LinearConfig(
             chip=args.chip, k=hidden, n=dim, cores=cores,
             weight_dtype=precision.dtype(TensorGroup.FF2), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_FF2), prefill_kernel=precision.kernel(OpGroup.LI_FF2),
+            bias=args.arch.mlp_bias,
         )
         return cls(ff1_3, ff2)
 
@@ -46,9 +48,9 @@ class MLP:
         self.config = config
         self.ccl = ccl
         name = f"layers.{layer}.feed_forward"
-        self.w1 = Linear(config.ff1_3, weights.column_parallel(f"{name}.w1", config.ff1_3))
-        self.w3 = Linear(config.ff1_3, weights.column_parallel(f"{name}.w3", config.ff1_3))
-        self.w2 = Linear(config.ff2, weights.row_parallel(f"{name}.w2", config.ff2))
+        self.w1 = Linear(config.ff1_3, *weights.column_parallel(f"{name}.w1", config.ff1_3))
+        self.w3 = Linear(config.ff1_3, *weights.column_parallel(f"{name}.w3", config.ff1_3))
+        self.w2 = Linear(config.ff2, *weights.row_parallel(f"{name}.w2", config.ff2))
 
     def decode_forward(self, x):
         gate, up = self.w1.decode_forward(x), self.w3.decode_forward(x)

@@ -1,4 +1,4 @@
-"""RMS norm of the residual stream, which is split over the devices by columns."""
+"""RMS norms: of the residual stream, which is split over the devices by columns, and of single heads."""
 
 from dataclasses import dataclass
 
@@ -57,3 +57,25 @@ class DistributedNorm:
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
             compute_kernel_config=_KERNEL,
         )
+
+
+class HeadNorm:
+    """Normalises each head of x over its head_dim columns.
+
+    weight: [1, 1, head_dim / 32, 32], row-major, replicated; its order is that of the heads' columns (interleaved).
+    """
+
+    def __init__(self, eps: float, weight):
+        self._options = dict(epsilon=eps, weight=weight, compute_kernel_config=_KERNEL)
+
+    def decode_forward(self, x):
+        """x: [1, users, heads, head_dim], L1 height-sharded, one user a core -> the same."""
+        placement = x.memory_config()
+        # The op takes no height-sharded input.
+        x = ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG)
+        x = ttnn.rms_norm(x, memory_config=ttnn.L1_MEMORY_CONFIG, **self._options)
+        return ttnn.interleaved_to_sharded(x, placement)
+
+    def prefill_forward(self, x):
+        """x: [users, heads, seq_len, head_dim], DRAM interleaved -> the same."""
+        return ttnn.rms_norm(x, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._options)

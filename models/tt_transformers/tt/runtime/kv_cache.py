@@ -19,7 +19,10 @@ from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 
 @dataclass(frozen=True)
 class KVCacheConfig:
-    """The KV cache of one layer on one device. `scale` multiplies q k^T: 1 / sqrt(head_dim)."""
+    """The KV cache of one layer on one device. `scale` multiplies q k^T: 1 / sqrt(head_dim).
+
+    `window`: how many positions a query attends to, its own included; None if that is never fewer than all.
+    """
 
     n_kv_heads: int
     head_dim: int
@@ -28,15 +31,17 @@ class KVCacheConfig:
     chip: object
     sdpa_decode_kernel: object
     sdpa_prefill_kernel: object
+    window: int | None
 
     @classmethod
     def resolve(cls, args, layer: int) -> "KVCacheConfig":
-        arch, precision = args.arch, args.precision.layer(layer)
+        arch, precision, window = args.arch, args.precision.layer(layer), args.arch.windows[layer]
         return cls(
             n_kv_heads=args.placement.heads(arch.n_heads, arch.n_kv_heads).n_kv_heads, head_dim=arch.head_dim,
             dtype=precision.dtype(TensorGroup.KV_CACHE), scale=_float32(arch.head_dim**-0.5), chip=args.chip,
             sdpa_decode_kernel=precision.kernel(OpGroup.SDPA_DECODE),
             sdpa_prefill_kernel=precision.kernel(OpGroup.SDPA_PREFILL),
+            window=None if window is None or window >= args.max_seq_len else window,
         )
 
     def shape(self, args) -> tuple[int, int, int, int]:
@@ -88,6 +93,7 @@ class _KVCache:
         self.keys, self.values = keys, values
         self._decode = dict(
             scale=config.scale,
+            sliding_window_size=config.window,
             program_config=config.chip.decode_sdpa(),
             compute_kernel_config=config.sdpa_decode_kernel,
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
@@ -106,6 +112,7 @@ class _KVCache:
     def _prefill(self, q, chunk_start: int = 0):
         return dict(
             scale=self.config.scale,
+            sliding_window_size=self.config.window,
             program_config=self.config.chip.prefill_sdpa(q.shape[2], chunk_start),
             compute_kernel_config=self.config.sdpa_prefill_kernel,
         )
