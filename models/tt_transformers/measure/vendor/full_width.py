@@ -1,8 +1,10 @@
-"""Runs the demo at Phi-3-mini's full width on the vendor's mock device, and records what the vendor accepted.
+"""Runs the demo at a model's full width on the vendor's mock device, and records what the vendor accepted.
 
-    TT_BACKEND=mock MESH_DEVICE=T3K python -m models.tt_transformers.measure.vendor.full_width --output FILE
+    TT_BACKEND=mock MESH_DEVICE=T3K HF_MODEL=Qwen/Qwen3-32B \\
+        python -m models.tt_transformers.measure.vendor.full_width --output FILE
 
-2 of the 32 layers, random weights; each case is one run of the demo, with prompts of 128 and of 2048 tokens.
+2 of the layers, with weights that take memory but have no values. Each case is one run of the demo, with prompts of 128
+and of 2048 tokens.
 """
 
 import argparse
@@ -19,61 +21,43 @@ from models.common import backend, console, mesh, whole_file
 from models.common.vendor import watching as validation
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.run import run
+from models.tt_transformers.measure.capacity import AllocatedWeights
 from models.tt_transformers.measure.vendor.prompts import write_prompts
-from models.tt_transformers.tt.checkpoints.cache import WeightCache
-from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import DEMO_MODES
 
-MODEL = "microsoft/Phi-3-mini-128k-instruct"
 LAYERS = 2
 PROMPT_TOKENS = (128, 2048)
 MAX_SEQ_LEN = 2560
 
 
-class MemoryCache(WeightCache):
-    """Keeps converted weights in memory, so that cases that differ only in their KV caches share them."""
-
-    def __init__(self):
-        super().__init__(None, {})
-        self._hosts = {}
-
-    def weights(self, args) -> Weights:
-        return Weights(args.mesh_device, args.placement, args.load_state_dict(), self)
-
-    def host_tensor(self, name, make, *, dtype, **placement):
-        key = name, dtype
-        if key not in self._hosts:
-            self._hosts[key] = super().host_tensor(name, make, dtype=dtype, **placement)
-        return self._hosts[key]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
-    output = parser.parse_args().output
+    parser.add_argument("--modes", nargs="+", choices=DEMO_MODES, default=DEMO_MODES, help="the precision modes to run")
+    arguments = parser.parse_args()
+    output, model = arguments.output, os.environ.get("HF_MODEL")
     if backend.name() != "mock":
         parser.error(f"the vendor's mock device is what validates: set TT_BACKEND=mock (it is {backend.name()})")
+    if model is None:
+        parser.error("set HF_MODEL to the model, as org/name")
     try:
         whole_file.make_folder(output.parent, "--output")
         whole_file.check_writable(output, "--output")
     except ValueError as error:
         parser.error(str(error))
-    os.environ["HF_MODEL"] = MODEL
-    validation.write_json(output, make_record())
+    validation.write_json(output, make_record(model, arguments.modes))
 
 
-def make_record() -> dict:
-    """Runs all cases on the mesh of the environment; `README.md` of this folder describes the record."""
+def make_record(model: str, modes) -> dict:
+    """Runs all cases of a model on the mesh of the environment; `README.md` of this folder describes the record."""
     cases = []
     with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
         prompts = prompt_files(Path(folder))
-        for mode in DEMO_MODES:
-            make_weights = MemoryCache().weights
-            for users, paged in product((1, 32), (True, False)):
-                case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
-                demo = partial(run, settings(users, paged, prompts[users]), mode, make_weights)
-                cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
-    facts = {"mesh": mesh.mesh_name_from_environment(), "model": MODEL.split("/")[1], "layers": LAYERS, "weights": "random"}
+        for mode, users, paged in product(modes, (1, 32), (True, False)):
+            case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
+            demo = partial(run, settings(users, paged, prompts[users]), mode, AllocatedWeights)
+            cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
+    facts = {"mesh": mesh.mesh_name_from_environment(), "model": model.split("/")[1], "layers": LAYERS, "weights": "no values"}
     return validation.make_record(watch, facts, cases)
 
 
