@@ -26,7 +26,7 @@ RECORD = Path(__file__).parent / "records" / "compatible" / "contexts.json"
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN = "<!-- lists of models: written by `make compatible`, do not edit -->"
 END = "<!-- end of the lists of models -->"
-# Weights are counted for this number of tokens, where the embedded RoPE tables have every set of LongRoPE's factors.
+# Weights are counted at this context, at which the RoPE tables have both sets of LongRoPE's factors.
 PROBE = 8192
 
 
@@ -82,9 +82,10 @@ def markdown(entries: dict[str, dict], contexts: dict[str, dict]) -> str:
         _list({name: entry for name, entry in entries.items() if entry["list"] == kind}, contexts)
         for kind in ("verified", "compatible")
     )
-    return f"""The contexts are the largest that fit a device's DRAM by the emulator's count, for one user in performance mode, in thousands (1024s) \
-of tokens: weights, KV cache, RoPE tables and the activations of a prefill in chunks of the default size. `-` means that none fits. \
-`described` is the smallest mesh in the vendor's own list. `config` says where a model's sizes are from: its own `config.json`, a `copy` \
+    return f"""A context is the largest that fits a device's DRAM, in thousands (1024s) of tokens, for one user in performance mode. The \
+emulator counts weights, KV cache, RoPE tables and the activations of a prefill in chunks of the default size. `-` means that none \
+fits, or that the model is refused there ([the record](measure/records/compatible/contexts.json) says why). `vendor's mesh` is the \
+smallest mesh in the vendor's list for TT-Transformers. `config` says where a model's sizes are from: its `own` config.json, a `copy` \
 that names it (a fine-tune or quantisation), the model that it is based on (`base`), or the sizes of its `files`.
 
 {verified}
@@ -98,7 +99,7 @@ that names it (a fine-tune or quantisation), the model that it is based on (`bas
 
 
 def _list(entries: dict[str, dict], contexts: dict[str, dict]) -> str:
-    header = ["model", "architecture", "described", "smallest mesh", *LINES, "config"]
+    header = ["model", "architecture", "vendor's mesh", "smallest mesh", *LINES, "config"]
     return table(header, [_row(name, entry, contexts.get(name)) for name, entry in entries.items()], len(header))
 
 
