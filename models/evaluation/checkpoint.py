@@ -102,10 +102,9 @@ def _check_phi3_rope(found: dict, config: PreTrainedConfig, name: str) -> None:
         _, notes = rope_parameters(found, PHI3.rope_aliases)
         make_rope(
             found,
+            PHI3,
             head_dim=getattr(config, "head_dim", config.hidden_size // config.num_attention_heads),
-            max_context_len=config.max_position_embeddings,
-            default_original_len=PHI3.defaults["original_max_position_embeddings"],
-            aliases=PHI3.rope_aliases,
+            max_position_embeddings=config.max_position_embeddings,
         )
     for note in notes:
         logger.warning(f"model {name!r}: {note}")

@@ -22,6 +22,7 @@ from models.tt_transformers.tt import reference
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.checkpoints.weights import Weights
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, reference_path
@@ -70,8 +71,9 @@ def texts(checkpoint):
     """A reference with texts that the model itself generated, so that its predictions are sure."""
     directory, model = checkpoint
     prompts = torch.randint(3, 1024, (USERS, PREFILL), generator=torch.Generator().manual_seed(0))
-    tokens = reference.continue_greedily(model, prompts, GENERATED, switch_len=64)
-    return reference.Reference(tokens.int(), *reference.predictions(model, tokens, PREFILL, 64), PREFILL, facts={})
+    rope = Architecture.from_hf_config(read_config(directory / "config.json")).rope
+    tokens = reference.continue_greedily(model, prompts, GENERATED, rope)
+    return reference.Reference(tokens.int(), *reference.predictions(model, tokens, PREFILL, rope), PREFILL, facts={})
 
 
 @pytest.fixture(scope="module")

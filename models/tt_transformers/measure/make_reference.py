@@ -44,7 +44,6 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
         raise ValueError(
             f"{prefill} + {generated} tokens are more than the context of {args.model_name}, {args.arch.max_context_len}"
         )
-    switch_len = args.arch.rope.switch_len
     if text is None:
         tokens, source = _joined_prompts(args, prompts, users, prefill), f"{Path(prompts).name}, continued greedily"
     else:
@@ -53,8 +52,8 @@ def make_reference(args, *, users=32, prefill=512, generated=511, dtype="bf16", 
     model = args.reference_transformer(DTYPES[dtype])
     with reported(f"Hugging Face cannot run the model of {args.model_dir}"):
         if text is None:
-            tokens = reference.continue_greedily(model, tokens, generated, switch_len)
-        top5, log_probs = reference.predictions(model, tokens, prefill, switch_len)
+            tokens = reference.continue_greedily(model, tokens, generated, args.arch.rope)
+        top5, log_probs = reference.predictions(model, tokens, prefill, args.arch.rope)
     if not log_probs.isfinite().all():
         raise ValueError(f"Hugging Face's predictions with the model of {args.model_dir} are NaN or infinite")
     facts = {

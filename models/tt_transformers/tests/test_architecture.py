@@ -14,13 +14,13 @@ def test_facts_of_phi_3_mini_128k():
     assert (arch.dim, arch.n_layers, arch.n_heads, arch.n_kv_heads, arch.head_dim) == (3072, 32, 32, 32, 96)
     assert (arch.hidden_dim, arch.vocab_size, arch.max_context_len) == (8192, 32064, 131072)
     assert (arch.norm_eps, arch.eos_token_ids, arch.tie_word_embeddings) == (1e-5, (32000,), False)
-    assert arch.rope.switch_len == 4096
+    assert arch.rope.recompute_len == 4097
 
 
 def test_a_config_written_by_transformers_is_read(tmp_path):
     tiny_config(architectures=["Phi3ForCausalLM"]).save_pretrained(tmp_path)
     arch = Architecture.from_hf_config(read_config(tmp_path / "config.json"))
-    assert (arch.dim, arch.n_heads, arch.n_kv_heads, arch.head_dim, arch.rope.switch_len) == (128, 4, 2, 32, 64)
+    assert (arch.dim, arch.n_heads, arch.n_kv_heads, arch.head_dim, arch.rope.recompute_len) == (128, 4, 2, 32, 65)
 
 
 def test_keys_left_out_have_hugging_faces_defaults():
@@ -45,7 +45,7 @@ def test_keys_left_out_have_hugging_faces_defaults():
         ({"quantization_config": {"bits": 4}}, "quantised checkpoints are not supported"),
         ({"hidden_size": 3000}, "hidden_size 3000 is not a multiple of num_attention_heads 32"),
         ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
-        ({"intermediate_size": 8190}, "hidden_dim 8190 is not a multiple of the tile width 32"),
+        ({"head_dim": 288, "rope_scaling": None}, "head_dim 288 is more than 256, the most that the rotary op takes"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer, got 0"),
         ({"vocab_size": "many"}, "vocab_size must be a positive integer, got 'many'"),
         ({"rms_norm_eps": 0.0}, "rms_norm_eps must be a positive number"),
@@ -56,7 +56,7 @@ def test_keys_left_out_have_hugging_faces_defaults():
         # Hugging Face takes no default for a null either.
         ({"rope_theta": None}, "rope_theta must be a number, got None"),
         ({"rope_theta": None, "rope_scaling": None}, "rope_theta must be a number, got None"),
-        ({"partial_rotary_factor": None}, "partial_rotary_factor None is not supported"),
+        ({"partial_rotary_factor": None}, "partial_rotary_factor must be a number, got None"),
         ({"eos_token_id": "</s>"}, "eos_token_id must be an integer or a list"),
     ],
 )

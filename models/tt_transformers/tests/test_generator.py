@@ -62,7 +62,7 @@ def test_a_user_that_joins_31_gets_the_text_it_gets_alone_and_leaves_their_logit
 
 def test_a_user_that_joins_may_cross_the_longrope_switch(generator, tiny):
     made = generator("N300", tiny, users=4, max_seq_len=256)
-    assert made.args.arch.rope.switch_len == 64
+    assert made.args.arch.rope.recompute_len == 65
     prompt = random_tokens(62, seed=2)
     _, alone = greedy(made, [prompt], 6)
     made.prefill([random_tokens(20)])

@@ -32,7 +32,7 @@ def test_the_reference_of_dummy_weights_has_these_weights(checkpoint, dtype):
 def test_the_reference_keeps_its_rope_frequencies_in_fp32(checkpoint):
     for dummy_weights in (False, True):
         rotary = args_of(checkpoint, dummy_weights=dummy_weights).reference_transformer().model.rotary_emb
-        assert torch.equal(rotary.inv_freq, args_of(checkpoint).arch.rope.inv_freq(long=False))
+        assert torch.equal(rotary.inv_freq, args_of(checkpoint).arch.rope.inv_freq(1))
 
 
 def test_the_reference_is_kept_only_with_cache_hf(checkpoint):

@@ -14,9 +14,9 @@ from tests.support.generation import generator, greedy, random_tokens, tiny  # n
 from tests.support.tiny_phi3 import save_tiny_phi3
 
 
-def limits(switch_len=64, **changes):
+def limits(recompute_len=65, **changes):
     settings = dict(
-        arch=SimpleNamespace(rope=SimpleNamespace(switch_len=switch_len)),
+        arch=SimpleNamespace(rope=SimpleNamespace(recompute_len=recompute_len)),
         max_batch_size=2,
         max_seq_len=128,
         prefill_chunk_size=1024,
@@ -61,8 +61,8 @@ def test_what_does_not_fit_is_refused_with_its_numbers_before_any_work(args, pro
         (unpaged(max_seq_len=64), 60, 4),
         (unpaged(prefill_chunk_size=65), 60, 60),
         (unpaged(prefill_chunk_size=None), 60, 60),
-        (unpaged(switch_len=30), 40, 60),  # past the switch from the start: nothing is computed again
-        (unpaged(arch=SimpleNamespace(rope=DefaultRope(32, 10000.0, max_context_len=128))), 60, 60),
+        (unpaged(recompute_len=31), 40, 60),  # past the switch from the start: nothing is computed again
+        (unpaged(arch=SimpleNamespace(rope=DefaultRope(head_dim=32, theta=10000.0, max_position_embeddings=128))), 60, 60),
         (limits(prefill_chunk_size=64), 60, 60),
     ],
 )

@@ -66,7 +66,7 @@ def test_attention_scores_and_values_are_hugging_faces(checkpoint):
     cos, sin = model.model.rotary_emb(x, torch.arange(seq_len)[None])
     their_q, their_k = apply_rotary_pos_emb(heads(q, n_heads)[None], heads(k, n_kv)[None], cos, sin)
 
-    cos, sin = arch.rope.cos_sin(torch.arange(seq_len), long=seq_len > arch.rope.switch_len)
+    cos, sin = arch.rope.cos_sin(torch.arange(seq_len), seq_len)
 
     def rotate(heads):
         swapped = torch.stack((-heads[..., 1::2], heads[..., 0::2]), dim=-1).flatten(-2)
@@ -92,8 +92,10 @@ def test_mlp_of_split_weights_is_hugging_faces(checkpoint):
 
 def test_reverse_permute_interleaves_the_halves_of_each_head():
     rows = torch.arange(12)[:, None]
-    assert reverse_permute(rows, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
-    assert torch.equal(permute(reverse_permute(rows, 2), 2), rows)
+    assert reverse_permute(rows, 2, 6).flatten().tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    assert reverse_permute(rows, 2, 4).flatten().tolist() == [0, 2, 1, 3, 4, 5, 6, 8, 7, 9, 10, 11], "two rows a head stay"
+    for rotary_dim in (2, 4, 6):
+        assert torch.equal(permute(reverse_permute(rows, 2, rotary_dim), 2, rotary_dim), rows)
 
 
 def test_tied_embeddings_need_no_output_tensor(tmp_path):

@@ -89,7 +89,7 @@ def test_chunked_prefill_of_odd_lengths_follows_hugging_face(generator, tiny):
 )
 def test_greedy_text_across_the_switch_is_that_of_hugging_face(generator, mesh, users, lengths):
     made = generator(mesh, BUNDLED, users=users, max_seq_len=1024)
-    assert made.args.arch.rope.switch_len == 512
+    assert made.args.arch.rope.recompute_len == 513
     prompts = [chapter[:length] for chapter, length in zip(known_by_heart(made.args), lengths)]
     reference = made.args.reference_transformer()
     texts, logits = greedy(made, prompts, 100)
@@ -104,7 +104,7 @@ def test_only_users_that_cross_the_switch_are_computed_again(generator, tiny, mo
     made = generator("N150", tiny, users=4, max_seq_len=256)
     crossing, short, long = random_tokens(61, seed=1), random_tokens(20, seed=2), random_tokens(90, seed=3)
     prompts = [short, crossing, long]
-    switch_len = made.args.arch.rope.switch_len
+    switch_len = made.args.arch.rope.recompute_len - 1
     tokens = [[random_tokens(1, seed=10 * step + user)[0] for user in range(3)] for step in range(8)]
 
     recomputed = []
@@ -130,7 +130,7 @@ def test_only_users_that_cross_the_switch_are_computed_again(generator, tiny, mo
 def test_users_may_cross_the_switch_in_one_step_while_another_ends(generator, tiny):
     """Each user's logits are, bit for bit, those of the user alone in the batch."""
     made = generator("N150", tiny, users=4, max_seq_len=80)
-    switch_len = made.args.arch.rope.switch_len
+    switch_len = made.args.arch.rope.recompute_len - 1
     prompts = [random_tokens(length, seed=length) for length in (switch_len - 1, 79, switch_len - 1, 7)]
 
     def steps(users):
@@ -153,7 +153,7 @@ def test_users_may_cross_the_switch_in_one_step_while_another_ends(generator, ti
 def test_a_user_that_crosses_the_switch_leaves_the_others_text_alone(generator, mesh, precision):
     """Prompts of the bundled model, one shorter than the switch and one longer. Their logits are equal bit for bit."""
     made = generator(mesh, BUNDLED, users=4, max_seq_len=1024, precision=precision)
-    switch_len = made.args.arch.rope.switch_len
+    switch_len = made.args.arch.rope.recompute_len - 1
     tokens = sample_tokens(made.args)
     short, long, crossing = tokens[:40], tokens[: switch_len + 30], tokens[40 : 40 + switch_len - 2]
     steps = 8

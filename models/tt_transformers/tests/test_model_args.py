@@ -78,7 +78,7 @@ def test_a_config_alone_is_enough_for_dummy_weights(checkpoint, tmp_path):
 def test_the_bundled_checkpoint_is_the_default():
     args = ModelArgs(MeshOf(1))
     assert args.model_dir == BUNDLED and not args.text.tokenizer_is_stand_in
-    assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.switch_len) == (8, 96, 512)
+    assert (args.arch.n_heads, args.arch.head_dim, args.arch.rope.recompute_len) == (8, 96, 513)
     assert set(to_hugging_face(args.load_state_dict(), args.arch)) == set(load_file(BUNDLED / "model.safetensors"))
 
 
@@ -203,7 +203,6 @@ def test_a_name_without_network_says_what_to_do(tmp_path, network):
         ({"max_seq_len": 0}, "max_seq_len 0 is outside 1 to 256"),
         ({"max_batch_size": 3}, "max_batch_size 3 is not supported; supported are 1, 2, 4, 8, 16, 32"),
         ({"num_layers": 3}, "num_layers 3 is outside 1 to 2"),
-        ({"num_devices": 8}, r"hidden_size 128 .* cannot be split over 8 devices; meshes that work: N150 \(1\), N300 \(2\)$"),
         ({"optimizations": "fast"}, "cannot read 'fast'"),
         ({"optimizations": ""}, "optimizations"),
         ({"optimizations": DecodersPrecision(3, ModelOptimizations.bf16())}, "are for 3 decoders, the model has 2"),
@@ -223,6 +222,27 @@ def test_the_prefill_chunk_size_is_the_environments_or_the_models(checkpoint, mo
     assert (mini.prefill_chunk_size, args_of(checkpoint).prefill_chunk_size) == (1024, None)
     monkeypatch.setenv("MAX_PREFILL_CHUNK_SIZE", "8")
     assert args_of(checkpoint).prefill_chunk_size == 8192
+
+
+def test_more_heads_than_a_device_takes_are_refused_with_the_meshes_that_work(checkpoint):
+    change(checkpoint / "config.json", num_attention_heads=40, head_dim=32)
+    assert args_of(checkpoint, num_devices=2, dummy_weights=True).device_name == "N300"
+    with pytest.raises(ValueError, match="40 query heads are 40 on each device of N150.*meshes that work: N300, T3K"):
+        args_of(checkpoint, dummy_weights=True)
+
+
+@pytest.mark.parametrize("cores, num_devices, width", [(None, 1, 192), (None, 2, 96), ("8", 1, 256), ("8", 2, 256), ("64", 1, 2048)])
+def test_pad_mlp_cores_pads_a_devices_hidden_columns(checkpoint, monkeypatch, cores, num_devices, width):
+    if cores is not None:
+        monkeypatch.setenv("PAD_MLP_CORES", cores)
+    assert args_of(checkpoint, num_devices=num_devices).mlp_width == width
+
+
+@pytest.mark.parametrize("cores", ["", "0", "12", "72", "8.0", "many"])
+def test_pad_mlp_cores_that_is_no_multiple_of_8_up_to_64_is_refused(checkpoint, monkeypatch, cores):
+    monkeypatch.setenv("PAD_MLP_CORES", cores)
+    with pytest.raises(ValueError, match=f"PAD_MLP_CORES='{cores}' is not accepted: a number of cores, one of 8, 16, .*, 64$"):
+        args_of(checkpoint)
 
 
 def test_page_params_make_the_cache_paged(checkpoint):

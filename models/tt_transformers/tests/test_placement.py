@@ -51,10 +51,23 @@ def test_widths_are_padded_to_whole_tiles_on_every_device(columns, shape, width)
     assert Placement(shape).model_width(columns) == width
 
 
-def test_a_residual_stream_that_does_not_divide_is_refused_with_the_meshes_that_work():
-    assert Placement((1, 2)).residual_width(3072) == 1536
-    with pytest.raises(ValueError, match=r"hidden_size 96 .* cannot be split over 2 devices; meshes that work: N150 \(1\)$"):
-        Placement((1, 2)).residual_width(96)
+@pytest.mark.parametrize(
+    "dim, placement, width, padded",
+    [
+        (3072, Placement((1, 2)), 1536, 3072),  # divides: nothing is padded
+        (896, Placement((1, 8)), 128, 1024),  # Qwen2.5-0.5B
+        (896, GALAXY, 224, 896),
+        (80, Placement((1, 1)), 96, 96),
+    ],
+)
+def test_a_residual_stream_is_padded_to_whole_tiles_on_every_device(dim, placement, width, padded):
+    assert (placement.residual_width(dim), placement.padded_dim(dim)) == (width, padded)
+
+
+def test_more_query_heads_than_a_device_takes_are_refused_with_the_meshes_that_work():
+    assert Placement((1, 2)).heads(40, 10).n_heads == 20
+    with pytest.raises(ValueError, match="40 query heads are 40 on each device of N150, .* at most 32; meshes that work: N300, T3K$"):
+        Placement((1, 1)).heads(40, 10)
 
 
 def test_a_line_serves_all_users_everywhere_and_has_its_machines_name():

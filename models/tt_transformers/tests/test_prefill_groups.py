@@ -6,6 +6,7 @@ import torch
 from models.tt_transformers.tt.runtime import prefill_plan
 from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
 from tests.support.generation import generator, random_tokens, tiny  # noqa: F401
+from tests.support.tiny_models import save_tiny
 
 
 def groups(made, *lengths):
@@ -16,11 +17,18 @@ def groups(made, *lengths):
 
 def test_neighbours_of_one_padded_length_and_one_set_of_angles_run_together(generator, tiny):
     made = generator("N150", tiny, users=8)
-    assert made.args.arch.rope.switch_len == 64
+    assert made.args.arch.rope.recompute_len == 65
     assert groups(made, 5) == [(0, 1)]
     assert groups(made, 5, 64, 20) == [(0, 3)]
     assert groups(made, 5, 64, 65, 128, 129) == [(0, 2), (2, 2), (4, 1)]
     assert groups(made, 5, 100, 5) == [(0, 1), (1, 1), (2, 1)], "only neighbours: the order of users is kept"
+
+
+def test_prompts_that_dynamic_ntk_rotates_with_other_frequencies_do_not(generator, tmp_path):
+    parameters = {"rope_type": "dynamic", "factor": 4.0}
+    save_tiny("Llama", tmp_path / "model", max_position_embeddings=64, rope_parameters=parameters)
+    made = generator("N150", tmp_path / "model", users=8, max_seq_len=256)
+    assert groups(made, 5, 64, 65, 66, 66, 100) == [(0, 2), (2, 1), (3, 2), (5, 1)]
 
 
 def test_a_group_has_no_more_rows_than_a_chunk_and_the_matmuls_can_cut(generator, tiny):

@@ -11,15 +11,18 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from models.common.mesh import open_mesh
 from models.common.whole_file import NotWritten
 from models.tt_transformers.measure import make_reference as make_reference_module
 from models.tt_transformers.measure.make_reference import make_reference
 from models.tt_transformers.tt import reference, token_accuracy
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.config.precision import ModelOptimizations
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
+from tests.support.tiny_models import save_tiny
 from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3, tiny_config
 
 pytestmark = pytest.mark.whole
@@ -82,10 +85,44 @@ def test_predictions_are_hugging_faces_for_each_prefix(checkpoint, made):
 
 
 def test_greedy_continuation_is_generates(checkpoint):
-    model = checkpoint[1]
+    directory, model = checkpoint
     prompt = torch.randint(3, 320, (1, SWITCH_LEN - 10), generator=torch.Generator().manual_seed(3))
     expected = model.generate(prompt, max_new_tokens=30, do_sample=False, eos_token_id=None, pad_token_id=0)
-    assert torch.equal(reference.continue_greedily(model, prompt, 30, SWITCH_LEN), expected)
+    rope = Architecture.from_hf_config(read_config(directory / "config.json")).rope
+    assert torch.equal(reference.continue_greedily(model, prompt, 30, rope), expected)
+
+
+@pytest.mark.parametrize("prefill", [SWITCH_LEN - 8, SWITCH_LEN, SWITCH_LEN + 8])
+@pytest.mark.parametrize(
+    "kind, max_len",
+    [
+        ({"rope_type": "dynamic", "factor": 4.0}, SWITCH_LEN),
+        ({**tiny_config().rope_parameters, "rope_type": "longrope"}, 256),
+    ],
+    ids=lambda p: p["rope_type"] if isinstance(p, dict) else "",
+)
+def test_where_hugging_face_keeps_keys_of_other_frequencies_so_do_predictions(tmp_path, kind, max_len, prefill):
+    """One text that is decoded token by token, by a new model, across the length at which the frequencies change."""
+    save_tiny("Llama", tmp_path, max_position_embeddings=max_len, rope_parameters=kind, initializer_range=0.1)
+    rope = Architecture.from_hf_config(read_config(tmp_path / "config.json")).rope
+    text = torch.randint(3, 320, (1, prefill + 16), generator=torch.Generator().manual_seed(prefill))
+
+    def new_model():
+        return LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+
+    with torch.no_grad():
+        model, expected = new_model(), []
+        output = model(text[:, :prefill])
+        for position in range(prefill, prefill + 16):
+            expected.append(output.logits[0, -1].log_softmax(-1)[text[0, position]])
+            output = model(text[:, position : position + 1], past_key_values=output.past_key_values)
+    model = new_model()
+    model(torch.arange(200)[None])  # a longer sequence, which the predictions must not depend on
+    _, log_probs = reference.predictions(model, text, prefill, rope)
+    torch.testing.assert_close(log_probs[0], torch.stack(expected), atol=1e-4, rtol=0)
+    continued = reference.continue_greedily(model, text[:, :prefill], 16, rope)
+    generated = new_model().generate(text[:, :prefill], max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert torch.equal(continued, generated)
 
 
 def test_a_saved_reference_reads_back_the_same(made, tmp_path):
@@ -195,7 +232,7 @@ def test_prompts_are_joined_and_continued_greedily(mesh_device, checkpoint, prom
     assert made.tokens[0, :45].tolist() == list(range(3, 48))
     assert made.tokens[1, :45].tolist() == list(range(43, 88))
     model = args.reference_transformer({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
-    expected = reference.continue_greedily(model, made.tokens[:, :PREFILL].long(), GENERATED, SWITCH_LEN)
+    expected = reference.continue_greedily(model, made.tokens[:, :PREFILL].long(), GENERATED, args.arch.rope)
     assert torch.equal(made.tokens.long(), expected)
     assert torch.equal(made.top5[:, :, 0], made.tokens[:, PREFILL:])
 

@@ -8,6 +8,7 @@ from models.common.ttnn_emulator.ops import creation, transfer
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.runtime.runner import DecodeHandle
 from tests.support.generation import generator, known_by_heart, random_tokens, tiny  # noqa: F401
+from tests.support.tiny_models import save_tiny
 
 SKIP = -1
 
@@ -66,13 +67,30 @@ def test_a_prompt_over_the_longrope_switch_may_come_in_pieces_that_say_its_lengt
 @pytest.mark.parametrize("start", [32, 64])
 def test_a_start_on_a_prefix_with_other_rotary_factors_is_refused(runner, tiny, start):
     made = runner("N150", tiny, users=2, max_seq_len=256)
-    assert made.args.arch.rope.switch_len == 64
+    assert made.args.arch.rope.recompute_len == 65
     pages = scattered_pages(made)[:1]
     made.prefill([random_tokens(start)], [0], page_table=pages)
-    with pytest.raises(ValueError, match=f"user 0: 65 tokens from position {start}: past 64 tokens LongRoPE changes its factors"):
+    with pytest.raises(ValueError, match=f"user 0: 65 tokens from position {start}: RoPE type longrope has other frequencies for 65 tokens than for {start}"):
         made.prefill([random_tokens(65 - start)], [0], [start], pages)
     with pytest.raises(ValueError, match="user 1: LongRoPE changes its factors at position 64; prefill all 65 tokens instead"):
         made.submit_decode([0, 3], [SKIP, 64], scattered_pages(made))
+
+
+def test_with_dynamic_ntk_a_prompt_over_the_original_length_comes_whole_or_in_pieces_that_say_its_length(runner, tmp_path):
+    parameters = {"rope_type": "dynamic", "factor": 4.0}
+    save_tiny("Llama", tmp_path / "model", max_position_embeddings=64, rope_parameters=parameters, initializer_range=0.1)
+    made, prompt = runner("N150", tmp_path / "model", users=2, max_seq_len=256), random_tokens(150)
+    pages = scattered_pages(made)
+    whole = made.prefill([prompt], [0], page_table=pages[:1])
+    for start, end in ((0, 32), (32, 96), (96, 150)):
+        logits = made.prefill([prompt[start:end]], [1], [start], pages[1:], lengths=[150])
+    assert pcc(logits, whole) >= 0.9999
+    for start in (32, 64, 96):
+        with pytest.raises(ValueError, match=f"RoPE type dynamic has other frequencies for 150 tokens than for {start}"):
+            made.prefill([prompt[start:]], [1], [start], pages[1:])
+    made.prefill([prompt[:32]], [1], page_table=pages[1:])
+    short = made.prefill([prompt[32:64]], [1], [32], pages[1:])
+    assert pcc(short, made.prefill([prompt[:64]], [0], page_table=pages[:1])) >= 0.9999
 
 
 @pytest.mark.parametrize("paged", [True, False])

@@ -30,8 +30,9 @@ def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) ->
         raise ValueError(f"{len(prompt_lengths)} prompts for a model set up for 1 to {args.max_batch_size} users")
     for user, length in enumerate(prompt_lengths):
         check_prompt(args, user, length)
+        recompute_len = args.arch.rope.recompute_len
         # The last generated token is not run.
-        if length <= args.arch.rope.switch_len < min(length + max_generated_tokens - 1, args.max_seq_len):
+        if recompute_len and length < recompute_len <= min(length + max_generated_tokens - 1, args.max_seq_len):
             check_recomputation(args, user)
     longest = min(prompt_lengths) + max_generated_tokens
     if longest > args.max_seq_len:
@@ -60,7 +61,7 @@ def check_prompt(args, user: int, length: int) -> None:
 
 def check_recomputation(args, user: int) -> None:
     """Raises ValueError if the sequence of `user` cannot be computed again when it grows past the LongRoPE switch."""
-    length = args.arch.rope.switch_len + 1
+    length = args.arch.rope.recompute_len
     what = f"generation past {length - 1} tokens, where LongRoPE changes its factors and {length} are computed again,"
     check_chunks(args, user, length, what)
 
@@ -163,7 +164,7 @@ class Generator:
                 continue
             sequence = self.sequences[user]
             sequence.append(int(token))
-            if len(sequence) == self.args.arch.rope.switch_len + 1:
+            if len(sequence) == self.args.arch.rope.recompute_len:
                 crossing.append(user)
             else:
                 step_tokens[user], positions[user] = sequence[-1], len(sequence) - 1
@@ -172,8 +173,8 @@ class Generator:
             return logits
         rows = list(logits)
         for user in crossing:
-            # All keys of a sequence are rotated with the same factors. So the cached keys are computed again with the
-            # long factors, as Hugging Face's Phi3ForCausalLM does at this length.
+            # The cached keys are computed again with the long factors, as Hugging Face's Phi3ForCausalLM does at this
+            # length.
             (rows[user],) = self._compute([user])
         return torch.stack(rows)
 
@@ -200,7 +201,7 @@ class Generator:
                 raise ValueError(f"user {user} has no prompt, so it cannot be active")
             if length > self.args.max_seq_len:
                 raise ValueError(f"user {user} is at max_seq_len {self.args.max_seq_len}")
-            if length == self.args.arch.rope.switch_len + 1:
+            if length == self.args.arch.rope.recompute_len:
                 check_recomputation(self.args, user)
         if self.page_table is not None:
             self.page_table.check(lengths)

@@ -33,9 +33,8 @@ class Transformer:
         self.embedding = Embedding(weights.embedding())
         # Convert the head first: its buffers would otherwise add to the layers' memory.
         lm_head = LMHeadConfig.resolve(args)
-        self.norm = DistributedNorm(
-            NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, lm_head.splits[0].cores), weights.norm("norm"), ccl
-        )
+        norm = NormConfig.resolve(args, lm_head.splits[0].cores)
+        self.norm = DistributedNorm(norm, weights.norm("norm", norm.scale), ccl)
         self.lm_head = LMHead(lm_head, weights)
         self.layers = []
         for layer in tqdm(range(args.arch.n_layers), desc="Weights", unit="layer", disable=None, delay=1):
@@ -51,15 +50,14 @@ class Transformer:
         """The pages of the KV caches; None if they are not paged."""
         return self.kv_caches[0].paged
 
-    def prefill_forward(self, tokens, rotary_rows, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int):
+    def prefill_forward(self, tokens, rotate, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int):
         """Runs one chunk of a user's sequence, or whole sequences of several users, and fills the KV caches of `slots`.
 
-        tokens: [1, n_users * seq_len] uint32, user by user; rotary_rows: [1, seq_len] uint32; page tables: see
-        `Attention.prefill_forward`, None if unpaged.
+        tokens: [1, n_users * seq_len] uint32, user by user; rotate: the `Rotation` of seq_len positions; page tables:
+        see `Attention.prefill_forward`, None if unpaged.
         Returns the hidden state [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
         """
         x = self.embedding.forward(tokens, ttnn.DRAM_MEMORY_CONFIG)
-        rotate = self.rotary.prefill(rotary_rows)
         for layer, kv_cache in zip(self.layers, self.kv_caches):
             x = layer.prefill_forward(x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start)
         return x

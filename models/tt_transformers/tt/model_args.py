@@ -15,6 +15,7 @@ from models.tt_transformers.tt.checkpoints.identity import check_variable, weigh
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, locate
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
 from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.config.mlp_width import mlp_width
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
@@ -33,7 +34,8 @@ class ModelArgs:
         max_batch_size: users at a time: 1, 2, 4, 8, 16 or 32.
         max_seq_len: most tokens of a user, prompt and generated tokens together.
         cache_hf: keep the Hugging Face model of `reference_transformer` in memory.
-        instruct: apply the tokenizer's chat template to prompts.
+        instruct: apply the tokenizer's chat template to prompts; None: if it has one.
+        enable_thinking: the value of the chat template's switch of this name; None: the template's default.
         optimizations: "performance" (default), "accuracy", a precision_cfg/fidelity_cfg text, a `ModelOptimizations`
             or a `DecodersPrecision`.
         optimizations_base: the mode that a precision_cfg/fidelity_cfg text changes.
@@ -53,7 +55,8 @@ class ModelArgs:
         max_batch_size: int = 1,
         max_seq_len: int = 2048,
         cache_hf: bool = False,
-        instruct: bool = False,
+        instruct: bool | None = False,
+        enable_thinking: bool | None = None,
         optimizations: str | ModelOptimizations | DecodersPrecision | None = None,
         optimizations_base: str = "performance",
         decoder_config_file: str | Path | None = None,
@@ -73,7 +76,8 @@ class ModelArgs:
 
         self.mesh_device = mesh_device
         self.placement = Placement.of(mesh_device)
-        self.placement.residual_width(self.arch.dim)  # refuses a mesh that the model cannot be split over
+        self.placement.heads(self.arch.n_heads, self.arch.n_kv_heads)  # refuses a mesh that the model cannot be split over
+        self.mlp_width = mlp_width(self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim))
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -108,7 +112,9 @@ class ModelArgs:
         self._add_notes(arch.notes)
         if not dummy_weights and location.hub_name is None:
             self.load_state_dict()  # the headers of files on disk can be checked at once
-        self.text = Text(location.directory, self.arch, stand_in=dummy_weights, instruct=instruct)
+        self.text = Text(
+            location.directory, self.arch, stand_in=dummy_weights, instruct=instruct, enable_thinking=enable_thinking
+        )
 
     @property
     def device_name(self) -> str:
@@ -119,6 +125,11 @@ class ModelArgs:
     def chip(self) -> ChipLayout:
         """The cores and DRAM banks that tensors are laid out on."""
         return ChipLayout.of(self.mesh_device)
+
+    @property
+    def dim(self) -> int:
+        """Columns of the residual stream on all devices together; those after the model's `arch.dim` are zeros."""
+        return self.placement.padded_dim(self.arch.dim)
 
     # Weights
 

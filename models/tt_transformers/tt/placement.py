@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import TILE
-from models.common.mesh_names import MESH_SHAPES, mesh_name_of
+from models.common.chip import TILE, whole_tiles
+from models.common.mesh_names import LINES, MESH_SHAPES, mesh_name_of
+
+# The most query heads of one device: nlp_concat_heads_decode joins one tile of heads.
+MAX_HEADS = TILE
 
 
 @dataclass(frozen=True)
@@ -101,23 +104,29 @@ class Placement:
         return self.mesh_shape[self.residual_axis]
 
     def heads(self, n_heads: int, n_kv_heads: int) -> HeadSplit:
-        """The heads of each rank of the model axis."""
-        return split_heads(n_heads, n_kv_heads, self.model_ranks)
+        """The heads of each rank of the model axis. ValueError if a device would have more than `MAX_HEADS`."""
+        split = split_heads(n_heads, n_kv_heads, self.model_ranks)
+        if split.n_heads > MAX_HEADS:
+            meshes = ", ".join(
+                name for name in LINES if split_heads(n_heads, n_kv_heads, math.prod(MESH_SHAPES[name])).n_heads <= MAX_HEADS
+            )
+            raise ValueError(
+                f"{n_heads} query heads are {split.n_heads} on each device of {self.name}, which takes at most {MAX_HEADS}; "
+                f"meshes that work: {meshes or 'none'}"
+            )
+        return split
 
     def model_width(self, columns: int) -> int:
         """One device's share of `columns` that are split over the model axis, padded to whole tiles."""
-        return math.ceil(columns / (self.model_ranks * TILE)) * TILE
+        return whole_tiles(math.ceil(columns / self.model_ranks))
 
     def residual_width(self, dim: int) -> int:
-        """One device's columns of the residual stream of `dim` columns. ValueError if these are not whole tiles."""
-        if problem := self._residual_problem(dim):
-            meshes = ", ".join(
-                f"{name} ({rows * columns})"
-                for name, (rows, columns) in MESH_SHAPES.items()
-                if not Placement((1, rows * columns))._residual_problem(dim)
-            )
-            raise ValueError(f"{problem}; meshes that work: {meshes}")
-        return dim // self.residual_ranks
+        """One device's columns of the residual stream of `dim` columns, padded to whole tiles."""
+        return whole_tiles(math.ceil(dim / self.residual_ranks))
+
+    def padded_dim(self, dim: int) -> int:
+        """The columns of the residual stream on all devices together. Those after the first `dim` are zeros."""
+        return self.residual_ranks * self.residual_width(dim)
 
     def users(self, max_batch_size: int) -> int:
         """The users that one device serves."""
@@ -148,8 +157,3 @@ class Placement:
         dims = [0, 0]
         dims[self.model_axis] = model
         return ttnn.ConcatMesh2dToTensor(mesh_device, mesh_shape=self.mesh_shape, dims=tuple(dims))
-
-    def _residual_problem(self, dim: int) -> str | None:
-        if dim % (self.residual_ranks * TILE):
-            return f"hidden_size {dim} (in tiles of {TILE} columns) cannot be split over {self.residual_ranks} devices"
-        return None

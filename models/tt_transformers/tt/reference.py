@@ -15,7 +15,9 @@ The command `models/tt_transformers/tests/generate_reference_hf.py` makes the fi
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -165,44 +167,61 @@ def model_identity(args) -> dict:
 
 
 @torch.no_grad()
-def predictions(model, texts: torch.Tensor, prefill: int, switch_len: int, chunk: int = 8):
+def predictions(model, texts: torch.Tensor, prefill: int, rope, chunk: int = 8):
     """Runs Hugging Face's model over texts [users, length] -> (top5 [users, generated, 5], log_probs [users, generated]).
 
-    Position p is predicted from the p tokens before it. LongRoPE rotates all of them with the short factors while p is
-    at most `switch_len`, and with the long factors beyond. So a text that crosses it takes two passes. `chunk` texts
-    run at a time.
+    Position p is predicted from the p tokens before it, as by a new model that prefills `prefill` tokens and decodes the
+    rest. `rope`: the model's RoPE. `chunk` texts run at a time.
     """
     top5, log_probs = [], []
     for part in texts.long().split(chunk):
-        passes = []
-        if prefill <= switch_len:
-            passes.append(_logits(model, part[:, :switch_len], prefill))
-        if part.shape[1] - 1 > switch_len:
-            passes.append(_logits(model, part[:, :-1], max(prefill, switch_len + 1)))
-        logits = torch.cat(passes, dim=1)[:, : part.shape[1] - prefill]
+        _forget_lengths(model)
+        cache, logits = None, []
+        for start, first, last in _passes(prefill, part.shape[1] - 1, rope):
+            output = model(
+                part[:, start:last],
+                past_key_values=cache if start else None,
+                use_cache=True,
+                logits_to_keep=last - first + 1,
+            )
+            cache = output.past_key_values
+            logits.append(output.logits.float())
+        logits = torch.cat(logits, dim=1)
         top5.append(logits.topk(TOP, dim=-1).indices.int())
         chosen = logits.log_softmax(-1).gather(-1, part[:, prefill:, None])
         log_probs.append(chosen[..., 0])
     return torch.cat(top5), torch.cat(log_probs)
 
 
-def _logits(model, tokens, first_length):
-    """Float32 logits after each prefix of `tokens` of at least `first_length` tokens."""
-    return model(tokens, use_cache=False, logits_to_keep=tokens.shape[1] - first_length + 1).logits.float()
-
-
 @torch.no_grad()
-def continue_greedily(model, prompts: torch.Tensor, count: int, switch_len: int) -> torch.Tensor:
-    """Prompts [users, prefill], each followed by `count` greedily chosen tokens.
-
-    Where LongRoPE's factors change, the keys of the whole sequence are computed again, as `Phi3ForCausalLM` does.
-    """
+def continue_greedily(model, prompts: torch.Tensor, count: int, rope) -> torch.Tensor:
+    """Prompts [users, prefill], each followed by `count` greedily chosen tokens, as by a new model with this RoPE."""
+    _forget_lengths(model)
     tokens, cache = prompts.long(), None
     for _ in range(count):
-        new = tokens if cache is None or tokens.shape[1] == switch_len + 1 else tokens[:, -1:]
+        new = tokens if cache is None or tokens.shape[1] == rope.recompute_len else tokens[:, -1:]
         output = model(
             new, past_key_values=None if new is tokens else cache, use_cache=True, logits_to_keep=1
         )
         cache = output.past_key_values
         tokens = torch.cat([tokens, output.logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     return tokens
+
+
+def _passes(prefill: int, longest: int, rope) -> Iterator[tuple[int, int, int]]:
+    """(start, first, last) of each call of the model that has one set of rotary frequencies.
+
+    The call runs the tokens from `start` to `last`, and gives the logits after `first` to `last` tokens; all calls
+    together, after `prefill` to `longest`. The keys of earlier tokens are cached; `start` is 0 where there are none, or
+    where they are computed again.
+    """
+    cached = 0
+    for _, lengths in groupby(range(prefill, longest + 1), rope.frequency_set):
+        first, last = (lengths := list(lengths))[0], lengths[-1]
+        yield 0 if first == rope.recompute_len else cached, first, last
+        cached = last
+
+
+def _forget_lengths(model) -> None:
+    """Hugging Face's dynamic RoPE keeps the frequencies of the longest sequence so far; this makes it like new."""
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)

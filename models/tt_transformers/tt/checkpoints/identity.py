@@ -39,7 +39,7 @@ def check_variable() -> bool:
 # code rounds and writes it. Paths are relative to `tt/` and to the emulator's package.
 LIBRARY_CODE = (
     "checkpoints/safetensors_files.py", "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py",
-    "config/rope.py", "families/*.py", "placement.py",
+    "config/rope/*.py", "families/*.py", "placement.py",
 )  # fmt: skip
 EMULATOR_CODE = (
     "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",

@@ -2,7 +2,8 @@
 
 Weights (`layers.0.attention.wq.weight`, ...) are [out_features, in_features] as in torch. Fused Hugging Face tensors
 are split on read, and the rows of wq and wk are permuted from Hugging Face's half-split order
-(all real parts of a head, then all imaginary ones) to the interleaved order that `rotary_embedding_llama` rotates.
+(all real parts of a head, then all imaginary ones) to the interleaved order that `rotary_embedding_llama` rotates. Rows
+of a head that are not rotated stay at its end.
 """
 
 import hashlib
@@ -26,19 +27,26 @@ class Source:
     name: str
     start: int
     stop: int
-    rotated_heads: int | None = None  # number of heads whose rows are permuted to the interleaved order
+    # Number of heads whose rows are permuted to the interleaved order, and how many rows of each.
+    rotated: tuple[int, int] | None = None
 
 
-def reverse_permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
-    """[n_heads * head_dim, ...] in Hugging Face's half-split order -> the interleaved order, head by head."""
-    rows, rest = weight.shape[0], weight.shape[1:]
-    return weight.view(n_heads, 2, rows // n_heads // 2, *rest).transpose(1, 2).reshape(rows, *rest)
+def reverse_permute(weight: torch.Tensor, n_heads: int, rotary_dim: int) -> torch.Tensor:
+    """[n_heads * head_dim, ...] with the first `rotary_dim` rows of each head in Hugging Face's half-split order -> the
+    interleaved order."""
+    return _interchanged(weight, n_heads, rotary_dim, (2, rotary_dim // 2))
 
 
-def permute(weight: torch.Tensor, n_heads: int) -> torch.Tensor:
+def permute(weight: torch.Tensor, n_heads: int, rotary_dim: int) -> torch.Tensor:
     """The inverse of `reverse_permute`."""
-    rows, rest = weight.shape[0], weight.shape[1:]
-    return weight.view(n_heads, rows // n_heads // 2, 2, *rest).transpose(1, 2).reshape(rows, *rest)
+    return _interchanged(weight, n_heads, rotary_dim, (rotary_dim // 2, 2))
+
+
+def _interchanged(weight: torch.Tensor, n_heads: int, rotary_dim: int, sizes: tuple[int, int]) -> torch.Tensor:
+    """The first `rotary_dim` rows of each head as an array of `sizes`, transposed."""
+    heads = weight.unflatten(0, (n_heads, -1))
+    rotated = heads[:, :rotary_dim].unflatten(1, sizes).transpose(1, 2).flatten(1, 2)
+    return torch.cat((rotated, heads[:, rotary_dim:]), dim=1).flatten(0, 1)
 
 
 def sources(arch: Architecture) -> dict[str, Source]:
@@ -50,7 +58,8 @@ def sources(arch: Architecture) -> dict[str, Source]:
         stop = 0
         for ours in parts:
             start, stop = stop, stop + rows[ours]
-            found[ours] = Source(theirs, start, stop, rotated_heads=heads.get(ours.split(".")[-2]))
+            n_heads = heads.get(ours.split(".")[-2])
+            found[ours] = Source(theirs, start, stop, rotated=n_heads and (n_heads, arch.rope.rotary_dim))
     if arch.tie_word_embeddings:
         found["output.weight"] = found["tok_embeddings.weight"]
     return found
@@ -111,7 +120,7 @@ class StateDict(Mapping[str, torch.Tensor]):
         if not in_bf16.sum(dtype=torch.float32).isfinite() and not in_bf16.isfinite().all():
             file = self.files.tensors[source.name].file
             raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
-        return weight if source.rotated_heads is None else reverse_permute(weight, source.rotated_heads)
+        return weight if source.rotated is None else reverse_permute(weight, *source.rotated)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
@@ -189,8 +198,8 @@ def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) 
     parts: dict[str, dict[int, torch.Tensor]] = {}
     for name, source in sources(arch).items():
         weight = state_dict[name]
-        if source.rotated_heads is not None:
-            weight = permute(weight, source.rotated_heads)
+        if source.rotated is not None:
+            weight = permute(weight, *source.rotated)
         parts.setdefault(source.name, {})[source.start] = weight
     weights = {}
     for name in list(parts):

@@ -4,8 +4,9 @@ import torch
 import ttnn
 from torch.nn.functional import pad
 
-from models.tt_transformers.tt.config.program_configs import TILE
+from models.common.chip import TILE
 from models.tt_transformers.tt.modules.linear import LinearConfig
+from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.placement import HeadSplit, Placement
 
 
@@ -33,12 +34,10 @@ class Weights:
         width = self.placement.model_ranks * config.n
 
         def columns():
-            weight = self.state_dict[f"{name}.weight"]
-            return pad(weight, (0, 0, 0, width - len(weight))).t()
+            return _padded(_padded(self.state_dict[f"{name}.weight"], config.k, dim=1), width, dim=0).t()
 
         def bias():
-            features = self.state_dict[f"{name}.bias"]
-            return pad(features, (0, width - len(features)))[None]
+            return _padded(self.state_dict[f"{name}.bias"], width, dim=0)[None]
 
         mapper = self._mapper(model=3)
         return self._linear(name, columns, config, mapper), self._bias(name, bias, config, mapper)
@@ -48,8 +47,8 @@ class Weights:
         sums, so the bias is on the first device only."""
 
         def rows():
-            weight = self.state_dict[f"{name}.weight"]
-            return pad(weight, (0, self.placement.model_ranks * config.k - weight.shape[1])).t()
+            weight = _padded(self.state_dict[f"{name}.weight"], self.placement.model_ranks * config.k, dim=1)
+            return _padded(weight, config.n, dim=0).t()
 
         mapper = self._mapper(model=2)
         return self._linear(name, rows, config, mapper), self._bias_of_partial_sums(name, config, mapper)
@@ -58,16 +57,22 @@ class Weights:
         """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
         bias."""
         name = f"layers.{layer}.attention"
+        head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
 
         def fused(kind):
             wq, wk, wv = (self.state_dict[f"{name}.{part}.{kind}"] for part in ("wq", "wk", "wv"))
             parts = []
             for query, kv in zip(heads.query, heads.kv):
-                parts += [_rows_of(wq, heads.query, query), _rows_of(wk, heads.kv, kv), _rows_of(wv, heads.kv, kv)]
+                for weight, all_heads, chosen in ((wq, heads.query, query), (wk, heads.kv, kv), (wv, heads.kv, kv)):
+                    parts.append(_rows_of(weight, all_heads, chosen, head_dim))
             return torch.cat(parts)
 
         mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
-        weight = self._linear(f"{name}.wqkv", lambda: fused("weight").t(), config, mapper, **recipe)
+
+        def weight():
+            return _padded(fused("weight"), config.k, dim=1).t()
+
+        weight = self._linear(f"{name}.wqkv", weight, config, mapper, **recipe)
         return weight, self._bias(f"{name}.wqkv", lambda: fused("bias")[None], config, mapper, **recipe)
 
     def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
@@ -76,8 +81,9 @@ class Weights:
         name = f"layers.{layer}.attention.wo"
 
         def rows():
-            weight = self.state_dict[f"{name}.weight"].t()
-            return torch.cat([_rows_of(weight, heads.query, query) for query in heads.query])
+            weight = _padded(self.state_dict[f"{name}.weight"], config.n, dim=0).t()
+            head_dim = config.k // heads.n_heads
+            return torch.cat([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
         mapper = self._mapper(model=2)
         weight = self._linear(name, rows, config, mapper, heads=[heads.query])
@@ -89,30 +95,34 @@ class Weights:
         def columns():
             output = self.state_dict["output.weight"]
             parts = [output[start : start + config.n] for start in starts]
-            return torch.cat([pad(part, (0, 0, 0, config.n - len(part))) for part in parts]).t()
+            return _padded(torch.cat([_padded(part, config.n, dim=0) for part in parts]), config.k, dim=1).t()
 
         return self._linear(f"output.{split}", columns, config, self._mapper(model=3), starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
-        return self._row_major("tok_embeddings", lambda: self.state_dict["tok_embeddings.weight"], self._mapper(residual=3))
 
-    def norm(self, name: str):
-        """Norm weight as the op reads it: [1, 1, dim / 32, 32], bf16, row-major, replicated."""
-        return self._row_major(name, lambda: self.state_dict[f"{name}.weight"].reshape(-1, TILE), self._mapper())
+        def columns():
+            weight = self.state_dict["tok_embeddings.weight"]
+            return _padded(weight, self.placement.padded_dim(weight.shape[1]), dim=1)
+
+        return self._interleaved("tok_embeddings", columns, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, self._mapper(residual=3))
+
+    def norm(self, name: str, scale: NormScale):
+        """Norm weight as the op reads it, replicated; `scale` says its shape, dtype and layout."""
+
+        def padded():
+            weight = self.state_dict[f"{name}.weight"].float() * scale.weight_factor
+            return _padded(weight, scale.width, dim=0).reshape(scale.weight_shape[2:])
+
+        return self._interleaved(name, padded, scale.weight_dtype, scale.weight_layout, self._mapper())
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
 
-    def _row_major(self, name, make, mesh_mapper):
-        return self._tensor(
-            name,
-            make,
-            dtype=ttnn.bfloat16,
-            layout=ttnn.ROW_MAJOR_LAYOUT,
-            memory_config=ttnn.DRAM_MEMORY_CONFIG,
-            mesh_mapper=mesh_mapper,
-        )
+    def _interleaved(self, name, make, dtype, layout, mesh_mapper):
+        placement = dict(dtype=dtype, layout=layout, memory_config=ttnn.DRAM_MEMORY_CONFIG, mesh_mapper=mesh_mapper)
+        return self._tensor(name, make, **placement)
 
     def _linear(self, name, make, config: LinearConfig, mesh_mapper, **recipe):
         return self._tensor(
@@ -144,8 +154,8 @@ class Weights:
 
     def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
         def rows():
-            bias = self.state_dict[f"{name}.bias"]
-            return pad(bias[None], (0, 0, 0, self.placement.model_ranks - 1))
+            bias = _padded(self.state_dict[f"{name}.bias"], config.n, dim=0)
+            return _padded(bias[None], self.placement.model_ranks, dim=0)
 
         return self._bias(name, rows, config, mesh_mapper)
 
@@ -160,11 +170,18 @@ class Weights:
             ttnn.deallocate(self._tensors.pop())
 
 
-def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...]) -> torch.Tensor:
-    """Rows of `weight` [n_heads * head_dim, ...] that belong to `heads`, in their order; zeros for None.
+def _padded(tensor: torch.Tensor, size: int, dim: int) -> torch.Tensor:
+    """`tensor` with zeros at the end of `dim` up to `size`; the tensor itself if it has this size."""
+    missing = size - tensor.shape[dim]
+    return tensor if missing == 0 else pad(tensor, (0, 0) * (tensor.dim() - 1 - dim) + (0, missing))
 
-    `all_heads`: the heads of all ranks, which give the number of heads in the weight.
+
+def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...], head_dim: int) -> torch.Tensor:
+    """Rows of `weight` [heads of the model * rows of a head, ...] that belong to `heads`, in their order.
+
+    The rows of each head are padded with zeros to `head_dim`; None gives a head of zeros. `all_heads`: the heads of all
+    ranks, which give the number of heads in the weight.
     """
     count = 1 + max(head for rank in all_heads for head in rank if head is not None)
-    by_head = weight.unflatten(0, (count, -1))
+    by_head = _padded(weight.unflatten(0, (count, -1)), head_dim, dim=1)
     return torch.cat([torch.zeros_like(by_head[0]) if head is None else by_head[head] for head in heads])

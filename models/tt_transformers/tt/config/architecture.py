@@ -7,10 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping
 
-from models.common.chip import TILE
 from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
 from models.tt_transformers.tt.families import FAMILIES
 from models.tt_transformers.tt.families.family import OUTSIDE_LAYERS, Family, window_by_layer
+
+MAX_HEAD_DIM = 256
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Architecture:
             raise ValueError(
                 f"num_attention_heads {self.n_heads} is not a multiple of num_key_value_heads {self.n_kv_heads}"
             )
-        for name in ("dim", "head_dim", "hidden_dim"):
-            if getattr(self, name) % TILE:
-                raise ValueError(f"{name} {getattr(self, name)} is not a multiple of the tile width {TILE}")
+        if self.head_dim > MAX_HEAD_DIM:
+            raise ValueError(f"head_dim {self.head_dim} is more than {MAX_HEAD_DIM}, the most that the rotary op takes")
         if not isinstance(self.norm_eps, float) or not 0 < self.norm_eps < math.inf:
             raise ValueError(f"rms_norm_eps must be a positive number, got {self.norm_eps!r}")
         for token_id in self.eos_token_ids:
@@ -85,7 +85,9 @@ class Architecture:
             head_dim = dim // n_heads
         else:
             head_dim = value.integer("head_dim")
-        max_context_len = value.integer("max_position_embeddings")
+        rope = make_rope(
+            config, family, head_dim=head_dim, max_position_embeddings=value.integer("max_position_embeddings")
+        )
         return cls(
             architecture=name,
             dim=dim,
@@ -96,14 +98,8 @@ class Architecture:
             hidden_dim=value.integer("intermediate_size"),
             vocab_size=value.integer("vocab_size"),
             norm_eps=value("rms_norm_eps"),
-            max_context_len=max_context_len,
-            rope=make_rope(
-                config,
-                head_dim=head_dim,
-                max_context_len=max_context_len,
-                default_original_len=family.defaults.get("original_max_position_embeddings"),
-                aliases=family.rope_aliases,
-            ),
+            max_context_len=rope.context_len,
+            rope=rope,
             tie_word_embeddings=value.boolean("tie_word_embeddings"),
             eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
             bos_token_id=value("bos_token_id"),

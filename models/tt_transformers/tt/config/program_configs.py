@@ -13,10 +13,16 @@ from models.common.chip import L1_BYTES, TILE
 
 # What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
+# rms_norm with a row-major weight keeps a whole row of tiles in L1, in fp32 too. No wider row of bf16 fits beside an fp32
+# weight (4032 columns); with a weight in tiles the op reads wider rows in parts.
+MAX_ROW_MAJOR_NORM = 126 * TILE
 TILE_BYTES = {ttnn.bfloat16: 2048, ttnn.bfloat8_b: 1088, ttnn.bfloat4_b: 576, ttnn.float32: 4096}
 FP32_TILE_BYTES = 4096
 # More than 32 cores do not read weights faster: 12 DRAM banks are what bounds a decode matmul.
 MAX_DECODE_CORES = 32
+# A matrix whose decode matmul would use fewer cores is padded with columns of zeros, at most this part of its columns.
+GOOD_DECODE_CORES = 16
+MAX_PADDING = 1 / 16
 # Prefills are padded to 128 rows; above 1024 rows, to 512. Above 1024 rows matmuls are also cut into batches of 1024 or
 # 512 rows, so that their output blocks fit L1.
 PREFILL_MULTIPLE = 128
@@ -54,6 +60,16 @@ class ChipLayout:
             if k_tiles % cores == 0 and n_tiles % cores == 0 and self.rectangle(cores)
         )
 
+    def decode_width(self, k: int, n: int) -> int:
+        """The width, at least `n`, that a matrix [k, n] is padded to so that a decode matmul splits over enough cores.
+
+        The smallest width that splits over `GOOD_DECODE_CORES`; if `MAX_PADDING` does not reach one, the width that
+        splits over the most cores.
+        """
+        n_tiles = math.ceil(n / TILE)
+        widths = [tiles * TILE for tiles in range(n_tiles, n_tiles + int(n_tiles * MAX_PADDING) + 1)]
+        return max(widths, key=lambda width: (min(self.decode_cores(k, width), GOOD_DECODE_CORES), -width))
+
     def width_sharded(self, width: int, cores: int) -> ttnn.MemoryConfig:
         """L1, `[32, width / cores]` on each core of a rectangle: decode activations [1, 1, <= 32, width]."""
         x, y = self.rectangle(cores)
@@ -70,38 +86,51 @@ class ChipLayout:
         spec = ttnn.ShardSpec(_core_rectangle(self.dram_banks, 1), (k, columns), ttnn.ShardOrientation.ROW_MAJOR)
         return ttnn.MemoryConfig(ttnn.TensorMemoryLayout.WIDTH_SHARDED, ttnn.BufferType.DRAM, spec)
 
-    def decode_matmul(self, k: int, n: int, cores: int):
-        """[1, 1, <= 32, k] width-sharded over `cores` times a DRAM-sharded weight [1, 1, k, n]."""
+    def decode_matmul(self, k: int, n: int, cores: int, weight_dtype, output_dtype):
+        """[1, 1, <= 32, k] width-sharded over `cores` times a DRAM-sharded weight [1, 1, k, n].
+
+        The op computes the columns of a DRAM bank on one core. It keeps three blocks of the weight in L1, two of the
+        activations, and the product in fp32 and in its own dtype. The block of k is the largest that fits beside these
+        and beside the sharded activations: one input and three outputs, as in an MLP.
+        """
+        k_tiles, n_tiles = k // TILE // cores, math.ceil(n / (TILE * cores))
+        bank_tiles = math.ceil(n / (TILE * self.dram_banks))
+        activations = (k_tiles + 3 * n_tiles) * TILE_BYTES[ttnn.bfloat16]
+        product = bank_tiles * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES)
+        per_k_tile = 3 * bank_tiles * TILE_BYTES[weight_dtype] + 2 * TILE_BYTES[ttnn.bfloat16]
+        k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - activations - product) // per_k_tile
         return ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
-            in0_block_w=_largest_divisor(k // TILE // cores, 8),
+            in0_block_w=_largest_divisor(k_tiles, max(1, min(8, k_tiles_that_fit))),
             per_core_M=1,
-            per_core_N=math.ceil(n / (TILE * cores)),
+            per_core_N=n_tiles,
             fused_activation=None,
         )
 
     def prefill_matmul(self, rows: int, fuse_batch: bool, k: int, n: int, weight_dtype, output_dtype):
         """[1, batch, rows, k] times a weight [1, 1, k, n] on the whole grid; `fuse_batch` if the batch is 1.
 
-        The block of k that streams through L1 is the largest that fits beside the output block, for bf16 inputs.
+        A core computes its columns in blocks, one after the other: the fewest whose output fits L1. The block of k that
+        streams through L1 is the largest that fits beside it, for bf16 inputs.
         """
         per_core_m = math.ceil(rows / (TILE * self.grid_y))
-        per_core_n = math.ceil(n / (TILE * self.grid_x))
-        output = per_core_m * per_core_n * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES)
-        per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + per_core_n * TILE_BYTES[weight_dtype])
-        k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
-        if k_tiles_that_fit < 1:
-            raise ValueError(
-                f"prefill matmul of {rows} x {k} x {n}: the output block of {per_core_m} x "
-                f"{per_core_n} tiles a core leaves no room in {L1_BYTES} B of L1; use more devices"
-            )
-        subblock_h, subblock_w = _subblock(per_core_m, per_core_n)
+        columns = math.ceil(n / (TILE * self.grid_x))
+
+        def k_tiles_that_fit(width: int) -> int:
+            output = per_core_m * width * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES)
+            per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + width * TILE_BYTES[weight_dtype])
+            return (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
+
+        blocks = next(blocks for blocks in range(1, columns + 1) if k_tiles_that_fit(math.ceil(columns / blocks)) >= 1)
+        block_w = math.ceil(columns / blocks)
+        subblock_h, subblock_w = _subblock(per_core_m, block_w)
         return ttnn.MatmulMultiCoreReuseMultiCastProgramConfig(
             compute_with_storage_grid_size=(self.grid_x, self.grid_y),
-            in0_block_w=_largest_divisor(k // TILE, min(8, k_tiles_that_fit)),
+            in0_block_w=_largest_divisor(k // TILE, min(8, k_tiles_that_fit(block_w))),
             out_subblock_h=subblock_h,
             out_subblock_w=subblock_w,
+            out_block_w=block_w,
             per_core_M=per_core_m,
-            per_core_N=per_core_n,
+            per_core_N=blocks * block_w,
             transpose_mcast=False,
             fused_activation=None,
             fuse_batch=fuse_batch,

@@ -73,6 +73,10 @@ class Family:
         windows: how many positions each layer attends to, the token's own included; None for all. It gets a function
             from a key of `config.json` to its value.
         rope_aliases: other names of RoPE kinds.
+        rope_kinds: the RoPE kinds that Hugging Face's config class accepts; None: all.
+        partial_rotation: whether `partial_rotary_factor` may be less than 1.
+        recomputes_keys: whether Hugging Face's `generate` computes all keys of a sequence again when it grows past the
+            length at which LongRoPE changes its factors. If not, the cached keys keep the short factors.
     """
 
     architecture: str
@@ -82,3 +86,6 @@ class Family:
     tensors_if: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     windows: Callable[[Callable[[str], Any]], tuple[int | None, ...]] = no_window
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
+    rope_kinds: tuple[str, ...] | None = None
+    partial_rotation: bool = False
+    recomputes_keys: bool = False

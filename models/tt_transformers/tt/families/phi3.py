@@ -27,4 +27,7 @@ PHI3 = Family(
     windows=one_window,
     # The first releases of Phi-3 use these names for LongRoPE. Hugging Face's Phi3Config reads both as longrope.
     rope_aliases={"su": "longrope", "yarn": "longrope"},
+    rope_kinds=("default", "longrope"),
+    partial_rotation=True,
+    recomputes_keys=True,
 )

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 
 import ttnn
 
+from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
-from models.tt_transformers.tt.modules.norm import HeadNorm
+from models.tt_transformers.tt.modules.norm import HeadNorm, NormScale
 from models.tt_transformers.tt.placement import HeadSplit
 from models.tt_transformers.tt.runtime.kv_cache import KVCacheConfig
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Attention of one layer on one device. `heads`: the heads of each device; `users`: the decode batch size.
+    """Attention of one layer on one device.
 
-    `head_norm_eps`: epsilon of the norm of each head's query and key; None for a model without one.
+    `heads`: the heads of each device; `head_dim`: padded to whole tiles; `users`: the decode batch size; `head_norm`: the
+    norm of each head's query and key, None for a model without one.
     """
 
     chip: ChipLayout
@@ -27,16 +29,17 @@ class AttentionConfig:
     wqkv: LinearConfig
     wo: LinearConfig
     cache: KVCacheConfig
-    head_norm_eps: float | None
+    head_norm: NormScale | None
 
     @classmethod
     def resolve(cls, args, layer: int) -> "AttentionConfig":
         arch, precision, chip = args.arch, args.precision.layer(layer), args.chip
         heads = args.placement.heads(arch.n_heads, arch.n_kv_heads)
-        qkv_width, heads_width = (heads.n_heads + 2 * heads.n_kv_heads) * arch.head_dim, heads.n_heads * arch.head_dim
+        head_dim, dim = whole_tiles(arch.head_dim), args.dim
+        qkv_width, heads_width = (heads.n_heads + 2 * heads.n_kv_heads) * head_dim, heads.n_heads * head_dim
         residual_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
         wqkv = LinearConfig(
-            chip=chip, k=arch.dim, n=qkv_width, cores=chip.decode_cores(arch.dim, qkv_width),
+            chip=chip, k=dim, n=qkv_width, cores=chip.decode_cores(dim, qkv_width),
             # The head-splitting and rotary ops work in bf16.
             weight_dtype=precision.dtype(TensorGroup.WQKV), output_dtype=ttnn.bfloat16,
             decode_kernel=precision.kernel(OpGroup.LI_QKV_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_QKV_PREFILL),
@@ -44,14 +47,14 @@ class AttentionConfig:
         )
         wo = LinearConfig(
             # nlp_concat_heads_decode leaves one head per core.
-            chip=chip, k=heads_width, n=arch.dim, cores=heads.n_heads,
+            chip=chip, k=heads_width, n=dim, cores=heads.n_heads,
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
             bias=arch.output_bias,
         )
         return cls(
-            chip, heads, arch.head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer),
-            head_norm_eps=arch.norm_eps if arch.qk_norm else None,
+            chip, heads, head_dim, args.max_batch_size, wqkv, wo, KVCacheConfig.resolve(args, layer),
+            head_norm=NormScale(arch.head_dim, head_dim, arch.norm_eps) if arch.qk_norm else None,
         )
 
 
@@ -66,8 +69,9 @@ class Attention:
         self.ccl = ccl
         self.wqkv = Linear(config.wqkv, *weights.fused_qkv(layer, config.wqkv, config.heads))
         self.wo = Linear(config.wo, *weights.attention_output(layer, config.wo, config.heads))
-        self._head_norms = [] if config.head_norm_eps is None else [
-            HeadNorm(config.head_norm_eps, weights.norm(f"layers.{layer}.attention.{name}")) for name in ("q_norm", "k_norm")
+        self._head_norms = [] if config.head_norm is None else [
+            HeadNorm(config.head_norm, weights.norm(f"layers.{layer}.attention.{name}", config.head_norm))
+            for name in ("q_norm", "k_norm")
         ]
         self._heads_memory_config = config.chip.user_sharded(config.users, config.head_dim)
 

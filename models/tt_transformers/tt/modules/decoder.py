@@ -21,7 +21,8 @@ class Decoder:
 
     @staticmethod
     def _norm(args, weights, name, cores, ccl):
-        return DistributedNorm(NormConfig(args.chip, args.arch.dim, args.arch.norm_eps, cores), weights.norm(name), ccl)
+        config = NormConfig.resolve(args, cores)
+        return DistributedNorm(config, weights.norm(name, config.scale), ccl)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
         """x: [1, 1, users, dim / N] -> the same, in the layer's residual dtype; the rest as in

@@ -3,6 +3,7 @@
 import torch
 import ttnn
 
+from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 
 
@@ -34,17 +35,19 @@ class Rotation:
 
 
 class RotaryEmbedding:
-    """Tables of cos and sin for every position; for LongRoPE, with both sets of factors (see `rope.py`).
+    """Tables of cos and sin for every position that a token may be decoded at; for LongRoPE, with both sets of factors.
 
-    A token's angles are one row, so users with different factors share a decode step. Tables: [1, 1, rows, head_dim],
-    bf16, row-major, DRAM, replicated. rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or
-    a multiple of 64.
+A token's angles are one row, so users with different frequencies share a decode step. `rope`: see `config/rope`.
+    Tables: [1, 1, rows, head_dim], head_dim padded to whole tiles, bf16, row-major, DRAM, replicated.
+    rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or a multiple of 64.
     """
 
     def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, mesh_device):
-        replicate = dict(
+        self._rope = rope
+        self._replicate = replicate = dict(
             dtype=ttnn.bfloat16, device=mesh_device, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device)
         )
+        self._width = whole_tiles(rope.head_dim)
         self._cos, self._sin = (
             ttnn.from_torch(
                 table[None, None],
@@ -52,7 +55,7 @@ class RotaryEmbedding:
                 memory_config=ttnn.DRAM_MEMORY_CONFIG,
                 **replicate,
             )
-            for table in rope.table(max_seq_len)
+            for table in rope.table(max_seq_len, self._width)
         )
         # In decode each user's core has a copy of the matrix.
         self._decode_transformation = ttnn.from_torch(
@@ -64,7 +67,7 @@ class RotaryEmbedding:
         self._prefill_transformation = ttnn.from_torch(
             _pair_rotation(), layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **replicate
         )
-        self._users_memory_config = chip.user_sharded(users, rope.head_dim)
+        self._users_memory_config = chip.user_sharded(users, self._width)
 
     def decode(self, rows) -> Rotation:
         """rows: [1, users] uint32, each user's row of the tables."""
@@ -75,6 +78,16 @@ class RotaryEmbedding:
         """rows: [1, seq_len] uint32, each position's row of the tables."""
         cos, sin = (
             ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT)) for table in (self._cos, self._sin)
+        )
+        return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
+
+    def prefill_beyond_table(self, positions: range, length: int) -> Rotation:
+        """As `prefill`, for a prompt of `length` tokens whose angles are not in the tables: they come from the host."""
+        cos, sin = (
+            ttnn.from_torch(
+                angles[None, None], layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._replicate
+            )
+            for angles in self._rope.cos_sin(torch.tensor(positions), length, self._width)
         )
         return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
 

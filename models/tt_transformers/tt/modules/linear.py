@@ -41,7 +41,9 @@ class Linear:
         self.config = config
         self.weight = weight
         self._decode_bias, self._prefill_bias = bias
-        self._decode_program = config.chip.decode_matmul(config.k, config.n, config.cores)
+        self._decode_program = config.chip.decode_matmul(
+            config.k, config.n, config.cores, config.weight_dtype, config.output_dtype
+        )
 
     def decode_forward(self, x):
         return ttnn.linear(

@@ -24,7 +24,7 @@ class LMHeadConfig:
 
     @classmethod
     def resolve(cls, args) -> "LMHeadConfig":
-        dim_tiles = args.arch.dim // TILE
+        dim_tiles = args.dim // TILE
         cores = max(
             n for n in range(1, MAX_DECODE_CORES + 1) if dim_tiles % n == 0 and args.chip.rectangle(n)
         )
@@ -37,7 +37,7 @@ class LMHeadConfig:
             args.placement.model_ranks,
             tuple(
                 LinearConfig(
-                    chip=args.chip, k=args.arch.dim, n=tiles * cores * TILE, cores=cores,
+                    chip=args.chip, k=args.dim, n=tiles * cores * TILE, cores=cores,
                     weight_dtype=precision.dtype(TensorGroup.LM_HEAD), output_dtype=ttnn.bfloat16,
                     decode_kernel=kernel, prefill_kernel=kernel,
                 )

@@ -18,7 +18,7 @@ class MLPConfig:
     @classmethod
     def resolve(cls, args, layer: int) -> "MLPConfig":
         precision = args.precision.layer(layer)
-        dim, hidden = args.arch.dim, args.placement.model_width(args.arch.hidden_dim)
+        dim, hidden = args.dim, args.mlp_width
         hidden_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat8_b
         residual_dtype = precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
         cores = args.chip.decode_cores(dim, hidden)

@@ -1,10 +1,47 @@
 """RMS norms: of the residual stream, which is split over the devices by columns, and of single heads."""
 
+import math
 from dataclasses import dataclass
 
 import ttnn
 
-from models.tt_transformers.tt.config.program_configs import ChipLayout
+from models.tt_transformers.tt.config.program_configs import MAX_ROW_MAJOR_NORM, TILE, ChipLayout
+
+
+@dataclass(frozen=True)
+class NormScale:
+    """RMS norm of rows of `dim` numbers that zeros pad to `width`, by an op that divides by `width`.
+
+    The op gives the norm over `dim` with `epsilon` = eps * dim / width and a weight times sqrt(dim / width):
+    x / sqrt(sum / dim + eps) = sqrt(dim / width) * x / sqrt(sum / width + epsilon). A weight that is multiplied stays in
+    fp32, because rounding it to bf16 would add an error to the model.
+    """
+
+    dim: int
+    width: int
+    eps: float
+
+    @property
+    def epsilon(self) -> float:
+        return self.eps * self.dim / self.width
+
+    @property
+    def weight_factor(self) -> float:
+        return math.sqrt(self.dim / self.width)
+
+    @property
+    def weight_dtype(self):
+        return ttnn.bfloat16 if self.dim == self.width else ttnn.float32
+
+    @property
+    def weight_layout(self):
+        return ttnn.ROW_MAJOR_LAYOUT if self.width <= MAX_ROW_MAJOR_NORM else ttnn.TILE_LAYOUT
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """The shape in which the op takes a weight of this layout."""
+        is_row_major = self.weight_layout == ttnn.ROW_MAJOR_LAYOUT
+        return (1, 1, self.width // TILE, TILE) if is_row_major else (1, 1, 1, self.width)
 
 
 @dataclass(frozen=True)
@@ -12,9 +49,12 @@ class NormConfig:
     """`cores`: number of cores that the decode output is width-sharded over, as the following matmul needs it."""
 
     chip: ChipLayout
-    dim: int
-    eps: float
+    scale: NormScale
     cores: int
+
+    @classmethod
+    def resolve(cls, args, cores: int) -> "NormConfig":
+        return cls(args.chip, NormScale(args.arch.dim, args.dim, args.arch.norm_eps), cores)
 
 
 # Sums of squares over thousands of columns need fp32 accumulation and all bits of the bf16 inputs.
@@ -26,22 +66,22 @@ _KERNEL = ttnn.WormholeComputeKernelConfig(
 class DistributedNorm:
     """Gathers x [1, 1, rows, dim / N] from all devices and normalises it; every device gets [1, 1, rows, dim].
 
-    weight: [1, 1, dim / 32, 32], row-major, replicated.
+    weight: as `Weights.norm` gives it.
     """
 
     def __init__(self, config: NormConfig, weight, ccl):
         self.config = config
         self.weight = weight
         self.ccl = ccl
-        self._sharded = config.chip.width_sharded(config.dim, config.cores)
-        self._decode_program = config.chip.decode_norm(config.dim, config.cores)
+        self._sharded = config.chip.width_sharded(config.scale.width, config.cores)
+        self._decode_program = config.chip.decode_norm(config.scale.width, config.cores)
 
     def decode_forward(self, x):
         """x: L1 interleaved, at most 32 rows -> L1 width-sharded over `cores`."""
         x = ttnn.interleaved_to_sharded(self.ccl.all_gather(x, ttnn.L1_MEMORY_CONFIG), self._sharded)
         return ttnn.rms_norm(
             x,
-            epsilon=self.config.eps,
+            epsilon=self.config.scale.epsilon,
             weight=self.weight,
             program_config=self._decode_program,
             memory_config=self._sharded,
@@ -52,7 +92,7 @@ class DistributedNorm:
         """x: DRAM interleaved -> DRAM interleaved."""
         return ttnn.rms_norm(
             self.ccl.all_gather(x, ttnn.DRAM_MEMORY_CONFIG),
-            epsilon=self.config.eps,
+            epsilon=self.config.scale.epsilon,
             weight=self.weight,
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
             compute_kernel_config=_KERNEL,
@@ -62,11 +102,11 @@ class DistributedNorm:
 class HeadNorm:
     """Normalises each head of x over its head_dim columns.
 
-    weight: [1, 1, head_dim / 32, 32], row-major, replicated; its order is that of the heads' columns (interleaved).
+    weight: as `Weights.norm` gives it; its order is that of the heads' columns (interleaved).
     """
 
-    def __init__(self, eps: float, weight):
-        self._options = dict(epsilon=eps, weight=weight, compute_kernel_config=_KERNEL)
+    def __init__(self, scale: NormScale, weight):
+        self._options = dict(epsilon=scale.epsilon, weight=weight, compute_kernel_config=_KERNEL)
 
     def decode_forward(self, x):
         """x: [1, users, heads, head_dim], L1 height-sharded, one user a core -> the same."""

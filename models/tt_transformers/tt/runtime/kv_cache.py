@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import ttnn
 
+from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
@@ -19,9 +20,10 @@ from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 
 @dataclass(frozen=True)
 class KVCacheConfig:
-    """The KV cache of one layer on one device. `scale` multiplies q k^T: 1 / sqrt(head_dim).
+    """The KV cache of one layer on one device.
 
-    `window`: how many positions a query attends to, its own included; None if that is never fewer than all.
+    `head_dim`: padded to whole tiles; `scale` multiplies q k^T: 1 / sqrt(head_dim without padding); `window`: how many
+    positions a query attends to, its own included; None if that is never fewer than all.
     """
 
     n_kv_heads: int
@@ -37,7 +39,7 @@ class KVCacheConfig:
     def resolve(cls, args, layer: int) -> "KVCacheConfig":
         arch, precision, window = args.arch, args.precision.layer(layer), args.arch.windows[layer]
         return cls(
-            n_kv_heads=args.placement.heads(arch.n_heads, arch.n_kv_heads).n_kv_heads, head_dim=arch.head_dim,
+            n_kv_heads=args.placement.heads(arch.n_heads, arch.n_kv_heads).n_kv_heads, head_dim=whole_tiles(arch.head_dim),
             dtype=precision.dtype(TensorGroup.KV_CACHE), scale=_float32(arch.head_dim**-0.5), chip=args.chip,
             sdpa_decode_kernel=precision.kernel(OpGroup.SDPA_DECODE),
             sdpa_prefill_kernel=precision.kernel(OpGroup.SDPA_PREFILL),

@@ -16,14 +16,14 @@ GROUP_ROWS = 2048
 def groups(
     starts: Sequence[int], ends: Sequence[int], lengths: Sequence[int], chunk_size: int | None, rope
 ) -> Iterator[slice]:
-    """Neighbours in the lists that run together: whole, in one chunk, padded to one length, same rotary factors.
+    """Neighbours in the lists that run together: whole, in one chunk, padded to one length, same rotary frequencies.
 
-    Sequence i runs from position `starts[i]` to `ends[i]`; its length, `lengths[i]`, chooses its rotary factors. A
+    Sequence i runs from position `starts[i]` to `ends[i]`; its length, `lengths[i]`, chooses its rotary frequencies. A
     group has at most the rows of a chunk and at most `GROUP_ROWS`, and a number of rows that the matmuls can cut into
     batches.
     """
     limit = min(chunk_size or GROUP_ROWS, GROUP_ROWS)
-    keys = [(start, padded_prefill_length(end), rope.row(0, length)) for start, end, length in zip(starts, ends, lengths)]
+    keys = [(start, padded_prefill_length(end), rope.frequency_set(length)) for start, end, length in zip(starts, ends, lengths)]
     first = 0
     while first < len(keys):
         start, padded, _ = keys[first]

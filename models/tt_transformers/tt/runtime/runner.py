@@ -30,11 +30,11 @@ class Runner:
 
     The caller must ensure that
     - different sequences have different pages, except for a prefix that they share;
-    - a cached prefix was computed from the same tokens at the same positions, and with the same rotary factors.
+    - a cached prefix was computed from the same tokens at the same positions, and with the same rotary frequencies.
 
-    LongRoPE rotates all keys of a sequence of up to `switch_len` tokens with its short factors, and all keys of a
-    longer one with its long factors. So a sequence that grows to `switch_len` + 1 tokens in decode must be prefilled
-    again as a whole. A prefix that was cached on one side of the switch must not be continued on the other.
+    With some RoPE kinds the frequencies of a prompt depend on its length (`rope.frequency_set`). A prefix that was
+    cached for one length must not be continued to a length with other frequencies. Where a model computes all keys
+    again (`rope.recompute_len`), a sequence that grows to this length in decode must be prefilled again as a whole.
     """
 
     def __init__(self, model):
@@ -59,7 +59,7 @@ class Runner:
         tokens: the tokens of each sequence from position `start_pos` on.
         start_pos: the caches already hold all earlier positions; a multiple of the page size. None: all 0.
         page_table: [n, pages], a row for each sequence, from its first token on; None for unpaged caches.
-        lengths: whole lengths of the sequences, if more pieces follow; they choose the rotary factors. None: the
+        lengths: whole lengths of the sequences, if more pieces follow; they choose the rotary frequencies. None: the
             sequences end with these tokens.
         progress: called after every chunk with the number of its tokens.
 
@@ -79,16 +79,14 @@ class Runner:
         return torch.stack(logits)
 
     def _prefill_group(self, tokens, slots, start: int, length: int, pages, progress) -> list[torch.Tensor]:
-        """Prefills sequences that run together, with the rotary factors of `length` -> logits of last tokens."""
-        rope = self.args.arch.rope
+        """Prefills sequences that run together, with the rotary frequencies of `length` -> logits of last tokens."""
         for first, end in chunks(start, start + max(map(len, tokens)), self.args.prefill_chunk_size):
             parts = [row[first - start : end - start] for row in tokens]
             padded = padded_prefill_length(end - first)
-            rotary_rows = [rope.row(position, length) for position in range(first, end)]
             page_table, prefix_page_table = self._chunk_pages(pages, parts, first, end, first + padded)
             x = self.model.prefill_forward(
                 self._to_device([[token for part in parts for token in _padded(part, padded)]], ttnn.uint32),
-                self._to_device([_padded(rotary_rows, padded)], ttnn.uint32),
+                self._rotation(first, end, padded, length),
                 slots,
                 page_table,
                 prefix_page_table,
@@ -98,6 +96,14 @@ class Runner:
                 progress(sum(map(len, parts)))
         rows = [index * padded + len(part) - 1 for index, part in enumerate(parts)]
         return [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
+
+    def _rotation(self, first: int, end: int, padded: int, length: int):
+        """The rotation of positions `first` to `end` of a prompt of `length` tokens, in `padded` rows."""
+        rope, rotary = self.args.arch.rope, self.model.rotary
+        if not rope.in_table(length):
+            return rotary.prefill_beyond_table(range(first, first + padded), length)
+        rows = [rope.row(position, length) for position in range(first, end)]
+        return rotary.prefill(self._to_device([_padded(rows, padded)], ttnn.uint32))
 
     def _chunk_pages(self, pages, parts, first: int, end: int, padded_end: int):
         """The pages that a chunk's `parts` fill, one row each, and the pages that it attends to (up to its padded end).
@@ -191,10 +197,11 @@ class Runner:
                 raise ValueError(f"user {slot}: a prefill starts at a multiple of the page size {paged.block_size}, not at {start}")
             if not end <= length <= args.max_seq_len:
                 raise ValueError(f"user {slot}: {end} tokens of a sequence of {length}; max_seq_len is {args.max_seq_len}")
-            if lengths is None and 0 < start <= args.arch.rope.switch_len < end:
+            rope = args.arch.rope
+            if lengths is None and start and rope.frequency_set(start) != rope.frequency_set(end):
                 raise ValueError(
-                    f"user {slot}: {end} tokens from position {start}: past {args.arch.rope.switch_len} tokens LongRoPE changes its "
-                    "factors, and the cached keys are wrong; prefill the whole sequence, or give `lengths` with every piece of it"
+                    f"user {slot}: {end} tokens from position {start}: RoPE type {rope.kind} has other frequencies for {end} tokens "
+                    f"than for {start}, and the cached keys are wrong; prefill the whole sequence, or give `lengths` with every piece"
                 )
             check_chunks(args, slot, end, f"a sequence of {end} tokens")
 
@@ -206,7 +213,7 @@ class Runner:
         for slot, position in enumerate(positions):
             if not SKIP <= position < args.max_seq_len:
                 raise ValueError(f"user {slot}: position {position} is outside 0 to {args.max_seq_len - 1}, or {SKIP} for none")
-            if position == args.arch.rope.switch_len:
+            if position + 1 == args.arch.rope.recompute_len:
                 raise ValueError(
                     f"user {slot}: LongRoPE changes its factors at position {position}; prefill all {position + 1} tokens instead"
                 )

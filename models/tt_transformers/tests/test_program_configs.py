@@ -1,0 +1,47 @@
+"""The sizes that are chosen for ops: they fit L1, and decode uses enough cores."""
+
+import math
+
+import pytest
+
+import models  # noqa: F401  (makes `import ttnn` resolve)
+import ttnn
+from models.common.chip import DRAM_BANKS, L1_BANK_BYTES
+from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, ChipLayout
+
+CHIP = ChipLayout(8, 8, DRAM_BANKS)
+
+
+@pytest.mark.parametrize(
+    "k, n, padded, cores",
+    [
+        (3072, 8192, 8192, 32),  # Phi-3-mini on N150: many cores without padding
+        (4096, 11008 // 8, 1408, 4),  # Llama-2-7B on T3K: 43 tiles would use one core
+        (896, 4864, 4928, 14),  # Qwen2.5-0.5B on N150
+        (3584, 18944 // 2, 9728, 16),  # Qwen2.5-7B on N300
+        (3584, 18944, 18944, 16),
+        (8192, 29568 // 8, 3840, 8),  # Qwen2.5-72B on T3K
+        (5120, 27648 // 8, 3584, 16),  # Qwen2.5-32B on T3K
+        (96, 160, 160, 1),  # no width within a sixteenth is better
+    ],
+)
+def test_a_width_is_padded_by_at_most_a_sixteenth_so_that_decode_uses_enough_cores(k, n, padded, cores):
+    assert CHIP.decode_width(k, n) == padded <= math.ceil(n / TILE) * TILE * (1 + 1 / 16)
+    assert CHIP.decode_cores(k, padded) == cores
+
+
+@pytest.mark.parametrize("dtype", [ttnn.bfloat4_b, ttnn.bfloat8_b, ttnn.bfloat16])
+@pytest.mark.parametrize("k, n", [(3072, 8192), (3584, 18944), (8192, 28672), (8192, 30016)])
+def test_blocks_of_a_prefill_matmul_fit_l1_and_cover_all_columns(k, n, dtype):
+    config = CHIP.prefill_matmul(1024, True, k, n, dtype, ttnn.bfloat8_b)
+    product = config.per_core_M * config.out_block_w * (TILE_BYTES[ttnn.bfloat8_b] + TILE_BYTES[ttnn.float32])
+    inputs = 2 * config.in0_block_w * (config.per_core_M * TILE_BYTES[ttnn.bfloat16] + config.out_block_w * TILE_BYTES[dtype])
+    assert product + inputs <= L1_BANK_BYTES
+    assert config.per_core_N % config.out_block_w == 0 and config.per_core_N * CHIP.grid_x * TILE >= n
+    assert (config.out_block_w == config.per_core_N) == (n == 8192)  # one block where that fits
+
+
+@pytest.mark.parametrize("k, n, cores, dtype, block", [(3072, 8192, 32, ttnn.bfloat8_b, 3), (3584, 18944, 16, ttnn.bfloat8_b, 1)])
+def test_a_decode_matmul_streams_the_largest_block_of_its_weight_that_fits_l1(k, n, cores, dtype, block):
+    config = CHIP.decode_matmul(k, n, cores, dtype, ttnn.bfloat8_b)
+    assert (config.in0_block_w, config.per_core_N) == (block, n // TILE // cores)
