@@ -24,7 +24,6 @@ from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
@@ -64,23 +63,14 @@ class AllocatedWeights(Weights):
     def __init__(self, args):
         super().__init__(args.mesh_device, args.placement, DummyStateDict(args.arch, device="meta"), cache=None)
 
-    def _linear(self, name, make, config, mesh_mapper, **recipe):
-        return self._place((1, 1, config.k, config.n), config.weight_dtype, config.chip.dram_sharded_weight(config.k, config.n))
+    def _mapper(self, **split):
+        return split
 
-    def _bias(self, name, make, config, mesh_mapper, **recipe):
-        if not config.bias:
-            return None, None
-        sharded = config.chip.dram_sharded_weight(TILE, config.n)
-        return tuple(self._place((1, 1, 1, config.n), ttnn.bfloat16, memory) for memory in (sharded, ttnn.DRAM_MEMORY_CONFIG))
-
-    def embedding(self):
-        rows, columns = self.state_dict["tok_embeddings.weight"].shape
-        return self._place((1, 1, rows, self.placement.residual_width(columns)), ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT)
-
-    def norm(self, name: str, scale: NormScale):
-        return self._place(scale.weight_shape, scale.weight_dtype, layout=scale.weight_layout)
-
-    def _place(self, shape, dtype, memory_config=ttnn.DRAM_MEMORY_CONFIG, layout=ttnn.TILE_LAYOUT):
+    def _tensor(self, name, make, *, dtype, layout, memory_config, mesh_mapper, recipe=None):
+        ranks = {"model": self.placement.model_ranks, "residual": self.placement.residual_ranks}
+        shape = list(make()[None, None].shape)
+        for axis, dim in mesh_mapper.items():
+            shape[dim] //= ranks[axis]
         tensor = allocate(shape, dtype=dtype, layout=layout, device=self.mesh_device, memory_config=memory_config)
         self._tensors.append(tensor)
         return tensor
