@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import L1_BYTES, TILE
+from models.common.chip import L1_BYTES, TILE, whole_tiles
 
 # What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
@@ -75,10 +75,10 @@ class ChipLayout:
         x, y = self.rectangle(cores)
         return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), _core_rectangle(x, y))
 
-    def user_sharded(self, users: int, width: int) -> ttnn.MemoryConfig:
-        """L1, one user per core, `[32, width]` each: the heads of a decode step, [1, users, <= 32, width]."""
+    def user_sharded(self, users: int, width: int, rows: int = TILE) -> ttnn.MemoryConfig:
+        """L1, one user per core, `[rows, width]` each: the heads of a decode step, [1, users, <= rows, width]."""
         cores = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(self.grid_x, self.grid_y), row_wise=True)
-        return _sharded(ttnn.ShardStrategy.HEIGHT, (TILE, width), cores)
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), cores)
 
     def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
         """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""
