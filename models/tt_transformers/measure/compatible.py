@@ -35,7 +35,8 @@ def read_models() -> dict[str, dict]:
     entries = json.loads((MODEL_PARAMS / "compatible.json").read_text(encoding="utf-8"))
     for entry in entries.values():
         if "config" in entry:
-            entry["config"] = {**read_config(MODEL_PARAMS / entry["config"] / "config.json"), **entry.get("changes", {})}
+            config = read_config(MODEL_PARAMS / entry["config"] / "config.json")
+            entry["config"] = {**config, **entry.get("changes", {})}
     return entries
 
 
@@ -82,11 +83,12 @@ def markdown(entries: dict[str, dict], contexts: dict[str, dict]) -> str:
         _list({name: entry for name, entry in entries.items() if entry["list"] == kind}, contexts)
         for kind in ("verified", "compatible")
     )
-    return f"""A context is the largest that fits a device's DRAM, in thousands (1024s) of tokens, for one user in performance mode. The \
-emulator counts weights, KV cache, RoPE tables and the activations of a prefill in chunks of the default size. `-` means that none \
-fits, or that the model is refused there ([the record](measure/records/compatible/contexts.json) says why). `vendor's mesh` is the \
-smallest mesh in the vendor's list for TT-Transformers. `config` says where a model's sizes are from: its `own` config.json, a `copy` \
-that names it (a fine-tune or quantisation), the model that it is based on (`base`), or the sizes of its `files`.
+    return f"""A context is the largest that fits a device's DRAM, in thousands (1024s) of tokens, for one user in \
+performance mode. The emulator counts weights, KV cache, RoPE tables and the activations of a prefill in chunks of the \
+default size. `-` means that none fits, or that the model is refused there \
+([the record](measure/records/compatible/contexts.json) says why). `vendor's mesh` is the smallest mesh in the vendor's \
+list for TT-Transformers. `config` says where a model's sizes are from: its `own` config.json, a `copy` that names it \
+(a fine-tune or quantisation), the model that it is based on (`base`), or the sizes of its `files`.
 
 {verified}
 
