@@ -107,6 +107,7 @@ class ModelArgs:
             base=optimizations_base,
             decoder_config_file=decoder_config_file,
             model_params_dir=MODEL_PARAMS / self.model_name,
+            model_layers=arch.n_layers,
         )
         self.dummy_weights = dummy_weights
         self.cache_hf = cache_hf
