@@ -1,4 +1,4 @@
-"""Phi-3-mini at full width passes the vendor's checks. The committed records and the README agree with that."""
+"""Models at full width pass the vendor's checks. The committed records and the README agree with that."""
 
 import json
 from itertools import product
@@ -7,17 +7,43 @@ import pytest
 
 from models.common.mesh_names import LINES
 from models.common.vendor import watching as validation
+from models.tt_transformers.measure import compatible
 from models.tt_transformers.measure.vendor import table, validate
 from tests.support.wide import some_of
 
 
-@pytest.fixture(scope="module", params=some_of(LINES, "T3K"))
+# A model of each family on one of its meshes, and Phi-3-mini on all.
+RUNS = [
+    *(f"{validate.PHI3} on {mesh}" for mesh in LINES), "meta-llama/Llama-3.1-8B on N150",
+    "mistralai/Mistral-7B-Instruct-v0.3 on N300", "Qwen/Qwen2.5-0.5B on T3K", "Qwen/Qwen3-8B on N300",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=some_of(RUNS, f"{validate.PHI3} on T3K"))
 def records(request, tmp_path_factory):
-    """The committed record of a mesh, and the record that this installation gives."""
-    mesh = request.param
+    """The committed record of a model on a mesh, and the record that this installation gives."""
+    model, mesh = request.param.split(" on ")
     output = tmp_path_factory.mktemp(mesh) / "record.json"
-    validate.run("full_width", mesh, output)
-    return json.loads(validate.committed("full_width", mesh).read_text()), json.loads(output.read_text())
+    validate.run("full_width", mesh, output, model)
+    return json.loads(validate.committed("full_width", mesh, model).read_text()), json.loads(output.read_text())
+
+
+def test_every_text_model_of_the_verified_list_was_accepted_on_every_mesh_that_it_fits():
+    contexts = json.loads(compatible.RECORD.read_text(encoding="utf-8"))["contexts"]
+    needed = {
+        (model.split("/")[1], mesh)
+        for model in validate.models()
+        if model not in validate.BESIDES
+        for mesh, context in contexts[model].items()
+        if isinstance(context, int) and context
+    }
+    accepted = {
+        (record["model"], record["mesh"])
+        for record in table.read_records()
+        if record["backend"] == "mock" and all(case["outcome"] == "pass" for case in record["cases"])
+    }
+    assert needed <= accepted
+    assert {model.split("/")[1] for model in validate.BESIDES} <= {model for model, _ in accepted}
 
 
 @pytest.mark.vendor

@@ -1,51 +1,88 @@
 """Validates the models on the vendor's mock device and rewrites the records and the README's table.
 
-    python -m models.tt_transformers.measure.vendor.validate
+    python -m models.tt_transformers.measure.vendor.validate [--models NAME ...]
 
-Prints the ops whose answers differ from the committed records, for example after a change of the ttnn version.
+Prints the ops whose answers differ from the committed records, for example after a change of the ttnn version. With
+`--models`, only the full widths of these models are run.
 """
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from models.common import console
 from models.common.mesh_names import LINES
 from models.common.vendor import watching as validation
+from models.tt_transformers.measure import compatible
 from models.tt_transformers.measure.vendor import table
+from models.tt_transformers.tt.checkpoints.location import locate
+from models.tt_transformers.tt.config.architecture import read_config
 
 # Program of this package -> the backend that it runs on.
 PROGRAMS = {"full_width": "mock", "whole_demo": "lockstep"}
+PHI3 = "microsoft/Phi-3-mini-128k-instruct"
+# Models that are not in the vendor's list of verified ones, but run at full width too.
+BESIDES = (
+    "microsoft/Phi-3.5-mini-instruct", "microsoft/Phi-4-mini-instruct", "microsoft/phi-4", "Qwen/Qwen3-8B",
+    "Qwen/Qwen2.5-0.5B",
+)  # fmt: skip
 
 
-def run(program: str, mesh: str, output: Path) -> None:
+def models() -> list[str]:
+    """The models that run at full width: the text models of the verified list, and `BESIDES`."""
+    verified = [name for name, entry in compatible.read_models().items() if entry["list"] == "verified" and "config" in entry]
+    return [*verified, *BESIDES]
+
+
+def meshes(model: str) -> list[str]:
+    """The meshes that the whole model fits, by the count of its DRAM."""
+    found = compatible.count(model, read_config(locate(model, dummy_weights=True).directory / "config.json"))
+    return [mesh for mesh, context in found.items() if isinstance(context, int) and context]
+
+
+def run(program: str, mesh: str, output: Path, model: str | None = None) -> None:
     """Runs one program on one mesh, in a process of its own; CalledProcessError if it fails."""
     environment = {**os.environ, "TT_BACKEND": PROGRAMS[program], "MESH_DEVICE": mesh}
     for variable in ("FAKE_DEVICE", "HF_MODEL", "LLAMA_DIR", "MAX_PREFILL_CHUNK_SIZE", "PAD_MLP_CORES"):
         environment.pop(variable, None)
+    if model is not None:
+        environment["HF_MODEL"] = model
     command = [sys.executable, "-m", f"{__package__}.{program}", "--output", str(output.resolve())]
     subprocess.run(command, env=environment, cwd=table.README.parent, check=True)
 
 
-def committed(program: str, mesh: str) -> Path:
-    """Where the record of a program on a mesh is kept."""
-    return table.RECORDS / f"{program}-{mesh}.json"
+def committed(program: str, mesh: str, model: str | None = None) -> Path:
+    """Where the record of a program on a mesh is kept, for `model` or for the bundled one."""
+    name = [] if model is None else [model.split("/")[1]]
+    return table.RECORDS / f"{'-'.join([program, *name, mesh])}.json"
+
+
+def runs(names: list[str] | None) -> Iterator[tuple[str, str, str | None]]:
+    """(program, mesh, model) of every run, or of the full widths of the models `names`."""
+    for model in names or models():
+        for mesh in meshes(model):
+            yield "full_width", mesh, model
+    for mesh in () if names else LINES:
+        yield "whole_demo", mesh, None
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=models(), metavar="NAME", help="only these: org/name")
     refused = 0
-    for program in PROGRAMS:
-        for mesh in LINES:
-            path = committed(program, mesh)
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-            run(program, mesh, path)
-            after = json.loads(path.read_text(encoding="utf-8"))
-            if before is not None:
-                for line in validation.changes(before, after):
-                    print(f"{program} on {mesh}: {line}")
-            refused += sum(case["outcome"] != "pass" for case in after["cases"])
+    for program, mesh, model in runs(parser.parse_args().models):
+        path = committed(program, mesh, model)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        run(program, mesh, path, model)
+        after = json.loads(path.read_text(encoding="utf-8"))
+        if before is not None:
+            for line in validation.changes(before, after):
+                print(f"{path.stem}: {line}")
+        refused += sum(case["outcome"] != "pass" for case in after["cases"])
     table.main()
     print(f"{refused} case(s) refused; records in {table.RECORDS}, table in {table.README}")
     return 1 if refused else 0
