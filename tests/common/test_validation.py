@@ -157,20 +157,20 @@ def test_refusal_is_an_outcome_and_other_errors_are_not():
 
 
 def test_validating_names_what_changed_and_fails_for_what_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(validate, "LINES", ("N150",))
-    monkeypatch.setattr(validate, "PROGRAMS", {"program": "mock"})
+    monkeypatch.setattr("sys.argv", ["validate"])
+    monkeypatch.setattr(validate, "runs", lambda names: [("program", "N150", None)])
     monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
     table.RECORDS.mkdir()
     table.README.write_text(f"{table.BEGIN}\n{table.END}\n")
 
     def validating(made):
-        monkeypatch.setattr(validate, "run", lambda program, mesh, output: validation.write_json(output, made))
+        monkeypatch.setattr(validate, "run", lambda program, mesh, output, model: validation.write_json(output, made))
         return validate.main()
 
     assert validating(record()) == 0
     assert "0 case(s) refused" in capsys.readouterr().out
     refused = case(outcome="refused", op="ttnn.add", message="no more")
     assert validating(record(ttnn="2.0", cases=[refused])) == 1
-    assert "program on N150: ttnn 1.0 -> 2.0" in capsys.readouterr().out
+    assert "program-N150: ttnn 1.0 -> 2.0" in capsys.readouterr().out
     assert "ttnn.add: no more" in table.README.read_text()
