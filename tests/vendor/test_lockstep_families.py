@@ -17,7 +17,8 @@ from tests.support.tiny_models import save_tiny
 
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 MODELS = {
-    "Llama": dict(attention_bias=True, mlp_bias=True, rope_parameters={"rope_theta": 10000.0, **LLAMA3}),
+    "Llama": dict(num_attention_heads=40, num_key_value_heads=10, hidden_size=320, head_dim=32, attention_bias=True,
+                  mlp_bias=True, rope_parameters={"rope_theta": 10000.0, **LLAMA3}),
     "Mistral": dict(sliding_window=100),
     "Phi3": dict(tie_word_embeddings=True, rope_parameters={"rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
     "Qwen2": dict(num_attention_heads=14, hidden_size=448, use_sliding_window=True, sliding_window=100, max_window_layers=1),

@@ -8,7 +8,9 @@ from models.common.sampling import SamplingParams
 from models.tt_transformers.demo import prompts
 
 # With token_accuracy the reference determines these.
-_SETTLED_BY_REFERENCE = ("input_prompts", "instruct", "repeat_batches", "sampling_params", "stop_at_eos")
+_SETTLED_BY_REFERENCE = (
+    "input_prompts", "instruct", "enable_thinking", "repeat_batches", "sampling_params", "stop_at_eos"
+)  # fmt: skip
 
 SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
 
@@ -17,8 +19,9 @@ SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
 class Case:
     """A case of the demo. All fields except `name` are options of the same name; options.py says what they mean.
 
-    None means: for `instruct`, whatever the tokenizer supports; for `optimizations`, the mode in the test id; for
-    `reference_file`, the model's own file; for `max_generated_tokens` with token_accuracy, all tokens of the reference.
+    None means: for `instruct`, whatever the tokenizer supports; for `enable_thinking`, the chat template's default; for
+    `optimizations`, the mode in the test id; for `reference_file`, the model's own file; for `max_generated_tokens`
+    with token_accuracy, all tokens of the reference.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Case:
     page_params: dict
     sampling_params: dict
     instruct: bool | None = None
+    enable_thinking: bool | None = None
     repeat_batches: int = 1
     paged_attention: bool = True
     stop_at_eos: bool = True

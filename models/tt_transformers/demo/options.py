@@ -130,6 +130,13 @@ OPTIONS = (
         "put each prompt into the tokenizer's chat template",
         "true if the tokenizer has a chat template",
     ),
+    Option(
+        "enable_thinking",
+        parse_bool,
+        "BOOL",
+        "let the model think before it answers, if the chat template has this switch (Qwen3)",
+        "of the chat template",
+    ),
     Option("repeat_batches", parse_count, "N", "batches to run one after another, each with users of its own", _CASE),
     Option("max_seq_len", parse_count, "N", "longest sequence in tokens, prompt and generated text together", _CASE),
     Option("batch_size", parse_batch_size, "N", f"users in a batch: {', '.join(map(str, BATCH_SIZES))}", _CASE),

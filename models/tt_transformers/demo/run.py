@@ -55,6 +55,7 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             for users in batches:
                 check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
                 check_tokens(args, [user.prompt_ids for user in users])
+            stop_token_ids = args.stop_token_ids if settings.stop_at_eos else frozenset()
             dram.check_fits(args)
             weights = make_weights(args)
         report.print_header(args, settings)
@@ -74,7 +75,7 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             for users in batches:
                 sampler = make_sampler(settings, users, reference)
                 with clear_errors(ValueError):
-                    measurements += generate(generator, users, sampler, settings, args)
+                    measurements += generate(generator, users, sampler, settings, args, stop_token_ids)
                 if reference is not None and backend.values_meaningful():
                     accuracy = sampler.result()
 
@@ -111,6 +112,8 @@ def make_args(settings, mode, mesh_device) -> ModelArgs:
         mesh_device,
         max_batch_size=settings.batch_size,
         max_seq_len=settings.max_seq_len,
+        instruct=settings.instruct,
+        enable_thinking=settings.enable_thinking,
         optimizations=settings.optimizations,
         optimizations_base=mode,
         decoder_config_file=settings.decoder_config_file,
@@ -132,21 +135,18 @@ def make_users(settings, args, reference=None) -> list[list[User]]:
     if reference is not None:
         prompts = TeacherForcing(reference, settings.batch_size).prompts
         return [[User(0, index, args.decode(prompt), prompt) for index, prompt in enumerate(prompts)]]
-    instruct = settings.instruct
-    if instruct is None:
-        instruct = args.tokenizer.chat_template is not None
     return [
-        [make_user(settings, args, batch, index, prompt, instruct) for index, prompt in enumerate(prompts)]
+        [make_user(settings, args, batch, index, prompt) for index, prompt in enumerate(prompts)]
         for batch, prompts in enumerate(settings.batches())
     ]
 
 
-def make_user(settings, args, batch, index, prompt, instruct) -> User:
+def make_user(settings, args, batch, index, prompt) -> User:
     """The user of a prompt. The prompt's context is cut to leave room to generate within max_seq_len."""
     limit = settings.max_seq_len - settings.max_generated_tokens
     try:
-        fitted = prompt.fitted(lambda text: len(args.encode_prompt(text, instruct)), limit)
-        user = User(batch, index, fitted.text, args.encode_prompt(fitted.text, instruct))
+        fitted = prompt.fitted(lambda text: len(args.encode_prompt(text)), limit)
+        user = User(batch, index, fitted.text, args.encode_prompt(fitted.text))
     except ValueError as error:
         raise ValueError(f"{prompt.source}: {error}") from error
     if fitted != prompt:
@@ -165,13 +165,12 @@ def make_sampler(settings, users, reference=None):
     return Sampler(settings.sampling(), [user.batch * settings.batch_size + user.index for user in users])
 
 
-def generate(generator, users, sampler, settings, args) -> list[Measurement]:
+def generate(generator, users, sampler, settings, args, stop_token_ids) -> list[Measurement]:
     """Generates the texts of one batch, printing the first user's as it comes, and returns measurements.
 
     On a backend without meaningful values it runs prefill and one decode step only: further steps have the same ops.
     """
     profiler = Profiler()
-    stop_token_ids = args.stop_token_ids if settings.stop_at_eos else ()
     if not backend.values_meaningful():
         generator.decode(sampler(generator.prefill([user.prompt_ids for user in users])))
         return []

@@ -23,7 +23,9 @@ class TextStream:
         """The text that this token completes; empty while a character is incomplete."""
         self._token_ids.append(token_id)
         piece = self._pending()
-        if piece.endswith("\N{REPLACEMENT CHARACTER}"):
+        # A token without text (a special one) is no context for the next token, which would lose its leading space, as
+        # at the beginning of a text.
+        if not piece or piece.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""
         self._context, self._emitted = self._emitted, len(self._token_ids)
         return piece

@@ -22,6 +22,7 @@ from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
+from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches

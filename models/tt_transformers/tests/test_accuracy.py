@@ -82,6 +82,7 @@ def test_the_demo_reports_token_accuracy_for_each_user_and_a_profile(tmp_path, m
         ({"input_prompts": "x.json"}, "input_prompts does not go with token_accuracy"),
         ({"sampling_params": {"temperature": 1}}, "sampling_params does not go with token_accuracy"),
         ({"stop_at_eos": True}, "stop_at_eos does not go with token_accuracy"),
+        ({"enable_thinking": False}, "enable_thinking does not go with token_accuracy"),
         ({"repeat_batches": 2}, "repeat_batches does not go with token_accuracy"),
         ({"token_accuracy": False, "reference_file": "r"}, "reference_file is given, but token_accuracy is false"),
     ],

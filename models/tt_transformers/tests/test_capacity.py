@@ -127,6 +127,17 @@ def test_what_is_needed_by_arithmetic_is_at_most_what_is_allocated_and_nearly_th
     assert 0.93 * usage.weights <= weights <= usage.weights  # RoPE tables make the difference
 
 
+def test_what_is_needed_counts_padding():
+    """Qwen2.5-0.5B on T3K: each device holds a KV head of its own and 1024 / 8 columns of the residual stream."""
+    context, model = 8192, "Qwen/Qwen2.5-0.5B"
+    usage = capacity.measure("T3K", context, chunks=1, model=model)
+    with shape_only(), open_mesh("T3K") as mesh_device:
+        weights, kv_cache = dram.needed(ModelArgs(mesh_device, max_seq_len=context, hf_model=model, dummy_weights=True))
+    assert kv_cache == 2 * 24 * (context // 32) * 2 * 1088
+    assert 0.99 * usage.kv_cache <= kv_cache <= usage.kv_cache
+    assert 0.85 * usage.weights <= weights <= usage.weights  # RoPE tables and the padding of banks make the difference
+
+
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers():
     with shape_only(), open_mesh("N150") as mesh_device:
         args = ModelArgs(mesh_device, max_seq_len=65536, hf_model=capacity.MODEL, dummy_weights=True)

@@ -224,10 +224,10 @@ def test_the_prefill_chunk_size_is_the_environments_or_the_models(checkpoint, mo
     assert args_of(checkpoint).prefill_chunk_size == 8192
 
 
-def test_more_heads_than_a_device_takes_are_refused_with_the_meshes_that_work(checkpoint):
-    change(checkpoint / "config.json", num_attention_heads=40, head_dim=32)
+def test_more_kv_heads_than_a_device_takes_are_refused_with_the_meshes_that_work(checkpoint):
+    change(checkpoint / "config.json", num_attention_heads=40, num_key_value_heads=40, head_dim=32)
     assert args_of(checkpoint, num_devices=2, dummy_weights=True).device_name == "N300"
-    with pytest.raises(ValueError, match="40 query heads are 40 on each device of N150.*meshes that work: N300, T3K"):
+    with pytest.raises(ValueError, match="40 KV heads are 40 on each device of N150.*meshes that work: N300, T3K"):
         args_of(checkpoint, dummy_weights=True)
 
 

@@ -64,10 +64,11 @@ def test_a_residual_stream_is_padded_to_whole_tiles_on_every_device(dim, placeme
     assert (placement.residual_width(dim), placement.padded_dim(dim)) == (width, padded)
 
 
-def test_more_query_heads_than_a_device_takes_are_refused_with_the_meshes_that_work():
-    assert Placement((1, 2)).heads(40, 10).n_heads == 20
-    with pytest.raises(ValueError, match="40 query heads are 40 on each device of N150, .* at most 32; meshes that work: N300, T3K$"):
-        Placement((1, 1)).heads(40, 10)
+def test_more_kv_heads_than_a_device_takes_are_refused_with_the_meshes_that_work():
+    assert Placement((1, 1)).heads(40, 10).n_heads == 40
+    assert Placement((1, 2)).heads(40, 40).n_kv_heads == 20
+    with pytest.raises(ValueError, match="40 KV heads are 40 on each device of N150, .* at most 32; meshes that work: N300, T3K$"):
+        Placement((1, 1)).heads(40, 40)
 
 
 def test_a_line_serves_all_users_everywhere_and_has_its_machines_name():

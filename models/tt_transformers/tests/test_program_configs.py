@@ -30,18 +30,19 @@ def test_a_width_is_padded_by_at_most_a_sixteenth_so_that_decode_uses_enough_cor
     assert CHIP.decode_cores(k, padded) == cores
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [ttnn.bfloat4_b, ttnn.bfloat8_b, ttnn.bfloat16])
 @pytest.mark.parametrize("k, n", [(3072, 8192), (3584, 18944), (8192, 28672), (8192, 30016)])
-def test_blocks_of_a_prefill_matmul_fit_l1_and_cover_all_columns(k, n, dtype):
-    config = CHIP.prefill_matmul(1024, True, k, n, dtype, ttnn.bfloat8_b)
+def test_blocks_of_a_prefill_matmul_fit_l1_and_cover_all_columns(k, n, dtype, bias):
+    config = CHIP.prefill_matmul(1024, True, k, n, dtype, ttnn.bfloat8_b, bias)
     product = config.per_core_M * config.out_block_w * (TILE_BYTES[ttnn.bfloat8_b] + TILE_BYTES[ttnn.float32])
     inputs = 2 * config.in0_block_w * (config.per_core_M * TILE_BYTES[ttnn.bfloat16] + config.out_block_w * TILE_BYTES[dtype])
-    assert product + inputs <= L1_BANK_BYTES
+    assert product + inputs + bias * config.out_block_w * TILE_BYTES[ttnn.bfloat16] <= L1_BANK_BYTES
     assert config.per_core_N % config.out_block_w == 0 and config.per_core_N * CHIP.grid_x * TILE >= n
     assert (config.out_block_w == config.per_core_N) == (n == 8192)  # one block where that fits
 
 
 @pytest.mark.parametrize("k, n, cores, dtype, block", [(3072, 8192, 32, ttnn.bfloat8_b, 3), (3584, 18944, 16, ttnn.bfloat8_b, 1)])
 def test_a_decode_matmul_streams_the_largest_block_of_its_weight_that_fits_l1(k, n, cores, dtype, block):
-    config = CHIP.decode_matmul(k, n, cores, dtype, ttnn.bfloat8_b)
+    config = CHIP.decode_matmul(k, n, cores, dtype, ttnn.bfloat8_b, bias=False)
     assert (config.in0_block_w, config.per_core_N) == (block, n // TILE // cores)

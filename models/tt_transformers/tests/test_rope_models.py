@@ -29,6 +29,13 @@ MODELS = {
         dict(head_dim=64, max_position_embeddings=ORIGINAL, rope_parameters={"rope_type": "dynamic", "factor": 4}),
     ),
     "part of a head": ("Phi3", dict(**PART, rope_parameters={"rope_type": "default", "rope_theta": 500.0})),
+    "part of a padded head": (
+        "Phi3", dict(**PART, hidden_size=160, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    ),
+    "dynamic, padded heads": (
+        "Llama",
+        dict(head_dim=48, max_position_embeddings=ORIGINAL, rope_parameters={"rope_type": "dynamic", "factor": 4.0}),
+    ),
     "longrope, part of a head": (
         "Phi3",
         dict(**PART, rope_parameters={**LONGROPE, "short_factor": [1.0] * 12, "long_factor": LONGROPE["long_factor"][:12]}),

@@ -3,11 +3,20 @@
 import json
 
 import pytest
+from transformers import Phi3ForCausalLM
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.model_args import ModelArgs
-from tests.support.model_args import MeshOf, args_of, change, checkpoint, environment, save_tokenizer  # noqa: F401
+from tests.support.model_args import (  # noqa: F401
+    CHAT_TEMPLATE,
+    MeshOf,
+    args_of,
+    change,
+    checkpoint,
+    environment,
+    save_tokenizer,
+)
 
 MINI_128K = "microsoft/Phi-3-mini-128k-instruct"
 
@@ -71,10 +80,77 @@ def test_instruct_without_a_chat_template_is_an_error(checkpoint):
         args_of(checkpoint).encode_prompt("hi", instruct=True)
 
 
-def test_texts_end_at_the_stop_tokens_of_config_generation_config_and_tokenizer(checkpoint):
-    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+def set_chat_template(directory, template):
+    (directory / "chat_template.jinja").write_text(template)
+
+
+def test_instruct_may_be_left_to_the_tokenizer(checkpoint):
+    with_template = args_of(checkpoint, instruct=None)
+    assert with_template.encode_prompt("hi") == with_template.encode_prompt("hi", instruct=True)
+    (checkpoint / "chat_template.jinja").unlink()
+    without = args_of(checkpoint, instruct=None)
+    assert without.encode_prompt("hi") == without.encode_prompt("hi", instruct=False)
+
+
+@pytest.mark.parametrize("generation_config", [{"eos_token_id": [7, 9]}, {"eos_token_id": 7}, None])
+def test_without_instruct_texts_end_where_hugging_face_ends_them(checkpoint, generation_config):
+    (checkpoint / "generation_config.json").unlink()
+    if generation_config is not None:
+        (checkpoint / "generation_config.json").write_text(json.dumps(generation_config))
+    ends = Phi3ForCausalLM.from_pretrained(checkpoint).generation_config.eos_token_id
+    assert args_of(checkpoint).stop_token_ids == set(ends if isinstance(ends, list) else [ends])
+
+
+def test_where_no_file_names_a_stop_token_the_tokenizers_ends_a_text(checkpoint):
+    (checkpoint / "generation_config.json").write_text("{}")
     args = args_of(checkpoint)
-    assert args.stop_token_ids == {2, 7, 9, args.tokenizer.convert_tokens_to_ids("<|end|>")}
+    assert args.stop_token_ids == {args.tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize(
+    "answer, end",
+    [
+        ("<|assistant|>{{ m['content'] }}<|user|>", "<|user|>"),
+        ("<|assistant|> {{ m['content'] | trim }} \n<|user|>\n", "<|user|>"),
+        ("<|assistant|>{{ m['content'] }}<|user|>{% if loop.last %}<|assistant|>{% endif %}", "<|user|>"),
+        ("<|assistant|>{{ m['content'] }}", None),
+        ("<|assistant|>{{ m['content'] }}\nUser: <|user|>", None),
+        ("<|assistant|>", None),
+    ],
+    ids=["token", "after spaces", "before the next head", "nothing", "plain text", "no message"],
+)
+def test_with_instruct_texts_end_at_what_the_template_writes_after_an_answer(checkpoint, answer, end):
+    set_chat_template(checkpoint, f"{{% for m in messages %}}{answer}{{% endfor %}}")
+    args = args_of(checkpoint, instruct=True)
+    ends = {"<|end|>", end} - {None}
+    assert args.stop_token_ids == {2, *map(args.tokenizer.convert_tokens_to_ids, ends)}
+
+
+THINKING_TEMPLATE = CHAT_TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %}-{% endif %}"
+
+
+@pytest.mark.parametrize("enable_thinking, end", [(None, ""), (True, ""), (False, "-")])
+def test_the_thinking_switch_reaches_the_chat_template(checkpoint, enable_thinking, end):
+    set_chat_template(checkpoint, THINKING_TEMPLATE)
+    args = args_of(checkpoint, instruct=True, enable_thinking=enable_thinking)
+    assert args.tokenizer.decode(args.encode_prompt("hi")) == f"<|user|>hi<|end|><|assistant|>{end}"
+
+
+@pytest.mark.parametrize("enable_thinking", [True, False])
+@pytest.mark.parametrize(
+    "template, instruct, message",
+    [
+        (CHAT_TEMPLATE, True, "enable_thinking: the chat template in .*/chat_template.jinja has no such switch"),
+        (THINKING_TEMPLATE, False, "enable_thinking is a setting of the chat template, which needs instruct"),
+        (None, None, "enable_thinking: the tokenizer in .* has no chat template"),
+    ],
+)
+def test_a_thinking_switch_without_effect_is_refused_at_once(checkpoint, enable_thinking, template, instruct, message):
+    (checkpoint / "chat_template.jinja").unlink()
+    if template is not None:
+        set_chat_template(checkpoint, template)
+    with pytest.raises(ValueError, match=message):
+        args_of(checkpoint, instruct=instruct, enable_thinking=enable_thinking)
 
 
 def test_a_directory_without_tokenizer_is_an_error(checkpoint):

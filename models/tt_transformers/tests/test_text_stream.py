@@ -38,3 +38,13 @@ def test_a_piece_comes_as_soon_as_its_character_is_complete(tokenizer):
     token_ids = tokenizer.encode("字a").ids
     stream = TextStream(tokenizer.decode)
     assert [stream.add(token_id) for token_id in token_ids] == ["", "", "字", "a"]
+
+
+def test_a_word_after_a_special_token_keeps_its_space():
+    """A vocabulary in SentencePiece's style writes a word's space before it, and leaves it out at the beginning of a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.train_from_iterator(["the end"] * 9, trainers.BpeTrainer(special_tokens=["</s>"]))
+    token_ids = tokenizer.encode("the end</s></s>the end").ids
+    stream = TextStream(tokenizer.decode)
+    assert "".join(map(stream.add, token_ids)) == tokenizer.decode(token_ids) == "the end the end"

@@ -34,7 +34,8 @@ class ModelArgs:
         max_batch_size: users at a time: 1, 2, 4, 8, 16 or 32.
         max_seq_len: most tokens of a user, prompt and generated tokens together.
         cache_hf: keep the Hugging Face model of `reference_transformer` in memory.
-        instruct: apply the tokenizer's chat template to prompts.
+        instruct: apply the tokenizer's chat template to prompts; None: if it has one.
+        enable_thinking: the value of the chat template's switch of this name; None: the template's default.
         optimizations: "performance" (default), "accuracy", a precision_cfg/fidelity_cfg text, a `ModelOptimizations`
             or a `DecodersPrecision`.
         optimizations_base: the mode that a precision_cfg/fidelity_cfg text changes.
@@ -54,7 +55,8 @@ class ModelArgs:
         max_batch_size: int = 1,
         max_seq_len: int = 2048,
         cache_hf: bool = False,
-        instruct: bool = False,
+        instruct: bool | None = False,
+        enable_thinking: bool | None = None,
         optimizations: str | ModelOptimizations | DecodersPrecision | None = None,
         optimizations_base: str = "performance",
         decoder_config_file: str | Path | None = None,
@@ -109,7 +111,9 @@ class ModelArgs:
         self._add_notes(arch.notes)
         if not dummy_weights and location.hub_name is None:
             self.load_state_dict()  # the headers of files on disk can be checked at once
-        self.text = Text(location.directory, self.arch, stand_in=dummy_weights, instruct=instruct)
+        self.text = Text(
+            location.directory, self.arch, stand_in=dummy_weights, instruct=instruct, enable_thinking=enable_thinking
+        )
 
     @property
     def device_name(self) -> str:

@@ -11,8 +11,8 @@ import ttnn
 from models.common.chip import TILE, whole_tiles
 from models.common.mesh_names import LINES, MESH_SHAPES, mesh_name_of
 
-# The most query heads of one device: nlp_concat_heads_decode joins one tile of heads.
-MAX_HEADS = TILE
+# The most KV heads of one device: paged_update_cache writes one tile of heads.
+MAX_KV_HEADS = TILE
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ class Placement:
         return self.mesh_shape[self.residual_axis]
 
     def heads(self, n_heads: int, n_kv_heads: int) -> HeadSplit:
-        """The heads of each rank of the model axis. ValueError if a device would have more than `MAX_HEADS`."""
+        """The heads of each rank of the model axis. ValueError if a device would have more than `MAX_KV_HEADS`."""
         split = split_heads(n_heads, n_kv_heads, self.model_ranks)
-        if split.n_heads > MAX_HEADS:
-            meshes = ", ".join(
-                name for name in LINES if split_heads(n_heads, n_kv_heads, math.prod(MESH_SHAPES[name])).n_heads <= MAX_HEADS
+        if split.n_kv_heads > MAX_KV_HEADS:
+            fewer = (
+                name for name in LINES if split_heads(n_heads, n_kv_heads, math.prod(MESH_SHAPES[name])).n_kv_heads <= MAX_KV_HEADS
             )
             raise ValueError(
-                f"{n_heads} query heads are {split.n_heads} on each device of {self.name}, which takes at most {MAX_HEADS}; "
-                f"meshes that work: {meshes or 'none'}"
+                f"{n_kv_heads} KV heads are {split.n_kv_heads} on each device of {self.name}, which takes at most "
+                f"{MAX_KV_HEADS}; meshes that work: {', '.join(fewer) or 'none'}"
             )
         return split
 

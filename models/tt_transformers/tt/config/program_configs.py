@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import L1_BYTES, TILE
+from models.common.chip import L1_BYTES, TILE, whole_tiles
 
 # What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
@@ -75,10 +75,10 @@ class ChipLayout:
         x, y = self.rectangle(cores)
         return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), _core_rectangle(x, y))
 
-    def user_sharded(self, users: int, width: int) -> ttnn.MemoryConfig:
-        """L1, one user per core, `[32, width]` each: the heads of a decode step, [1, users, <= 32, width]."""
+    def user_sharded(self, users: int, width: int, rows: int = TILE) -> ttnn.MemoryConfig:
+        """L1, one user per core, `[rows, width]` each: the heads of a decode step, [1, users, <= rows, width]."""
         cores = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(self.grid_x, self.grid_y), row_wise=True)
-        return _sharded(ttnn.ShardStrategy.HEIGHT, (TILE, width), cores)
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), cores)
 
     def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
         """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""
@@ -86,17 +86,17 @@ class ChipLayout:
         spec = ttnn.ShardSpec(_core_rectangle(self.dram_banks, 1), (k, columns), ttnn.ShardOrientation.ROW_MAJOR)
         return ttnn.MemoryConfig(ttnn.TensorMemoryLayout.WIDTH_SHARDED, ttnn.BufferType.DRAM, spec)
 
-    def decode_matmul(self, k: int, n: int, cores: int, weight_dtype, output_dtype):
-        """[1, 1, <= 32, k] width-sharded over `cores` times a DRAM-sharded weight [1, 1, k, n].
+    def decode_matmul(self, k: int, n: int, cores: int, weight_dtype, output_dtype, bias: bool):
+        """[1, 1, <= 32, k] width-sharded over `cores` times a DRAM-sharded weight [1, 1, k, n], plus a bias if `bias`.
 
         The op computes the columns of a DRAM bank on one core. It keeps three blocks of the weight in L1, two of the
-        activations, and the product in fp32 and in its own dtype. The block of k is the largest that fits beside these
-        and beside the sharded activations: one input and three outputs, as in an MLP.
+        activations, the product in fp32 and in its own dtype, and the bias. The block of k is the largest that fits
+        beside these and beside the sharded activations: one input and three outputs, as in an MLP.
         """
         k_tiles, n_tiles = k // TILE // cores, math.ceil(n / (TILE * cores))
         bank_tiles = math.ceil(n / (TILE * self.dram_banks))
         activations = (k_tiles + 3 * n_tiles) * TILE_BYTES[ttnn.bfloat16]
-        product = bank_tiles * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES)
+        product = bank_tiles * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES + bias * TILE_BYTES[ttnn.bfloat16])
         per_k_tile = 3 * bank_tiles * TILE_BYTES[weight_dtype] + 2 * TILE_BYTES[ttnn.bfloat16]
         k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - activations - product) // per_k_tile
         return ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
@@ -106,17 +106,17 @@ class ChipLayout:
             fused_activation=None,
         )
 
-    def prefill_matmul(self, rows: int, fuse_batch: bool, k: int, n: int, weight_dtype, output_dtype):
-        """[1, batch, rows, k] times a weight [1, 1, k, n] on the whole grid; `fuse_batch` if the batch is 1.
+    def prefill_matmul(self, rows: int, fuse_batch: bool, k: int, n: int, weight_dtype, output_dtype, bias: bool):
+        """[1, batch, rows, k] times a weight [1, 1, k, n], plus a bias if `bias`; `fuse_batch` if the batch is 1.
 
-        A core computes its columns in blocks, one after the other: the fewest whose output fits L1. The block of k that
-        streams through L1 is the largest that fits beside it, for bf16 inputs.
+        The product is split over the whole grid. A core computes its columns in blocks, one after the other: the fewest
+        whose output fits L1. The block of k that streams through L1 is the largest that fits beside it, for bf16 inputs.
         """
         per_core_m = math.ceil(rows / (TILE * self.grid_y))
         columns = math.ceil(n / (TILE * self.grid_x))
 
         def k_tiles_that_fit(width: int) -> int:
-            output = per_core_m * width * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES)
+            output = width * (per_core_m * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES) + bias * TILE_BYTES[ttnn.bfloat16])
             per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + width * TILE_BYTES[weight_dtype])
             return (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
 

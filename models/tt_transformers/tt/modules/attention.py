@@ -7,7 +7,8 @@ import ttnn
 
 from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
-from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
+from models.tt_transformers.tt.config.program_configs import ChipLayout
+from models.tt_transformers.tt.modules.heads import decode_heads
 from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 from models.tt_transformers.tt.modules.norm import HeadNorm, NormScale
 from models.tt_transformers.tt.placement import HeadSplit
@@ -46,8 +47,7 @@ class AttentionConfig:
             bias=arch.qkv_bias,
         )
         wo = LinearConfig(
-            # nlp_concat_heads_decode leaves one head per core.
-            chip=chip, k=heads_width, n=dim, cores=heads.n_heads,
+            chip=chip, k=heads_width, n=dim, cores=decode_heads(chip, heads, head_dim, args.max_batch_size).joined_cores,
             weight_dtype=precision.dtype(TensorGroup.WO), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
             bias=arch.output_bias,
@@ -73,27 +73,19 @@ class Attention:
             HeadNorm(config.head_norm, weights.norm(f"layers.{layer}.attention.{name}", config.head_norm))
             for name in ("q_norm", "k_norm")
         ]
-        self._heads_memory_config = config.chip.user_sharded(config.users, config.head_dim)
+        self._decode_heads = decode_heads(config.chip, config.heads, config.head_dim, config.users)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
         """x: [1, 1, users, dim], L1 width-sharded over `wqkv.cores`; positions: [users] int32, -1 skips a user.
 
         Returns [1, 1, users, dim / N], L1 interleaved.
         """
-        c = self.config
         x = ttnn.sharded_to_interleaved(self.wqkv.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
-        # One user per core: [1, users, heads, head_dim]
-        q, k, v = ttnn.experimental.nlp_create_qkv_heads_decode(
-            x, num_heads=c.heads.n_heads, num_kv_heads=c.heads.n_kv_heads, memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG
-        )
+        q, k, v = self._decode_heads.split(x)
         if self._head_norms:
             q, k = (norm.decode_forward(heads) for norm, heads in zip(self._head_norms, (q, k)))
         kv_cache.update(rotate(k), v, positions, page_table)
-        x = kv_cache.attend(rotate(q), positions, page_table)
-        x = ttnn.to_memory_config(x, self._heads_memory_config)
-        x = ttnn.experimental.nlp_concat_heads_decode(x, num_heads=c.heads.n_heads)
-        # The op gives a full tile of rows for any batch; its first rows are the users.
-        x = ttnn.reshape(x, (1, 1, c.users, c.wo.k), (1, 1, TILE, c.wo.k))
+        x = self._decode_heads.join(kv_cache.attend(rotate(q), positions, page_table))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
 

@@ -37,7 +37,7 @@ class Rotation:
 class RotaryEmbedding:
     """Tables of cos and sin for every position that a token may be decoded at; for LongRoPE, with both sets of factors.
 
-A token's angles are one row, so users with different frequencies share a decode step. `rope`: see `config/rope`.
+    A token's angles are one row, so users with different frequencies share a decode step. `rope`: see `config/rope`.
     Tables: [1, 1, rows, head_dim], head_dim padded to whole tiles, bf16, row-major, DRAM, replicated.
     rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or a multiple of 64.
     """

@@ -42,7 +42,7 @@ class Linear:
         self.weight = weight
         self._decode_bias, self._prefill_bias = bias
         self._decode_program = config.chip.decode_matmul(
-            config.k, config.n, config.cores, config.weight_dtype, config.output_dtype
+            config.k, config.n, config.cores, config.weight_dtype, config.output_dtype, config.bias
         )
 
     def decode_forward(self, x):
@@ -63,7 +63,9 @@ class Linear:
             ttnn.reshape(x, (1, seq_len // rows, rows, c.k)),
             self.weight,
             bias=self._prefill_bias,
-            program_config=c.chip.prefill_matmul(rows, rows == seq_len, c.k, c.n, c.weight_dtype, c.output_dtype),
+            program_config=c.chip.prefill_matmul(
+                rows, rows == seq_len, c.k, c.n, c.weight_dtype, c.output_dtype, c.bias
+            ),
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
             dtype=c.output_dtype,
             compute_kernel_config=c.prefill_kernel,

@@ -34,7 +34,9 @@ def make_rope(config: Mapping, family: Family, *, head_dim: int, max_position_em
         raise ValueError(f"RoPE type {kind!r} is not supported; supported are {names} for {family.architecture}")
     partial = given.get("partial_rotary_factor", 1.0)
     if partial != 1.0 and not family.partial_rotation:
-        raise ValueError(f"partial_rotary_factor {partial} is not supported: {family.architecture} rotates whole heads, 1.0")
+        raise ValueError(
+            f"partial_rotary_factor {partial} is not supported: {family.architecture} rotates whole heads, 1.0"
+        )
 
     rope = KINDS[kind]
     wanted = rope.parameters()

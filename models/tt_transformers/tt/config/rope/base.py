@@ -74,7 +74,9 @@ class DefaultRope:
         """[rotary_dim / 2] float32, radians per position, for all tokens of a prompt of `length` tokens."""
         return 1.0 / self._wavelengths()
 
-    def cos_sin(self, positions: torch.Tensor, length: int, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def cos_sin(
+        self, positions: torch.Tensor, length: int, width: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of `positions` [n] (integers) of a prompt of `length` tokens, each [n, width] float32.
 
         The attention scaling is included. Columns from `rotary_dim` on have cos 1 and sin 0, so that they stay as they

@@ -87,7 +87,8 @@ class LongRope(DefaultRope):
             factors = getattr(self, name)
             if len(factors) != self.rotary_dim // 2:
                 raise ValueError(
-                    f"RoPE {name} has {len(factors)} entries; {self.rotary_dim} rotated columns need {self.rotary_dim // 2}"
+                    f"RoPE {name} has {len(factors)} entries; "
+                    f"{self.rotary_dim} rotated columns need {self.rotary_dim // 2}"
                 )
             if not all(factor > 0 for factor in factors):
                 raise ValueError(f"RoPE {name} must hold positive numbers, got {min(factors)}")

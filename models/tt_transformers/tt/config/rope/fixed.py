@@ -67,7 +67,8 @@ class YarnRope(DefaultRope):
     """YaRN: as llama3, with a ramp over the columns instead of the frequencies, and a factor of cos and sin.
 
     Columns whose frequency has at least `beta_fast` periods in `original_max_position_embeddings` tokens keep it; those
-    with at most `beta_slow` periods have it divided by `factor`. `truncate` widens the ramp between them to whole columns.
+    with at most `beta_slow` periods have it divided by `factor`. `truncate` widens the ramp between them to whole
+    columns.
     A `factor` of None is max_position_embeddings / original_max_position_embeddings.
     """
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from models.tt_transformers.tt.config.rope.base import DefaultRope
 
@@ -42,8 +43,8 @@ def rope_parameters(config: Mapping, aliases: Mapping[str, str]) -> tuple[dict, 
     return chosen, notes
 
 
-def original_len(config: Mapping, parameters: Mapping, family_default: int | None, max_position_embeddings: int):
-    """`original_max_position_embeddings` of the kinds that need it; ValueError for two different values.
+def original_len(config: Mapping, parameters: Mapping, family_default: int | None, max_position_embeddings: int) -> Any:
+    """`original_max_position_embeddings` of the kinds that need it, not yet `checked`; ValueError for two different values.
 
     Hugging Face reads the top-level value, or the family's default where there is none, and overwrites the one inside
     the RoPE parameters with it. Other programs could read a checkpoint where the two differ in another way. Where there
