@@ -7,7 +7,7 @@ PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup demo test test-fast test-wide full-size validate bench long-context capacity pareto accuracy perf-report
+.PHONY: help setup demo test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,6 +73,9 @@ capacity: setup  ## lay out full-size Phi-3-mini, search its prefill chunks on t
 pareto: setup  ## token accuracy and weight bytes of the settings in tests/configurations, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.pareto --configurations models/tt_transformers/tests/configurations --output $(PERF_RECORDS)
 	$(PYTHON) -m models.tt_transformers.measure.report
+
+compatible: setup  ## count the largest context of each model of the vendor's list, then write the library's README
+	$(PYTHON) -m models.tt_transformers.measure.compatible
 
 perf-report: setup  ## write PERF.md from the committed records
 	$(PYTHON) -m models.tt_transformers.measure.report

@@ -51,7 +51,7 @@ def save_tokenizer(directory, chat_template=None):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    for variable in ("HF_MODEL", "TT_CACHE_PATH", "MAX_PREFILL_CHUNK_SIZE", "PAD_MLP_CORES"):
+    for variable in ("HF_MODEL", "LLAMA_DIR", "TT_CACHE_PATH", "MAX_PREFILL_CHUNK_SIZE", "PAD_MLP_CORES"):
         monkeypatch.delenv(variable, raising=False)
 
 

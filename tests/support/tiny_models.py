@@ -23,7 +23,11 @@ SETTINGS = dict(
 def save_tiny(name: str, directory: Path, *, max_shard_size: str = "1GB", dtype=torch.bfloat16, **changes):
     """Writes a checkpoint of the family `name` (Llama, Mistral, Phi3, Qwen2, Qwen3) and returns the model that Hugging Face
     loads from it. `changes`: keys of the config."""
-    config = getattr(transformers, f"{name}Config")(**{**SETTINGS, **changes})
+    settings = {**SETTINGS, **changes}
+    # Products have a variance of one. With transformers' 0.02 attention is nearly even: wrong angles or windows would change
+    # the logits too little to be seen.
+    settings.setdefault("initializer_range", settings["hidden_size"] ** -0.5)
+    config = getattr(transformers, f"{name}Config")(**settings)
     model_class = getattr(transformers, f"{name}ForCausalLM")
     torch.manual_seed(0)
     model = model_class(config)

@@ -2,8 +2,8 @@
 
     python models/tt_transformers/tests/generate_reference_hf.py [--text FILE] [--users 32] [--output FILE]
 
-The model is HF_MODEL, or the bundled checkpoint. Texts come from --text, a UTF-8 file; each user gets the next piece of
-it. Without --text, each prompt is made of the demo's sample prompts, joined, and the model continues it greedily.
+The model is HF_MODEL, LLAMA_DIR or the bundled checkpoint. Texts come from --text, a UTF-8 file; each user gets the next
+piece of it. Without --text, each prompt is made of the demo's sample prompts, joined, and the model continues it greedily.
 """
 
 import argparse

@@ -24,7 +24,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 def test_the_code_of_the_readme_generates_text(capsys, monkeypatch):
     monkeypatch.delenv("HF_MODEL", raising=False)
-    _, code, _ = re.split("```python\n|```\n", README.read_text(encoding="utf-8"), maxsplit=2)
+    (code,) = re.findall("```python\n(.*?)```\n", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.split()) > 10
 

@@ -142,7 +142,7 @@ def test_a_directory_that_is_no_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}' is not a Hugging Face model: it has no config.json$"):
         args_of(tmp_path)
     (tmp_path / "params.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="Meta's params.json, a format that is not supported"):
+    with pytest.raises(FileNotFoundError, match="Meta's params.json: set LLAMA_DIR instead of HF_MODEL"):
         args_of(tmp_path)
 
 

@@ -7,6 +7,8 @@ import pytest
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
+from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
+from models.tt_transformers.tt.config.architecture import read_config
 from models.tt_transformers.tt.config.precision import (
     MODES,
     DecodersPrecision,
@@ -166,6 +168,36 @@ def test_sources_are_laid_over_each_other_in_the_documented_order(tmp_path):
     assert formats("precision_cfg = {ff2: bf16, wo: bf16}", decoder_config_file=path) == ("bf16", "bfp8")
 
 
+def test_a_range_of_decoders_is_given_at_once(tmp_path):
+    path = write_json(tmp_path / "decoders.json", {"decoders": {"1-2": {"precision_cfg": {"ff2": "bf16"}}}})
+    precision = resolve_precision(4, decoder_config_file=path)
+    assert [precision.layer(i).tensors[TensorGroup.FF2].value for i in range(4)] == ["bfp4", "bf16", "bf16", "bfp4"]
+
+
+def test_a_models_override_may_name_layers_that_a_run_leaves_out_and_a_users_file_may_not(tmp_path):
+    path = write_json(tmp_path / "performance_decoder_config.json", decoders(_3={"precision_cfg": {"ff2": "bf16"}}))
+    assert resolve_precision(2, model_params_dir=tmp_path, model_layers=4).layer(1) == ModelOptimizations.performance().layer
+    with pytest.raises(ValueError, match="decoder '3': the model has decoders 0 to 2"):
+        resolve_precision(2, model_params_dir=tmp_path, model_layers=3)
+    with pytest.raises(ValueError, match="decoder '3': the model has decoders 0 to 1"):
+        resolve_precision(2, decoder_config_file=path)
+
+
+def test_a_models_override_of_its_decoders_leaves_the_lm_head_in_the_modes_format(tmp_path):
+    write_json(tmp_path / "performance_decoder_config.json", decoders(_0={"precision_cfg": {"wqkv": "bf16"}}))
+    layer = resolve_precision(1, model_params_dir=tmp_path).layer(0)
+    assert (layer.dtype(TensorGroup.WQKV), layer.dtype(TensorGroup.LM_HEAD)) == (ttnn.bfloat16, ttnn.bfloat8_b)
+
+
+@pytest.mark.parametrize("file", sorted(MODEL_PARAMS.glob("*/*_decoder_config.json")), ids=lambda file: file.parent.name)
+def test_the_overrides_of_known_models_are_accepted(file):
+    layers = read_config(file.parent / "config.json")["num_hidden_layers"]
+    mode = file.name.removesuffix("_decoder_config.json")
+    precision = resolve_precision(layers, mode, model_params_dir=file.parent)
+    assert precision.name == f"{mode} + model_params"
+    assert precision.layer(layers - 1) != ModelOptimizations.of_mode(mode).layer
+
+
 def test_a_broken_model_override_is_an_error_and_not_ignored(tmp_path):
     (tmp_path / "performance_decoder_config.json").write_text("{")
     with pytest.raises(ValueError, match="performance_decoder_config.json"):
@@ -181,6 +213,9 @@ def test_a_broken_model_override_is_an_error_and_not_ignored(tmp_path):
         ('{"decoders": {"4": {}}}', "decoder '4': the model has decoders 0 to 3"),
         ('{"decoders": {"01": {}}}', "decoder '01'"),
         ('{"decoders": {"0": []}}', "decoder '0': expected an object"),
+        ('{"decoders": {"2-4": {}}}', "decoder '2-4': the model has decoders 0 to 3"),
+        ('{"decoders": {"3-1": {}}}', "decoder '3-1': the model has decoders 0 to 3"),
+        ('{"decoders": {"1": {}, "0-2": {}}}', "decoder '0-2': decoder 1 is given twice"),
         ('{"decoders": {"0": {}, "0": {}}}', "'0' is given twice"),
         ('{"decoders": {"1": {"dtype": {}}}}', "decoder '1': 'dtype' is not known"),
         ('{"decoders": {"1": {"precision_cfg": {"ff1": "bfp4"}}}}', "decoder '1': precision_cfg: 'ff1' is not known"),

@@ -10,11 +10,12 @@ from loguru import logger
 
 from models.common import backend
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
+from models.tt_transformers.tt.checkpoints.formats import model_config
 from models.tt_transformers.tt.checkpoints.hugging_face import load_model
 from models.tt_transformers.tt.checkpoints.identity import check_variable, weights_identity
-from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, locate
+from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, in_environment, locate
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
-from models.tt_transformers.tt.config.architecture import Architecture, read_config
+from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.config.mlp_width import mlp_width
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
@@ -42,7 +43,9 @@ class ModelArgs:
         decoder_config_file: JSON with the settings of single layers.
         dummy_weights: random weights; the model needs a `config.json` only.
         num_layers: use the first layers only.
-        hf_model: directory or org/name; default is the environment's HF_MODEL, else the bundled checkpoint.
+        hf_model: directory in Hugging Face's format, or org/name.
+        llama_dir: directory in Meta's format. With neither, the environment's HF_MODEL or LLAMA_DIR names the model, else
+            it is the bundled checkpoint.
         page_params: `block_size` and `max_num_blocks` of a paged KV cache; None for one that is not paged.
 
     Raises ValueError, FileNotFoundError or RuntimeError that names the wrong value or file, before weights are read.
@@ -63,14 +66,17 @@ class ModelArgs:
         dummy_weights: bool = False,
         num_layers: int | None = None,
         hf_model: str | os.PathLike | None = None,
+        llama_dir: str | os.PathLike | None = None,
         page_params: Mapping[str, int] | None = None,
     ):
-        requested = os.environ.get("HF_MODEL") if hf_model is None else hf_model
-        location = locate(requested, dummy_weights=dummy_weights)
+        named = {"hf_model": hf_model, "llama_dir": llama_dir}
+        if hf_model is None and llama_dir is None:
+            named = in_environment()
+        location = locate(**named, dummy_weights=dummy_weights)
         self._location = location
         self.model_name = location.name
         self.model_dir = location.directory
-        self.hf_config = read_config(location.directory / "config.json")
+        self.hf_config = model_config(location.directory)
         arch = Architecture.from_hf_config(self.hf_config)
         self.arch = arch.with_layers(num_layers)
 
@@ -101,6 +107,7 @@ class ModelArgs:
             base=optimizations_base,
             decoder_config_file=decoder_config_file,
             model_params_dir=MODEL_PARAMS / self.model_name,
+            model_layers=arch.n_layers,
         )
         self.dummy_weights = dummy_weights
         self.cache_hf = cache_hf
@@ -149,7 +156,8 @@ class ModelArgs:
         self._add_notes(checkpoint.notes)
         in_config = self.hf_config["num_hidden_layers"]
         if checkpoint.n_layers > in_config:
-            self._add_notes([f"the files have {checkpoint.n_layers} layers; config.json says {in_config}, which are used"])
+            config_name = checkpoint.files.config_name
+            self._add_notes([f"the files have {checkpoint.n_layers} layers; {config_name} says {in_config}, which are used"])
         return checkpoint
 
     def _add_notes(self, notes) -> None:

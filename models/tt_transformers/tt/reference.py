@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 
 from models.common import whole_file
+from models.tt_transformers.tt.checkpoints.formats import checkpoint_files, config_file
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
-from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
 
 FORMAT = "token accuracy reference 1"
 TOP = 5
@@ -148,15 +148,15 @@ def _check_names(where, found, expected):
 
 
 def model_identity(args) -> dict:
-    """The identity of a checkpoint, to match it with its reference: config.json, layers in use, and the weights.
+    """The identity of a checkpoint, to match it with its reference: its config file, layers in use, and the weights.
 
     The weights' digest covers each file's size and 64 samples of 4 KiB, spread evenly over it. Samples are enough,
     because training changes every part of a file. Hashing a large model whole would take longer than a run.
     """
     directory = args.weights_directory
-    config = hashlib.blake2b((directory / "config.json").read_bytes(), digest_size=16).hexdigest()
+    config = hashlib.blake2b(config_file(directory).read_bytes(), digest_size=16).hexdigest()
     weights = hashlib.blake2b(digest_size=16)
-    for path in SafetensorsFiles(directory).files:
+    for path in checkpoint_files(directory).files:
         size = path.stat().st_size
         weights.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

@@ -4,8 +4,10 @@ from functools import cached_property
 from pathlib import Path
 
 from models.common.library_errors import reported
+from models.tt_transformers.tt.checkpoints.formats import is_meta
 from models.tt_transformers.tt.checkpoints.hugging_face import load_config, quiet
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.checkpoints.meta_tokenizer import load_meta_tokenizer
 from models.tt_transformers.tt.config.architecture import Architecture, read_config, token_ids
 
 # An example, to see what a chat template makes of it.
@@ -76,6 +78,8 @@ class Text:
         """Hugging Face's tokenizer."""
         from transformers import AutoTokenizer
 
+        if is_meta(self.tokenizer_dir):
+            return load_meta_tokenizer(self.tokenizer_dir)
         # Without the config the library would read config.json itself, and blame the tokenizer for the keys it refuses.
         config = load_config(self.tokenizer_dir)
         with quiet(), reported(f"the tokenizer in {self.tokenizer_dir} cannot be read"):

@@ -43,12 +43,12 @@ def _row(record: dict, mode: str, cases: list[dict]) -> tuple:
     return f"{record['model']}{layers}", record["mesh"], mode, record["backend"], answer, str(calls), f"{dram:.0f} MB", f"{l1:.1f} MB"
 
 
-def with_table(text: str, table: str) -> str:
+def with_table(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """`text` with the part between its two markers replaced. ValueError if it does not have each marker once."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"the text needs one line {BEGIN} and one line {END}")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the text needs one line {begin} and one line {end}")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def main():

@@ -23,7 +23,7 @@ PROGRAMS = {"full_width": "mock", "whole_demo": "lockstep"}
 def run(program: str, mesh: str, output: Path) -> None:
     """Runs one program on one mesh, in a process of its own; CalledProcessError if it fails."""
     environment = {**os.environ, "TT_BACKEND": PROGRAMS[program], "MESH_DEVICE": mesh}
-    for variable in ("FAKE_DEVICE", "HF_MODEL", "MAX_PREFILL_CHUNK_SIZE", "PAD_MLP_CORES"):
+    for variable in ("FAKE_DEVICE", "HF_MODEL", "LLAMA_DIR", "MAX_PREFILL_CHUNK_SIZE", "PAD_MLP_CORES"):
         environment.pop(variable, None)
     command = [sys.executable, "-m", f"{__package__}.{program}", "--output", str(output.resolve())]
     subprocess.run(command, env=environment, cwd=table.README.parent, check=True)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.common.library_errors import reported
+from models.tt_transformers.tt.checkpoints.formats import config_file, model_config
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, to_hugging_face
-from models.tt_transformers.tt.config.architecture import Architecture, architecture_name, read_config
+from models.tt_transformers.tt.config.architecture import Architecture, architecture_name
 from models.tt_transformers.tt.families import FAMILIES
 
 # Keys of config.json that say how to run a model, not what it is.
@@ -30,19 +31,18 @@ def load_config(directory: Path):
     """
     from transformers import CONFIG_MAPPING
 
-    path = directory / "config.json"
-    config = read_config(path)
+    config = model_config(directory)
     family = FAMILIES[architecture_name(config)]
     fields = with_current_rope_names(without_habits(config), family.rope_aliases)
-    with quiet(), reported(f"{path}: Hugging Face refuses it"):
+    with quiet(), reported(f"{config_file(directory)}: Hugging Face refuses it"):
         return CONFIG_MAPPING[family.model_type].from_dict({**fields, "name_or_path": str(directory)})
 
 
 def load_model(directory: Path, arch: Architecture, weights, dtype):
     """Hugging Face's model in eval mode, with as many layers as `arch` and the weights of a `StateDict` or `DummyStateDict`.
 
-    `directory` has the `config.json`. Raises ValueError for a weight of a checkpoint that is not finite, and with Hugging
-    Face's reason if it cannot make the model.
+    `directory` has the `config.json` or `params.json`. Raises ValueError for a weight of a checkpoint that is not finite,
+    and with Hugging Face's reason if it cannot make the model.
     """
     import transformers
 
@@ -52,7 +52,8 @@ def load_model(directory: Path, arch: Architecture, weights, dtype):
         config.layer_types = config.layer_types[: arch.n_layers]
     # Always torch's own attention, and no defaults for generation, even if the checkpoint asks for others.
     options = dict(dtype=dtype, attn_implementation="sdpa", generation_config=transformers.GenerationConfig())
-    if is_dummy := isinstance(weights, DummyStateDict):
+    is_dummy = isinstance(weights, DummyStateDict)
+    if is_dummy or weights.files.meta_names:
         files, options["state_dict"] = None, to_hugging_face(weights, arch)
     else:
         files = weights.files.directory

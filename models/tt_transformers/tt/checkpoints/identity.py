@@ -4,7 +4,7 @@ The weight cache compares it to check that converted weights still belong to the
 each file is
 
 - its name, size and modification time,
-- its header (names, types and shapes of all tensors),
+- its description: a safetensors file's header, the directory of a .pth archive,
 - up to 4 samples of 4 KiB of every tensor, from its first byte to its last: about 12 MB for a 70B, under a second.
 
 This misses a file that was changed between the samples only and then got its old size and time again. It takes a copy
@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 from models.common import backend
-from models.tt_transformers.tt.checkpoints.safetensors_files import SafetensorsFiles
+from models.tt_transformers.tt.checkpoints.formats import CheckpointFiles
 
 VARIABLE = "TT_CACHE_VERIFY"
 SAMPLES = 4
@@ -38,8 +38,9 @@ def check_variable() -> bool:
 # The code that determines a converted weight: the library's code reads, permutes, fuses and splits it; the emulator's
 # code rounds and writes it. Paths are relative to `tt/` and to the emulator's package.
 LIBRARY_CODE = (
-    "checkpoints/safetensors_files.py", "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py",
-    "config/rope/*.py", "families/*.py", "modules/norm.py", "placement.py",
+    "checkpoints/formats.py", "checkpoints/meta_*.py", "checkpoints/pth_file.py", "checkpoints/safetensors_files.py",
+    "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py", "config/rope/*.py",
+    "families/*.py", "modules/norm.py", "placement.py",
 )  # fmt: skip
 EMULATOR_CODE = (
     "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",
@@ -47,9 +48,9 @@ EMULATOR_CODE = (
 )  # fmt: skip
 
 
-def weights_identity(files: SafetensorsFiles) -> dict:
+def weights_identity(files: CheckpointFiles) -> dict:
     """The inputs of converted weights besides their placement, as a JSON object: the checkpoint and the code."""
-    config = files.directory / "config.json"
+    config = files.directory / files.config_name
     return {
         "config": hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest(),
         "files": checkpoint_identity(files),
@@ -78,13 +79,13 @@ def digest_of_code(package: Path, patterns: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def checkpoint_identity(files: SafetensorsFiles) -> list[dict]:
+def checkpoint_identity(files: CheckpointFiles) -> list[dict]:
     """One JSON object per file: its name and the identity of its content."""
     whole = check_variable()
     return [{"name": file.name, **_content(file, files, whole)} for file in files.files]
 
 
-def _content(file: Path, files: SafetensorsFiles, whole: bool) -> dict:
+def _content(file: Path, files: CheckpointFiles, whole: bool) -> dict:
     if whole:
         return {"sha256": _sha256(file)}
     target = file.resolve()
@@ -102,14 +103,16 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_samples(file: Path, files: SafetensorsFiles) -> str:
-    tensors = [info for info in files.tensors.values() if info.file == file]
+def _digest_of_samples(file: Path, files: CheckpointFiles) -> str:
+    layout = files.layout(file)
     digest = hashlib.blake2b(digest_size=16)
     with file.open("rb", buffering=0) as stream:
-        digest.update(stream.read(min((info.start for info in tensors), default=0)))
-        for info in tensors:
-            for start, size in _spans(info.size):
-                digest.update(os.pread(stream.fileno(), size, info.start + start))
+        start, size = layout.description
+        stream.seek(start)
+        digest.update(stream.read(size))
+        for begin, length in layout.data:
+            for start, size in _spans(length):
+                digest.update(os.pread(stream.fileno(), size, begin + start))
     return digest.hexdigest()
 
 

@@ -1,4 +1,7 @@
-"""Where a model's files are (a directory, a name to download, a `config.json` alone), and where its weight cache is."""
+"""Where a model's files are (a directory, a name to download, a `config.json` alone), and where its weight cache is.
+
+`HF_MODEL` names a model in Hugging Face's format, `LLAMA_DIR` a directory in Meta's.
+"""
 
 import os
 import re
@@ -7,6 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from models.tt_transformers.tt.checkpoints.formats import is_meta
+from models.tt_transformers.tt.checkpoints.meta_files import PARAMS
+from models.tt_transformers.tt.checkpoints.meta_tokenizer import TOKENIZER
 from models.tt_transformers.tt.checkpoints.safetensors_files import INDEX
 
 PROJECT = Path(__file__).resolve().parents[4]
@@ -23,7 +29,7 @@ _HUB_SNAPSHOT = re.compile(r"models--[\w.-]+?--([\w.-]+)/snapshots/[0-9a-f]+$")
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """`directory` holds at least a `config.json`; `hub_name` is set if the user gave org/name, not a directory."""
+    """`directory` holds at least a `config.json` or `params.json`; `hub_name` is set if the user gave org/name."""
 
     name: str
     directory: Path
@@ -53,12 +59,32 @@ class ModelLocation:
         return PROJECT / "model_cache" / self.hub_name / device_name
 
 
-def locate(hf_model: str | os.PathLike | None, *, dummy_weights: bool = False) -> ModelLocation:
-    """Finds the model that `HF_MODEL` names: a directory or org/name; the bundled checkpoint for None.
+def in_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """The arguments of `locate` that the environment gives: HF_MODEL and LLAMA_DIR, None for one that is not set."""
+    return {"hf_model": environ.get("HF_MODEL"), "llama_dir": environ.get("LLAMA_DIR")}
 
-    With `dummy_weights`, a name whose `config.json` is in `model_params` needs no download.
-    Raises FileNotFoundError if it does not exist or is not a model, RuntimeError if a download fails.
+
+def locate(
+    hf_model: str | os.PathLike | None = None,
+    llama_dir: str | os.PathLike | None = None,
+    *,
+    dummy_weights: bool = False,
+) -> ModelLocation:
+    """Finds the model that is named by one of the two arguments; the bundled checkpoint if both are None.
+
+    Args:
+        hf_model: the value of `HF_MODEL`: a directory in Hugging Face's format, or org/name.
+        llama_dir: the value of `LLAMA_DIR`: a directory in Meta's format.
+        dummy_weights: a name whose `config.json` is in `model_params` needs no download.
+
+    Raises ValueError if both are given, FileNotFoundError if there is no such model, RuntimeError if a download fails.
     """
+    if llama_dir is not None:
+        if hf_model is not None:
+            raise ValueError(
+                f"HF_MODEL {os.fspath(hf_model)!r} and LLAMA_DIR {os.fspath(llama_dir)!r} are both set; unset one of them"
+            )
+        return _from_meta_directory(os.fspath(llama_dir))
     text = os.fspath(BUNDLED if hf_model is None else hf_model)
     if not text:
         raise FileNotFoundError("HF_MODEL is empty; unset it, or give a directory with a config.json, or org/name")
@@ -91,12 +117,25 @@ def download(hub_name: str, patterns: list[str]) -> Path:
         ) from error
 
 
+def _from_meta_directory(text: str) -> ModelLocation:
+    accepted = f"a directory with {PARAMS}, {TOKENIZER} and consolidated.*.pth"
+    path = Path(os.path.expanduser(text))
+    if not text or not path.is_dir():
+        raise FileNotFoundError(f"LLAMA_DIR {text!r} is no directory; give {accepted}")
+    if (path / "config.json").is_file():
+        both = f" besides Meta's {PARAMS}: move one of the two away, or" if (path / PARAMS).is_file() else ":"
+        raise ValueError(f"LLAMA_DIR {text!r} has Hugging Face's config.json{both} set HF_MODEL instead of LLAMA_DIR")
+    if missing := [name for name in (PARAMS, TOKENIZER) if not (path / name).is_file()]:
+        raise FileNotFoundError(f"LLAMA_DIR {text!r} has no {' and no '.join(missing)}; give {accepted}")
+    directory = path.resolve()
+    return ModelLocation(directory.name, directory)
+
+
 def _from_directory(path: Path) -> ModelLocation:
     if not path.is_dir():
         raise FileNotFoundError(f"HF_MODEL {str(path)!r} is a file; give the directory that holds the model")
     if not (path / "config.json").is_file():
-        is_meta = (path / "params.json").is_file()
-        meta = "; it holds Meta's params.json, a format that is not supported" if is_meta else ""
+        meta = f"; it holds Meta's {PARAMS}: set LLAMA_DIR instead of HF_MODEL" if is_meta(path) else ""
         raise FileNotFoundError(f"HF_MODEL {str(path)!r} is not a Hugging Face model: it has no config.json{meta}")
     directory = path.resolve()
     snapshot = _HUB_SNAPSHOT.search(directory.as_posix())

@@ -38,9 +38,30 @@ class TensorInfo:
     start: int
     size: int
 
-    @property
-    def row_bytes(self) -> int:
-        return self.size // self.shape[0]
+    def byte(self, row: int) -> int:
+        """The first byte of a row in `file`."""
+        return self.start + row * (self.size // self.shape[0])
+
+    def read(self, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Rows [start, stop), in `out` if it is given. Only these rows are read. The dtype is one of `FLOATS`.
+
+        They are copied, not mapped: pages of a mapped file would count as this process's memory until it unmaps them.
+        """
+        rows = torch.empty((stop - start, *self.shape[1:]), dtype=FLOATS[self.dtype]) if out is None else out
+        with self.file.open("rb") as stream:
+            stream.seek(self.byte(start))
+            count = stream.readinto(rows.view(torch.uint8).numpy())
+        if count != rows.nbytes:
+            raise ValueError(f"{self.file} is truncated: it ends {rows.nbytes - count} bytes before the end of a tensor")
+        return rows
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a file lies on disk, as (first byte, number of bytes): its `description` and each block of its `data`."""
+
+    description: tuple[int, int]
+    data: tuple[tuple[int, int], ...]
 
 
 class SafetensorsFiles:
@@ -57,6 +78,9 @@ class SafetensorsFiles:
     Raises FileNotFoundError if there is no such file or a shard is missing (all missing ones are named), ValueError if
     a file is truncated or corrupt, if two files hold the same tensor, or if the directory holds an adapter.
     """
+
+    config_name = "config.json"
+    meta_names = False
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -77,27 +101,29 @@ class SafetensorsFiles:
     def place(self, name: str, row: int) -> tuple[int, int]:
         """(index of the file, byte in it) of a row of the tensor `name`: tensors in this order are read forwards."""
         info = self.tensors[name]
-        return self.files.index(info.file), info.start + row * info.row_bytes
+        return self.files.index(info.file), info.byte(row)
 
     def read(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows [start, stop) of the tensor `name`, in the file's dtype, which is one of `FLOATS`. Only these rows are read.
+        """Rows [start, stop) of the tensor `name`, in the file's dtype. Only these rows are read."""
+        return self.tensors[name].read(start, stop)
 
-        They are copied, not mapped: pages of a mapped file would count as this process's memory until it unmaps them.
-        """
-        info = self.tensors[name]
-        rows = torch.empty((stop - start, *info.shape[1:]), dtype=FLOATS[info.dtype])
-        with info.file.open("rb") as stream:
-            stream.seek(self.place(name, start)[1])
-            count = stream.readinto(rows.view(torch.uint8).numpy())
-        if count != rows.nbytes:
-            raise ValueError(f"{info.file} is truncated: {name} needs {rows.nbytes - count} more bytes")
-        return rows
+    def layout(self, file: Path) -> Layout:
+        """Where `file` has its description and its data."""
+        data = tuple((info.start, info.size) for info in self.tensors.values() if info.file == file)
+        return Layout((0, min((start for start, _ in data), default=0)), data)
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:
     """The names, the first `limit` of them if there are more, for a message."""
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def refuse_git_lfs_pointer(file: Path) -> None:
+    """Raises ValueError if `file` is not there but its pointer of Git LFS."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{file} is a pointer of Git LFS, not the weights: run `git lfs pull` in {file.parent}")
 
 
 def refuse_adapter(directory: Path) -> None:
@@ -154,11 +180,9 @@ def _other_weights(directory: Path, read: set[Path]) -> tuple[str, ...]:
 
 
 def _read_header(file: Path) -> dict[str, TensorInfo]:
+    refuse_git_lfs_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(f"{file} is a pointer of Git LFS, not the weights: run `git lfs pull` in {file.parent}")
-        stream.seek(0)
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise ValueError(f"{file} is truncated or not a safetensors file: {size} bytes, header of {length} bytes")

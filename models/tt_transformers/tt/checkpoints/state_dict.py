@@ -7,15 +7,19 @@ of a head that are not rotated stay at its end.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, SafetensorsFiles, listed
+from models.tt_transformers.tt.checkpoints.formats import checkpoint_files
+from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, listed
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
+
+_LAYER = re.compile(r"(?:model\.)?layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,17 @@ def sources(arch: Architecture) -> dict[str, Source]:
     return found
 
 
+def meta_sources(arch: Architecture, stored: Container[str]) -> dict[str, Source]:
+    """Where each of our tensors lies in a checkpoint in Meta's format: under its own name, in the interleaved order.
+
+    `stored`: the names in the checkpoint. The LM head is the token embeddings if it is not among them.
+    """
+    found = {name: Source(name, 0, shape[0]) for name, shape in shapes(arch).items()}
+    if arch.tie_word_embeddings and "output.weight" not in stored:
+        found["output.weight"] = found["tok_embeddings.weight"]
+    return found
+
+
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of the model, in the order in which the model is built."""
     q, kv = arch.n_heads * arch.head_dim, arch.n_kv_heads * arch.head_dim
@@ -87,7 +102,7 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 class StateDict(Mapping[str, torch.Tensor]):
-    """The weights of a Hugging Face checkpoint directory. Nothing is kept: every access reads from disk.
+    """The weights of a checkpoint directory, in Hugging Face's or Meta's format. Nothing is kept: every access reads from disk.
 
     The constructor reads headers only. It raises ValueError if a file is missing, truncated or corrupt, or if a tensor
     is missing, has another shape, is not bf16, fp16 or fp32, or belongs to no part of the model; the message names it.
@@ -98,13 +113,14 @@ class StateDict(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, directory: Path, arch: Architecture):
-        self.files = SafetensorsFiles(directory)
+        self.files = checkpoint_files(directory)
         stored = self.files.tensors
         self.notes = [] if self.files.note is None else [self.files.note]
         if arch.tie_word_embeddings and OUTPUT in stored and EMBEDDING in stored:
             self.notes.append(f"config.json has tie_word_embeddings true, but the stored {OUTPUT} is used, because there is one")
             arch = replace(arch, tie_word_embeddings=False)
-        self._sources, self._shapes = sources(arch), shapes(arch)
+        self._shapes = shapes(arch)
+        self._sources = meta_sources(arch, stored) if self.files.meta_names else sources(arch)
         if arch.tie_word_embeddings and OUTPUT in stored:  # one tensor, under the other of its two names
             for name in ("tok_embeddings.weight", "output.weight"):
                 self._sources[name] = replace(self._sources[name], name=OUTPUT)
@@ -141,8 +157,7 @@ class StateDict(Mapping[str, torch.Tensor]):
     @property
     def n_layers(self) -> int:
         """The number of layers in the files; `config.json` may have another."""
-        indices = [name.split(".")[2] for name in self.files.tensors if name.startswith("model.layers.")]
-        return max((int(index) + 1 for index in indices if index.isdecimal()), default=0)
+        return max((layer + 1 for name in self.files.tensors if (layer := _layer(name)) is not None), default=0)
 
     def _check(self, arch: Architecture) -> None:
         directory, found = self.files.directory, self.files.tensors
@@ -153,7 +168,7 @@ class StateDict(Mapping[str, torch.Tensor]):
             info = found[name]
             if info.shape != shape:
                 raise ValueError(
-                    f"{name} in {info.file} has shape {list(info.shape)}; config.json implies {list(shape)}"
+                    f"{name} in {info.file} has shape {list(info.shape)}; {self.files.config_name} implies {list(shape)}"
                 )
             if info.dtype not in FLOATS:
                 raise ValueError(f"{name} in {info.file} has dtype {info.dtype}; supported are {', '.join(FLOATS)}")
@@ -241,10 +256,13 @@ def _suffix(name: str) -> str:
     return name.split(".", 2)[2] if name.startswith("layers.") else name
 
 
+def _layer(name: str) -> int | None:
+    """The layer of a tensor with Hugging Face's or Meta's name; None for one outside of the layers."""
+    match = _LAYER.match(name)
+    return None if match is None else int(match[1])
+
+
 def _has_no_use(name: str, arch: Architecture) -> bool:
-    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from config.json."""
-    if name.startswith("model.layers."):
-        index = name.split(".")[2]
-        if index.isdecimal() and int(index) >= arch.n_layers:
-            return True
-    return name.endswith("rotary_emb.inv_freq")
+    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from the config."""
+    layer = _layer(name)
+    return (layer is not None and layer >= arch.n_layers) or name.endswith("rotary_emb.inv_freq") or name == "rope.freqs"

@@ -3,7 +3,8 @@
 Each source overrides the ones before it:
 
 1. the mode's own settings, `ModelOptimizations.of_mode`;
-2. the model's override of that mode, `model_params/<model>/<mode>_decoder_config.json`, if there is one;
+2. the model's override of that mode, `model_params/<model>/<mode>_decoder_config.json`, if there is one; it names
+   layers of the whole model, of which a run may use the first ones only;
 3. `--optimizations 'precision_cfg = {...}, fidelity_cfg = {...}'`, for all layers alike;
 4. `--decoder_config_file`, layer by layer.
 
@@ -19,6 +20,7 @@ from models.tt_transformers.tt.config.precision import (
     ACCEPTED_PRECISION,
     MODES,
     DecodersPrecision,
+    LayerPrecision,
     ModelOptimizations,
     OpGroup,
     TensorGroup,
@@ -32,6 +34,7 @@ def resolve_precision(
     base: str = "performance",
     decoder_config_file: str | Path | None = None,
     model_params_dir: str | Path | None = None,
+    model_layers: int | None = None,
 ) -> DecodersPrecision:
     """The precision that a run gets, in the order of the module's docstring.
 
@@ -42,6 +45,7 @@ def resolve_precision(
         base: the mode that a `precision_cfg`/`fidelity_cfg` text changes.
         decoder_config_file: JSON with settings per decoder.
         model_params_dir: folder that may hold `<mode>_decoder_config.json` files.
+        model_layers: layers of the whole model, of which the first `num_decoders` run; None if all run.
 
     Raises:
         ValueError: naming the key or value that is not accepted, or the file that cannot be read.
@@ -61,7 +65,8 @@ def resolve_precision(
     if model_params_dir is not None:
         override = Path(model_params_dir) / f"{mode}_decoder_config.json"
         if override.exists():
-            precision = precision.updated("model_params", load_decoder_config(override, num_decoders))
+            settings = load_decoder_config(override, model_layers or num_decoders)
+            precision = precision.updated("model_params", _keeping_lm_head(settings, precision.layer(0)))
     if custom is not None:
         precision = precision.updated("optimizations", {index: custom for index in range(num_decoders)})
     if decoder_config_file is not None:
@@ -122,6 +127,8 @@ def _parse_pairs(section, body):
 def load_decoder_config(path: str | Path, num_decoders: int) -> dict:
     """Reads `{"decoders": {"0": {"precision_cfg": {...}, "fidelity_cfg": {...}}, ...}}`; all parts are optional.
 
+    `"0-27"` names a range of decoders, the last one included.
+
     Returns:
         layer index -> (tensors, ops), with only the settings that the file names.
 
@@ -137,14 +144,32 @@ def load_decoder_config(path: str | Path, num_decoders: int) -> dict:
     settings = {}
     for name, sections in content["decoders"].items():
         where = f"decoder config {path}: decoder {name!r}"
-        if not re.fullmatch(r"0|[1-9][0-9]*", name) or int(name) >= num_decoders:
+        indices = _decoders(name)
+        if not indices or indices[-1] >= num_decoders:
             raise ValueError(f"{where}: the model has decoders 0 to {num_decoders - 1}")
+        if named := [index for index in indices if index in settings]:
+            raise ValueError(f"{where}: decoder {named[0]} is given twice")
         if not isinstance(sections, dict):
             raise ValueError(f"{where}: expected an object with precision_cfg and fidelity_cfg, got {sections!r}")
-        settings[int(name)] = _read_sections(where, sections)
-        if TensorGroup.LM_HEAD in settings[int(name)][0]:
+        tensors, ops = _read_sections(where, sections)
+        if TensorGroup.LM_HEAD in tensors:
             raise ValueError(f"{where}: lm_head is part of no decoder; set it with optimizations 'precision_cfg = {{lm_head: ...}}'")
+        settings.update(dict.fromkeys(indices, (tensors, ops)))
     return settings
+
+
+def _decoders(name: str) -> range:
+    """The decoders that a key such as "3" or "0-27" names; none for any other text."""
+    match = re.fullmatch(r"(0|[1-9][0-9]*)(?:-(0|[1-9][0-9]*))?", name)
+    return range(0) if match is None else range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
+def _keeping_lm_head(settings: dict, mode: LayerPrecision) -> dict:
+    """`settings` of a model's decoders; the output projection does not follow the first one's wqkv, but `mode`'s."""
+    tensors, ops = settings.get(0, ({}, {}))
+    if TensorGroup.WQKV not in tensors:
+        return settings
+    return {**settings, 0: ({**tensors, TensorGroup.LM_HEAD: mode.tensors[TensorGroup.WQKV]}, ops)}
 
 
 def _no_duplicates(pairs):

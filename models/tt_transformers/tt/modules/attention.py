@@ -85,7 +85,8 @@ class Attention:
         if self._head_norms:
             q, k = (norm.decode_forward(heads) for norm, heads in zip(self._head_norms, (q, k)))
         kv_cache.update(rotate(k), v, positions, page_table)
-        x = self._decode_heads.join(kv_cache.attend(rotate(q), positions, page_table))
+        x = kv_cache.attend(rotate(q), positions, page_table)
+        x = self._decode_heads.join(x)
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
 
