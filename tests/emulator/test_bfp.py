@@ -80,3 +80,14 @@ def test_only_floats_are_rounded():
 def test_shapes_without_values_keep_their_shape():
     assert round_bfp8(torch.empty(3, 21, device="meta")).shape == (3, 21)
     assert round_bfp4(torch.empty(0, 16)).shape == (0, 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 1e-38, 1e38])
+@pytest.mark.parametrize("shape", [(64, 32), (3, 48, 1000), (1, 1, 32, 1040)])
+def test_a_transposed_matrix_is_rounded_alike_and_stays_transposed_in_memory(dtype, scale, shape):
+    matrix = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * scale).to(dtype)
+    for round_to in (round_bfp8, round_bfp4):
+        rounded = round_to(matrix.mT)
+        assert torch.equal(rounded, round_to(matrix.mT.contiguous()))
+        assert rounded.mT.is_contiguous()

@@ -107,3 +107,12 @@ def test_shape_only_mesh_has_no_values_but_counts_memory():
         assert y.shape == [1, 1, 32, 32064] and all(shard.is_meta for shard in y.shards)
         used = ttnn.get_memory_view(device, ttnn.BufferType.DRAM).total_bytes_allocated_per_bank
         assert used * 12 >= 4096 * 32064 * 1088 // 1024
+
+
+def test_a_transposed_weight_is_stored_and_read_back_as_it_lies_in_memory(tmp_path):
+    weight = torch.randn(64, 96).bfloat16()
+    host = ttnn.from_torch(weight.t(), dtype=ttnn.bfloat8_b, layout=ttnn.TILE_LAYOUT)
+    ttnn.dump_tensor(tmp_path / "w.tensorbin", host)
+    read = ttnn.load_tensor(tmp_path / "w.tensorbin")
+    assert torch.equal(ttnn.to_torch(read), ttnn.to_torch(host))
+    assert read.shards[0].mT.is_contiguous() and not read.shards[0].is_contiguous()

@@ -12,13 +12,15 @@ Zero has no sign, and subnormal inputs count as zero.
 import torch
 
 from .compiled import bits, in_threads
-from .loops import BLOCK, round_blocks
+from .loops import BLOCK, round_blocks, round_blocks_down
+from .tensor import is_transposed
 
 
 def round_bfp8(tensor: torch.Tensor) -> torch.Tensor:
     """Rounds bf16 or fp32 values `[..., width]` to `bfloat8_b`; returns bf16 of the same shape.
 
-    Blocks run along the last dimension. Its end is padded with zeros to a whole block.
+    Blocks run along the last dimension. Its end is padded with zeros to a whole block. The result lies in memory as the
+    values do if these are a transposed matrix of whole blocks, such as a weight.
     Raises TypeError for any other torch dtype.
     """
     return _round(tensor, magnitude_bits=7)
@@ -38,6 +40,11 @@ def _round(tensor: torch.Tensor, magnitude_bits: int) -> torch.Tensor:
     if width % BLOCK:
         padded = torch.nn.functional.pad(tensor.reshape(-1, width), (0, -width % BLOCK))
         return _round(padded, magnitude_bits)[:, :width].reshape(tensor.shape)
+    if is_transposed(tensor):
+        rounded = torch.empty_like(tensor.mT, dtype=torch.bfloat16)
+        blocks = [bits(matrix).reshape(-1, BLOCK, tensor.shape[-2]) for matrix in (tensor.mT, rounded)]
+        in_threads(round_blocks_down, blocks, magnitude_bits)
+        return rounded.mT
     rounded = torch.empty(tensor.shape, dtype=torch.bfloat16)
     in_threads(round_blocks, [bits(tensor).reshape(-1, BLOCK), bits(rounded).reshape(-1, BLOCK)], magnitude_bits)
     return rounded

@@ -56,10 +56,42 @@ def round_blocks(values, rounded, magnitude_bits):
             _round_exactly(some, target, magnitude_bits)
 
 
+@compiled()
+def round_blocks_down(values, rounded, magnitude_bits):
+    """As `round_blocks`, of blocks that run down the columns: `values` and `rounded` are `[n, 16, width]`."""
+    width, at_once = values.shape[2], _AT_ONCE * BLOCK
+    maxima, powers = numpy.empty(at_once, numpy.int16), numpy.empty(at_once, numpy.float32)
+    for row in range(values.shape[0]):
+        for start in range(0, width, at_once):
+            some, target = values[row, :, start : start + at_once], rounded[row, :, start : start + at_once]
+            if values.itemsize == 2 and _find_powers_down(some, maxima, powers):
+                for element in range(BLOCK):
+                    _round_in_fp32(some[element], target[element], powers, magnitude_bits)
+            else:
+                blocks = numpy.empty((some.shape[1], BLOCK), rounded.dtype)
+                _round_exactly(numpy.ascontiguousarray(some.T), blocks, magnitude_bits)
+                target[:] = blocks.T
+
+
 _AT_ONCE = 64  # blocks, few enough that intermediate results stay in the CPU's cache
 # `_round_in_fp32` is exact if the largest magnitude of a bf16 block, as a bit pattern, is between these two. Larger
 # exponents overflow its constant. With smaller ones, subnormal elements would not round to zero.
 _FP32_FROM, _FP32_TO = 16 << 7, 230 << 7
+
+
+@compiled()
+def _find_powers_down(values, maxima, powers):
+    """As `_find_powers`, for `values` `[16, blocks]`: one power for each column."""
+    maxima[:] = 0
+    for element in range(BLOCK):
+        for block in range(values.shape[1]):
+            maxima[block] = max(maxima[block], values[element, block] & 0x7FFF)
+    within = True
+    for block in range(values.shape[1]):
+        largest = maxima[block]
+        within = within and (largest == 0 or _FP32_FROM <= largest <= _FP32_TO)
+        powers[block] = _widen(largest & 0x7F80)
+    return within
 
 
 @compiled()

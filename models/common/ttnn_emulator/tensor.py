@@ -52,6 +52,11 @@ def lazy_zeros(shape, dtype: torch.dtype, stride=None) -> torch.Tensor:
     return flat.view(tuple(shape)) if stride is None else flat.as_strided(tuple(shape), stride)
 
 
+def is_transposed(values: torch.Tensor) -> bool:
+    """Whether the values `[..., K, N]` lie in memory as contiguous `[..., N, K]`, such as a weight of torch's `Linear`."""
+    return not values.is_contiguous() and values.dim() > 1 and values.mT.is_contiguous()
+
+
 class Replicated(tuple):
     """Shards that are the same object on every device."""
 

@@ -11,7 +11,7 @@ from ..dtypes import BLOCK_FLOAT, DataType, Layout, dtype_from_torch, storage_dt
 from ..memory import MemoryConfig
 from ..op import op
 from ..program import rounding
-from ..tensor import Replicated, Storage, Tensor, TensorSpec
+from ..tensor import Replicated, Storage, Tensor, TensorSpec, is_transposed
 from .transfer import check_readable, to_device
 
 
@@ -70,7 +70,10 @@ def from_torch(
 
 
 def _convert(tensor, dtype):
-    """A copy of a torch tensor, rounded to `dtype` and in its storage dtype. Integers are cut to the dtype's bits."""
+    """A copy of a torch tensor, rounded to `dtype` and in its storage dtype. Integers are cut to the dtype's bits.
+
+    A transposed matrix stays so in memory: it is a weight, and matmuls read it fastest in this order.
+    """
     tensor = tensor.detach()
     target = storage_dtype(dtype)
     if tensor.is_meta:
@@ -83,7 +86,8 @@ def _convert(tensor, dtype):
         return (values.clamp(0, 0xFFFF) if tensor.is_floating_point() else values & 0xFFFF).to(target)
     if dtype in (DataType.UINT32, DataType.INT32, DataType.UINT8) and not tensor.dtype == target:
         return tensor.to(torch.int64).to(target).contiguous()
-    return tensor.to(target, copy=True, memory_format=torch.contiguous_format)
+    order = torch.preserve_format if is_transposed(tensor) else torch.contiguous_format
+    return tensor.to(target, copy=True, memory_format=order)
 
 
 @op("ttnn.to_torch")

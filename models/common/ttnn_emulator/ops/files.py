@@ -14,10 +14,11 @@ from ..declaration import NotEmulated
 from ..device import MeshDevice
 from ..dtypes import DataType, Layout
 from ..op import op
-from ..tensor import Replicated, Storage, Tensor, TensorSpec
+from ..tensor import Replicated, Storage, Tensor, TensorSpec, is_transposed
 from .transfer import from_device, to_device
 
-_FORMAT = "ttnn-emulator-1"
+_FORMAT = "ttnn-emulator-2"
+_TRANSPOSED = "transposed"
 
 
 @op("ttnn.dump_tensor")
@@ -29,9 +30,13 @@ def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulat
     """
     path = _checked(file_name)
     shards = from_device(tensor).shards
-    names = {}
+    names, stored = {}, {}
     for shard in shards:
-        names.setdefault(id(shard), f"shard_{len(names)}")
+        if id(shard) not in names:
+            # A weight is written as it lies in memory, so that it can be mapped and used in this order.
+            kind = _TRANSPOSED if is_transposed(shard) else "shard"
+            name = names[id(shard)] = f"{kind}_{len(names)}"
+            stored[name] = shard.mT if kind == _TRANSPOSED else shard.contiguous()
     facts = {
         "format": _FORMAT,
         "dtype": tensor.dtype.name,
@@ -39,7 +44,7 @@ def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulat
         "shards": json.dumps([names[id(shard)] for shard in shards]),
     }
     try:
-        save_file({names[id(shard)]: shard.contiguous() for shard in shards}, str(path), metadata=facts)
+        save_file(stored, str(path), metadata=facts)
     except SafetensorError as error:
         raise RuntimeError(f"{path} cannot be written: {error}") from error
 
@@ -59,6 +64,7 @@ def load_tensor(file_name: str | os.PathLike, *, device: MeshDevice = None) -> T
             if facts.get("format") != _FORMAT:
                 raise RuntimeError(f"{path} is not a tensor file of the emulator ({_FORMAT})")
             stored = {name: file.get_tensor(name) for name in file.keys()}
+            stored = {name: value.mT if name.startswith(_TRANSPOSED) else value for name, value in stored.items()}
     except RuntimeError:
         raise
     except Exception as error:

@@ -114,7 +114,7 @@ class Weights:
             for query, kv in zip(heads.query, heads.kv):
                 for weight, all_heads, chosen in ((wq, heads.query, query), (wk, heads.kv, kv), (wv, heads.kv, kv)):
                     parts.append(_rows_of(weight, all_heads, chosen, head_dim))
-            return torch.cat(parts)
+            return _joined(parts)
 
         def columns(*weights):
             return _padded(fused(*weights), config.k, dim=1).t()
@@ -134,7 +134,7 @@ class Weights:
 
         def rows(weight):
             weight, head_dim = _padded(weight, config.n, dim=0).t(), config.k // heads.n_heads
-            return torch.cat([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
+            return _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -144,7 +144,7 @@ class Weights:
 
         def columns(output):
             parts = [_padded(output[start : start + config.n], config.n, dim=0) for start in starts]
-            return _padded(torch.cat(parts), config.k, dim=1).t()
+            return _padded(_joined(parts), config.k, dim=1).t()
 
         return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
 
@@ -225,6 +225,11 @@ def _padded(tensor: torch.Tensor, size: int, dim: int) -> torch.Tensor:
     return tensor if missing == 0 else pad(tensor, (0, 0) * (tensor.dim() - 1 - dim) + (0, missing))
 
 
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The rows of all parts; a single part itself, which `torch.cat` would copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ...], head_dim: int) -> torch.Tensor:
     """Rows of `weight` [heads of the model * rows of a head, ...] that belong to `heads`, in their order.
 
@@ -233,4 +238,6 @@ def _rows_of(weight: torch.Tensor, all_heads: tuple, heads: tuple[int | None, ..
     """
     count = 1 + max(head for rank in all_heads for head in rank if head is not None)
     by_head = _padded(weight.unflatten(0, (count, -1)), head_dim, dim=1)
+    if heads == tuple(range(count)):
+        return by_head.flatten(0, 1)
     return torch.cat([torch.zeros_like(by_head[0]) if head is None else by_head[head] for head in heads])
