@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from models.tt_transformers.tt.config.architecture import MAX_HEAD_DIM
 from tests.support.tiny_models import SETTINGS, save_tiny
 from tests.support.wide import some_of
 
@@ -56,3 +57,12 @@ def test_the_widest_matmuls_and_norms_fit_the_l1_of_one_device_with_biases_too(r
     )  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert run_on_mock("N150", RUN, str(tmp_path), mode, "2048").endswith("torch.Size([1, 152064])\n")
+
+
+@pytest.mark.vendor
+def test_the_widest_heads_fit_the_l1_of_one_device(run_on_mock, tmp_path):
+    config = dict(
+        SETTINGS, architectures=["MistralForCausalLM"], head_dim=MAX_HEAD_DIM, sliding_window=100, max_position_embeddings=4096
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run_on_mock("N150", RUN, str(tmp_path), "bf16", "2048").endswith("torch.Size([1, 320])\n")

@@ -130,7 +130,7 @@ def test_a_sentencepiece_model_means_llama_2(tmp_path, sentencepiece_file, theta
     shutil.copy(sentencepiece_file, tmp_path / "meta")
     args = ModelArgs(MeshOf(1), llama_dir=tmp_path / "meta", max_seq_len=64)
     assert (args.arch.max_context_len, args.arch.vocab_size) == (context, SENTENCEPIECE_SIZE)
-    assert (args.tokenizer.bos_token_id, args.stop_token_ids) == (args.arch.bos_token_id, {2})
+    assert (args.tokenizer.bos_token_id, args.stop_token_ids) == (1, {2})
 
 
 @pytest.mark.parametrize(

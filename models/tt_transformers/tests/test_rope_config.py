@@ -117,6 +117,7 @@ def test_the_original_length_may_be_outside_the_parameters_but_not_differ(parame
         ({"type": "default", "partial_rotary_factor": 0.39}, "even number of rotated columns .* has 37"),
         ({"type": "default", "partial_rotary_factor": 1.5}, "partial_rotary_factor 1.5 has 144"),
         ([1], "must be an object"),
+        (False, "must be an object"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(scaling, message):

@@ -35,8 +35,6 @@ class Architecture:
     rope: DefaultRope
     tie_word_embeddings: bool
     eos_token_ids: tuple[int, ...]
-    bos_token_id: int | None
-    pad_token_id: int | None
     windows: tuple[int | None, ...]
     layer_tensors: Mapping[str, tuple[str, ...]] = field(hash=False)
     # Choices that were made where `config.json` gives a fact twice.
@@ -102,8 +100,6 @@ class Architecture:
             rope=rope,
             tie_word_embeddings=value.boolean("tie_word_embeddings"),
             eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
-            bos_token_id=value("bos_token_id"),
-            pad_token_id=value("pad_token_id"),
             windows=family.windows(value),
             layer_tensors=_layer_tensors(family, value),
             notes=(*rope_parameters(config, family.rope_aliases)[1], *_notes_on_windows(config, family)),

@@ -27,6 +27,8 @@ MAX_PADDING = 1 / 16
 # 512 rows, so that their output blocks fit L1.
 PREFILL_MULTIPLE = 128
 PREFILL_ROWS = (1024, 512)
+# The widest heads of which prefill attention keeps 256 rows of bf16 queries, keys and values in L1.
+MAX_WIDE_CHUNK_HEAD_DIM = 192
 # out_subblock_h * out_subblock_w: the destination registers hold 4 tiles when they accumulate in fp32, else 8.
 MAX_SUBBLOCK_TILES = 4
 
@@ -151,12 +153,14 @@ class ChipLayout:
         """Flash-decode over the whole grid; the op chooses its own chunk of keys (0)."""
         return self._sdpa(q_chunk_size=0, k_chunk_size=0)
 
-    def prefill_sdpa(self, seq_len: int, start: int = 0):
+    def prefill_sdpa(self, seq_len: int, head_dim: int, start: int = 0):
         """Chunks of 128 rows, 256 from 2048 rows up; smaller if `start` (a multiple of 32) is not a multiple of that.
 
-        `seq_len` is a multiple of 128. The op accepts only a multiple of its chunk as start (tt-metal issue 35225).
+        `seq_len` is a multiple of 128. Chunks of 256 rows of wider heads than `MAX_WIDE_CHUNK_HEAD_DIM` do not fit L1.
+        The op accepts only a multiple of its chunk as start (tt-metal issue 35225).
         """
-        chunk = math.gcd(256 if seq_len >= 2048 and seq_len % 256 == 0 else 128, start)
+        is_wide = seq_len >= 2048 and seq_len % 256 == 0 and head_dim <= MAX_WIDE_CHUNK_HEAD_DIM
+        chunk = math.gcd(256 if is_wide else 128, start)
         return self._sdpa(q_chunk_size=chunk, k_chunk_size=chunk)
 
     def _sdpa(self, q_chunk_size: int, k_chunk_size: int):

@@ -31,25 +31,29 @@ MLP_BIASES = _tensors(_MLP, "bias")
 QK_NORMS = _tensors({"self_attn.q_norm": "attention.q_norm", "self_attn.k_norm": "attention.k_norm"}, "weight")
 
 
-def no_window(value: Callable[[str], Any]) -> tuple[None, ...]:
-    """Every layer attends to all positions. `value` gives the value of a key of `config.json`, or its default."""
+def no_window(value) -> tuple[None, ...]:
+    """Every layer attends to all positions. `value` gives the value of a key of `config.json`, or its default;
+    `value.boolean` refuses one that is neither true nor false."""
     return (None,) * value("num_hidden_layers")
 
 
-def one_window(value: Callable[[str], Any]) -> tuple[int | None, ...]:
+def one_window(value) -> tuple[int | None, ...]:
     """`sliding_window` in every layer."""
     return (value("sliding_window"),) * value("num_hidden_layers")
 
 
-def window_by_layer(value: Callable[[str], Any]) -> tuple[int | None, ...]:
+def window_by_layer(value) -> tuple[int | None, ...]:
     """`sliding_window` in the layers that `layer_types` names, or from `max_window_layers` on, if it is in use at all.
 
-    As Hugging Face's Qwen2Config does it. Raises ValueError for a kind of layer that is not known.
+    As Hugging Face's Qwen2Config does it. Raises ValueError for a kind of layer that is not known, and for a
+    `max_window_layers` that is not an integer.
     """
-    window = value("sliding_window") if value("use_sliding_window") else None
+    window = value("sliding_window") if value.boolean("use_sliding_window") else None
     count, kinds = value("num_hidden_layers"), value("layer_types")
     if kinds is None:
         full = count if window is None else value("max_window_layers")
+        if type(full) is not int:
+            raise ValueError(f"config.json: max_window_layers must be an integer, got {full!r}")
         return tuple(None if layer < full else window for layer in range(count))
     known = ("full_attention", "sliding_attention")
     if not isinstance(kinds, list) or len(kinds) != count or not all(kind in known for kind in kinds):
@@ -70,8 +74,8 @@ class Family:
         layer_tensors: Hugging Face's name of each tensor of a layer, without `model.layers.<i>.` -> our names (Meta's)
             of its parts, without `layers.<i>.`, in the order of their rows. A tensor that is not fused has one part.
         tensors_if: a key of `config.json` -> tensors that a layer has besides, if the key's value is true.
-        windows: how many positions each layer attends to, the token's own included; None for all. It gets a function
-            from a key of `config.json` to its value.
+        windows: how many positions each layer attends to, the token's own included; None for all. It gets
+            the reader of `config.json` (see `no_window`).
         rope_aliases: other names of RoPE kinds.
         rope_kinds: the RoPE kinds that Hugging Face's config class accepts; None: all.
         partial_rotation: whether `partial_rotary_factor` may be less than 1.
@@ -84,7 +88,7 @@ class Family:
     defaults: Mapping[str, Any]
     layer_tensors: Mapping[str, tuple[str, ...]]
     tensors_if: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    windows: Callable[[Callable[[str], Any]], tuple[int | None, ...]] = no_window
+    windows: Callable[[Any], tuple[int | None, ...]] = no_window
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
     rope_kinds: tuple[str, ...] | None = None
     partial_rotation: bool = False

@@ -115,7 +115,7 @@ class _KVCache:
         return dict(
             scale=self.config.scale,
             sliding_window_size=self.config.window,
-            program_config=self.config.chip.prefill_sdpa(q.shape[2], chunk_start),
+            program_config=self.config.chip.prefill_sdpa(q.shape[2], self.config.head_dim, chunk_start),
             compute_kernel_config=self.config.sdpa_prefill_kernel,
         )
 

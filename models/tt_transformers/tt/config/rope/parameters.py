@@ -22,7 +22,7 @@ def rope_parameters(config: Mapping, aliases: Mapping[str, str]) -> tuple[dict, 
     notes = []
     scaling, parameters = config.get("rope_scaling"), config.get("rope_parameters")
     for given in (scaling, parameters):
-        if given and not isinstance(given, Mapping):
+        if given is not None and not isinstance(given, Mapping):
             raise ValueError(f"rope_parameters/rope_scaling must be an object, got {given!r}")
     chosen = {"rope_type": None, **(scaling or parameters or {})}
     if scaling and parameters and _named_once(scaling) != _named_once(parameters):
