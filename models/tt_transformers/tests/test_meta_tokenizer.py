@@ -106,8 +106,8 @@ def test_a_meta_directory_runs_instruct_with_its_stop_tokens(tmp_path):
 @pytest.mark.parametrize(
     "folder, chat",
     [
-        ("Llama3.1-8B", False),
-        ("Llama3.1-8B-Instruct", True),
+        ("Llama3.2-1B", False),
+        ("Llama3.2-1B-Instruct", True),
         ("llama-2-7b-chat", True),
         ("Meta-Llama-3-8B-Instruct/original", True),
         ("models--meta-llama--Llama-3.2-1B-Instruct/snapshots/0a1b/original", True),

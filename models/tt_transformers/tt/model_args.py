@@ -13,12 +13,12 @@ from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.formats import is_meta, model_config
 from models.tt_transformers.tt.checkpoints.hugging_face import load_model
 from models.tt_transformers.tt.checkpoints.identity import check_variable, weights_identity
-from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, in_environment, locate
+from models.tt_transformers.tt.checkpoints.location import in_environment, locate
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import is_named_for_chat
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.config.mlp_width import mlp_width
-from models.tt_transformers.tt.config.model_params import Limits
+from models.tt_transformers.tt.config.model_params import Limits, overrides_folder
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
 from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
@@ -108,7 +108,7 @@ class ModelArgs:
             optimizations_base if optimizations is None else optimizations,
             base=optimizations_base,
             decoder_config_file=decoder_config_file,
-            model_params_dir=MODEL_PARAMS / self.model_name,
+            model_params_dir=overrides_folder(self.model_name),
             model_layers=arch.n_layers,
         )
         self.dummy_weights = dummy_weights
