@@ -112,6 +112,11 @@ def test_each_layer_has_the_window_that_hugging_face_gives_it(architecture, chan
         ({"layer_types": ["full_attention", "chunked_attention", "full_attention"]}, "layer_types must be a list of 3"),
         ({"layer_types": ["sliding_attention"] * 3}, "layer_types has sliding_attention, but sliding_window is null or"),
         ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 0}, "sliding_window must be a positive"),
+        ({"use_sliding_window": "no"}, "use_sliding_window must be true or false, got 'no'"),
+        (
+            {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": None},
+            "max_window_layers must be an integer, got None",
+        ),
     ],
 )
 def test_layer_types_that_are_not_known_are_refused(changes, message):

@@ -44,12 +44,18 @@ def one_window(value: Callable[[str], Any]) -> tuple[int | None, ...]:
 def window_by_layer(value: Callable[[str], Any]) -> tuple[int | None, ...]:
     """`sliding_window` in the layers that `layer_types` names, or from `max_window_layers` on, if it is in use at all.
 
-    As Hugging Face's Qwen2Config does it. Raises ValueError for a kind of layer that is not known.
+    As Hugging Face's Qwen2Config does it. Raises ValueError for a value of another type, or a kind of layer that is not
+    known.
     """
-    window = value("sliding_window") if value("use_sliding_window") else None
+    in_use = value("use_sliding_window")
+    if type(in_use) is not bool:
+        raise ValueError(f"use_sliding_window must be true or false, got {in_use!r}")
+    window = value("sliding_window") if in_use else None
     count, kinds = value("num_hidden_layers"), value("layer_types")
     if kinds is None:
         full = count if window is None else value("max_window_layers")
+        if type(full) is not int:
+            raise ValueError(f"max_window_layers must be an integer, got {full!r}")
         return tuple(None if layer < full else window for layer in range(count))
     known = ("full_attention", "sliding_attention")
     if not isinstance(kinds, list) or len(kinds) != count or not all(kind in known for kind in kinds):
