@@ -128,7 +128,7 @@ OPTIONS = (
         parse_bool,
         "BOOL",
         "put each prompt into the tokenizer's chat template",
-        "true if the tokenizer has a chat template",
+        "true if the tokenizer has a chat template; with LLAMA_DIR, if the name says so too",
     ),
     Option(
         "enable_thinking",

@@ -52,6 +52,8 @@ def notes(args, settings) -> list[str]:
         found.append("random weights: the text means nothing")
     if args.dummy_weights and args.text.tokenizer_is_stand_in:
         found.append("the model has no tokenizer here: text goes through the bundled checkpoint's")
+    if settings.instruct is None and args.text.instruct and not settings.token_accuracy:
+        found.append("prompts are put into the chat template; --instruct 0 leaves them as they are")
     if settings.token_accuracy:
         found.append("token accuracy: the text is the reference's, and what the model would have chosen is counted")
     return found + args.notes

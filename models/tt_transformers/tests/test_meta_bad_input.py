@@ -29,6 +29,9 @@ def damage(directory, what):
             (directory / f"consolidated.{rank:02}.pth").unlink()
     elif what == "truncated":
         os.truncate(weights, weights.stat().st_size - 100)
+    elif what == "a hole":
+        content = weights.read_bytes()
+        weights.write_bytes(content[:500_000] + content[600_000:])
     elif what == "empty":
         weights.write_bytes(b"")
     elif what == "code":
@@ -67,6 +70,7 @@ class _RunsCode:
         ("a missing shard", "lacks consolidated.01.pth$"),
         ("the last shards", r"lacks consolidated.04.pth, .*07.pth: consolidated.00.pth holds one of 8 parts"),
         ("truncated", r"consolidated.00.pth is truncated or not a file of torch.save: it has \d+ bytes and no zip directory"),
+        ("a hole", "consolidated.00.pth cannot be read: ValueError: it has 100000 bytes too few before its zip directory"),
         ("empty", "consolidated.00.pth is truncated"),
         ("code", "consolidated.00.pth is refused: its pickle holds more than tensors, such as code"),
         ("no dictionary", "consolidated.00.pth must hold a dictionary of tensors"),

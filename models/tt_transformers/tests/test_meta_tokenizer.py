@@ -103,6 +103,33 @@ def test_a_meta_directory_runs_instruct_with_its_stop_tokens(tmp_path):
     assert args.decode(prompt) == "user\n\nhiassistant\n\n"
 
 
+@pytest.mark.parametrize(
+    "folder, chat",
+    [
+        ("Llama3.2-1B", False),
+        ("Llama3.2-1B-Instruct", True),
+        ("llama-2-7b-chat", True),
+        ("Meta-Llama-3-8B-Instruct/original", True),
+        ("models--meta-llama--Llama-3.2-1B-Instruct/snapshots/0a1b/original", True),
+    ],
+)
+def test_the_name_says_whether_the_chat_format_is_the_default(tmp_path, folder, chat):
+    directory = tmp_path / folder
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    save_meta(directory, save_tiny("Llama", tmp_path / "hf", **SIZES))
+    args, given = (ModelArgs(MeshOf(1), llama_dir=directory, max_seq_len=64, instruct=value) for value in (None, not chat))
+    assert (args.text.instruct, given.text.instruct) == (chat, not chat)
+    assert [note.split(":")[0] for note in args.notes] == ([] if chat else ["not named Instruct or chat"])
+    assert given.notes == []
+    assert args.model_name == folder.split("/")[0].removeprefix("models--meta-llama--")
+
+
+def test_metas_chat_format_has_no_thinking_switch(tmp_path):
+    save_meta(tmp_path / "meta", save_tiny("Llama", tmp_path / "hf", **SIZES))
+    with pytest.raises(ValueError, match="enable_thinking: Meta's chat format has no such switch"):
+        ModelArgs(MeshOf(1), llama_dir=tmp_path / "meta", max_seq_len=64, instruct=True, enable_thinking=True)
+
+
 @pytest.mark.parametrize("text", ["the earth", "  In the beginning é日", "a\nb", "void  form ", " x", ""])
 def test_llama_2_encodes_as_sentencepiece(sentencepiece_file, text):
     tokenizer = load_meta_tokenizer(sentencepiece_file.parent)

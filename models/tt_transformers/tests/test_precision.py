@@ -9,6 +9,7 @@ import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.config.architecture import read_config
+from models.tt_transformers.tt.config.model_params import overrides_folder
 from models.tt_transformers.tt.config.precision import (
     MODES,
     DecodersPrecision,
@@ -196,6 +197,12 @@ def test_the_overrides_of_known_models_are_accepted(file):
     precision = resolve_precision(layers, mode, model_params_dir=file.parent)
     assert precision.name == f"{mode} + model_params"
     assert precision.layer(layers - 1) != ModelOptimizations.of_mode(mode).layer
+
+
+@pytest.mark.parametrize("name", ["Llama3.1-8B", "Meta-Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct", "Qwen3-8B"])
+def test_metas_names_have_the_overrides_of_hugging_faces(name):
+    precision = resolve_precision(36, "performance", model_params_dir=overrides_folder(name))
+    assert precision.name == "performance + model_params"
 
 
 def test_a_broken_model_override_is_an_error_and_not_ignored(tmp_path):

@@ -109,9 +109,39 @@ def test_a_failing_run_leaves_the_directory_as_it_was(checkpoint, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(repack_weights, "_write", fill_the_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ValueError, match="layers_10-11.pth cannot be written to .*: OSError: .* No space left"):
         repack(checkpoint, checkpoint)
     assert sorted(checkpoint.iterdir()) == before
+
+
+SMALL_FILES = """
+import resource, signal, sys
+from models.tt_transformers.tools.repack_weights import repack_70b
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+repack_70b()
+"""
+
+
+def test_a_file_that_torch_cannot_write_is_named_in_one_line(checkpoint, tmp_path):
+    command = [sys.executable, "-c", SMALL_FILES, checkpoint, tmp_path / "out"]
+    failed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert re.fullmatch("error: layers_0-9.pth cannot be written to .*/out: RuntimeError: .*\n", failed.stderr)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_run_that_is_killed_while_files_get_their_names_leaves_none_that_are_read(checkpoint, monkeypatch):
+    def killed(file, name):
+        if name.name == "layers_0-9.pth":
+            raise KeyboardInterrupt
+        os.rename(file, name)
+
+    monkeypatch.setattr(repack_weights.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        repack(checkpoint, checkpoint)
+    with pytest.raises(FileNotFoundError, match="lacks the repacked layers 0-9, before layers_10-11.pth"):
+        MetaFiles(checkpoint)
 
 
 KILLED = """
@@ -165,6 +195,12 @@ def test_repacked_weights_are_not_replaced(checkpoint):
 def test_wrong_settings_are_named(checkpoint, changes, message):
     with pytest.raises(ValueError, match=message):
         repack(checkpoint, checkpoint, **changes)
+
+
+def test_an_output_directory_is_made_only_if_the_model_can_be_repacked(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="has no vision model"):
+        repack(checkpoint, tmp_path / "out", vision=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_directories_without_a_model_are_named(tmp_path):

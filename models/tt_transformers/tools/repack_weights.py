@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from models.common import whole_file
+from models.common.library_errors import reported
 from models.tt_transformers.tt.checkpoints import pth_file
 from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, MetaFiles, repacked_files
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import TOKENIZER
@@ -66,20 +67,22 @@ def repack(in_dir: Path, out_dir: Path, chunk_size: int = CHUNK_SIZE, *, vision:
         raise FileNotFoundError(f"{in_dir} is not a directory")
     if not (in_dir / PARAMS).is_file():
         raise FileNotFoundError(f"{in_dir} has no {PARAMS}, as a model in Meta's format has")
+    files = MetaFiles(in_dir)
+    _check_tensors(files, vision)
     whole_file.make_folder(out_dir, "output_dir")
     if there := repacked_files(out_dir):
         raise ValueError(f"{out_dir} has repacked weights already, such as {there[0].name}; move them away to repack again")
-    files = MetaFiles(in_dir)
-    _check_tensors(files, vision)
     chunks = _chunks(files, chunk_size, first=1 if vision else chunk_size, prefix="vision-model-and-" if vision else "")
     with _working_folder(out_dir) as folder:
         for number, (name, tensors) in enumerate(chunks.items()):
             print(f"{name} ({number + 1} of {len(chunks)})", flush=True)
-            _write(folder / name, files, tensors)
+            with reported(f"{name} cannot be written to {out_dir}"):
+                _write(folder / name, files, tensors)
         for name in (PARAMS, TOKENIZER):
             if (in_dir / name).is_file() and not (out_dir / name).exists():
                 whole_file.write(out_dir / name, (in_dir / name).read_bytes())
-        for name in chunks:
+        # The first file comes last: without it, what a killed run has renamed is refused, not read.
+        for name in reversed(chunks):
             os.replace(folder / name, out_dir / name)
 
 

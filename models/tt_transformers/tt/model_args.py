@@ -10,14 +10,15 @@ from loguru import logger
 
 from models.common import backend
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
-from models.tt_transformers.tt.checkpoints.formats import model_config
+from models.tt_transformers.tt.checkpoints.formats import is_meta, model_config
 from models.tt_transformers.tt.checkpoints.hugging_face import load_model
 from models.tt_transformers.tt.checkpoints.identity import check_variable, weights_identity
-from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, in_environment, locate
+from models.tt_transformers.tt.checkpoints.location import in_environment, locate
+from models.tt_transformers.tt.checkpoints.meta_tokenizer import is_named_for_chat
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.config.mlp_width import mlp_width
-from models.tt_transformers.tt.config.model_params import Limits
+from models.tt_transformers.tt.config.model_params import Limits, overrides_folder
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
 from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
@@ -35,7 +36,8 @@ class ModelArgs:
         max_batch_size: users at a time: 1, 2, 4, 8, 16 or 32.
         max_seq_len: most tokens of a user, prompt and generated tokens together.
         cache_hf: keep the Hugging Face model of `reference_transformer` in memory.
-        instruct: apply the tokenizer's chat template to prompts; None: if it has one.
+        instruct: apply the tokenizer's chat template to prompts; None: if it has one, and a model in Meta's format is
+            named as a chat model.
         enable_thinking: the value of the chat template's switch of this name; None: the template's default.
         optimizations: "performance" (default), "accuracy", a precision_cfg/fidelity_cfg text, a `ModelOptimizations`
             or a `DecodersPrecision`.
@@ -106,7 +108,7 @@ class ModelArgs:
             optimizations_base if optimizations is None else optimizations,
             base=optimizations_base,
             decoder_config_file=decoder_config_file,
-            model_params_dir=MODEL_PARAMS / self.model_name,
+            model_params_dir=overrides_folder(self.model_name),
             model_layers=arch.n_layers,
         )
         self.dummy_weights = dummy_weights
@@ -118,6 +120,10 @@ class ModelArgs:
         self._add_notes(arch.notes)
         if not dummy_weights and location.hub_name is None:
             self.load_state_dict()  # the headers of files on disk can be checked at once
+        if instruct is None and is_meta(location.directory):
+            instruct = is_named_for_chat(location.name)
+            if not instruct:
+                self._add_notes(["not named Instruct or chat: prompts are plain text; --instruct 1 gives the chat format"])
         self.text = Text(
             location.directory, self.arch, stand_in=dummy_weights, instruct=instruct, enable_thinking=enable_thinking
         )

@@ -118,7 +118,7 @@ class Text:
         """The text that the chat template makes of messages (role, content), followed by the head of an answer."""
         self._check_chat_template()
         conversation = [{"role": role, "content": content} for role, content in messages]
-        with reported(f"the chat template in {self._chat_template_file} cannot be applied"):
+        with reported(f"{self._chat_template} cannot be applied"):
             text = self.tokenizer.apply_chat_template(
                 conversation, tokenize=False, add_generation_prompt=add_generation_prompt, **settings
             )
@@ -136,9 +136,13 @@ class Text:
         return special.intersection(after)
 
     @property
-    def _chat_template_file(self) -> Path:
+    def _chat_template(self) -> str:
+        """The chat template as messages call it."""
+        if is_meta(self.tokenizer_dir):
+            return "Meta's chat format"
         in_its_own_file = self.tokenizer_dir / "chat_template.jinja"
-        return in_its_own_file if in_its_own_file.is_file() else self.tokenizer_dir / "tokenizer_config.json"
+        file = in_its_own_file if in_its_own_file.is_file() else self.tokenizer_dir / "tokenizer_config.json"
+        return f"the chat template in {file}"
 
     def _check_chat_template(self, needed_by: str = "instruct") -> None:
         if self.tokenizer.chat_template is None:
@@ -150,4 +154,4 @@ class Text:
         self._check_chat_template(needed_by="enable_thinking")
         texts = {self._templated(("user", _QUESTION), enable_thinking=value) for value in (True, False)}
         if len(texts) == 1:
-            raise ValueError(f"enable_thinking: the chat template in {self._chat_template_file} has no such switch")
+            raise ValueError(f"enable_thinking: {self._chat_template} has no such switch")

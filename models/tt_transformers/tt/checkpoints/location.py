@@ -128,7 +128,8 @@ def _from_meta_directory(text: str) -> ModelLocation:
     if missing := [name for name in (PARAMS, TOKENIZER) if not (path / name).is_file()]:
         raise FileNotFoundError(f"LLAMA_DIR {text!r} has no {' and no '.join(missing)}; give {accepted}")
     directory = path.resolve()
-    return ModelLocation(directory.name, directory)
+    # Meta's files lie in the folder `original` of Hugging Face's repositories.
+    return ModelLocation(_name(directory.parent if directory.name == "original" else directory), directory)
 
 
 def _from_directory(path: Path) -> ModelLocation:
@@ -138,5 +139,10 @@ def _from_directory(path: Path) -> ModelLocation:
         meta = f"; it holds Meta's {PARAMS}: set LLAMA_DIR instead of HF_MODEL" if is_meta(path) else ""
         raise FileNotFoundError(f"HF_MODEL {str(path)!r} is not a Hugging Face model: it has no config.json{meta}")
     directory = path.resolve()
+    return ModelLocation(_name(directory), directory)
+
+
+def _name(directory: Path) -> str:
+    """The model's name by its directory, or by its place in Hugging Face's cache."""
     snapshot = _HUB_SNAPSHOT.search(directory.as_posix())
-    return ModelLocation(snapshot.group(1) if snapshot else directory.name, directory)
+    return snapshot.group(1) if snapshot else directory.name

@@ -22,8 +22,7 @@ _NAMED = (
 SPECIAL_TOKENS = (*_NAMED, *(f"<|reserved_special_token_{i}|>" for i in range(3, 256 - len(_NAMED) + 3)))
 STOP_TOKENS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 
-# The formats of Meta's ChatFormat (llama-models) and chat_completion (llama). A directory in Meta's format does not say
-# whether its model was trained for chat.
+# The formats of Meta's ChatFormat (llama-models) and chat_completion (llama).
 LLAMA3_CHAT = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}"
@@ -47,6 +46,12 @@ def load_meta_tokenizer(directory: Path):
     """
     file = directory / TOKENIZER
     return _llama3(file) if is_tiktoken(file) else _llama2(file)
+
+
+def is_named_for_chat(model_name: str) -> bool:
+    """Whether a model was trained for chat by Meta's names: `Llama3.1-8B-Instruct`, `llama-2-7b-chat`. Its files do not
+    say it."""
+    return any(word in model_name.lower() for word in ("instruct", "chat"))
 
 
 def token_count(file: Path) -> int:

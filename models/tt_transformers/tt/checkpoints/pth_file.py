@@ -18,14 +18,15 @@ _NAMES = {dtype: name for name, dtype in FLOATS.items()}
 def tensors(file: Path) -> dict[str, TensorInfo]:
     """The tensors of `file` by name. The pickle is read, and none of its code is run.
 
-    Raises ValueError that names `file` if it is truncated, if its pickle holds more than tensors, or if it is not a
-    dictionary of contiguous tensors.
+    Raises ValueError that names `file` if it is truncated or lacks a part, if its pickle holds more than tensors, or if
+    it is not a dictionary of contiguous tensors.
     """
     refuse_git_lfs_pointer(file)
     if not zipfile.is_zipfile(file):
         size = file.stat().st_size
         raise ValueError(f"{file} is truncated or not a file of torch.save: it has {size} bytes and no zip directory")
     try:
+        _check_whole(file)
         found = torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(error)
@@ -37,6 +38,14 @@ def tensors(file: Path) -> dict[str, TensorInfo]:
     ):
         raise ValueError(f"{file} must hold a dictionary of tensors, as Meta's checkpoints do")
     return {name: _info(file, name, tensor) for name, tensor in found.items()}
+
+
+def _check_whole(file: Path) -> None:
+    """Raises ValueError if bytes were cut out of the file or put into it: torch would read others in their place."""
+    with zipfile.ZipFile(file) as archive:  # counts the places of its records back from the directory at the end
+        shift = min((record.header_offset for record in archive.infolist()), default=0)
+    if shift:
+        raise ValueError(f"it has {abs(shift)} bytes too {'few' if shift < 0 else 'many'} before its zip directory")
 
 
 def directory_start(file: Path) -> int:

@@ -12,6 +12,7 @@ same sizes. So a fine-tuned model has the limits of its base model under any nam
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,11 @@ from models.tt_transformers.tt.config.architecture import read_config
 SIZES = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"
 )  # fmt: skip
+
+
+def overrides_folder(model_name: str) -> Path:
+    """The folder with a model's overrides. Meta's name leads to Hugging Face's: `Llama3.1-8B` to `Llama-3.1-8B`."""
+    return MODEL_PARAMS / re.sub(r"^(Meta-)?Llama-?(?=3\.\d)", "Llama-", model_name)
 
 
 @dataclass(frozen=True)
