@@ -13,6 +13,7 @@ from models.common.mesh import open_mesh
 from models.tt_transformers.measure import accuracy, pareto, regression
 from models.tt_transformers.measure import speed as bench
 from models.tt_transformers.tt import reference
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.model_args import ModelArgs
 from tests.support.tiny_phi3 import SWITCH_LEN, save_tiny_phi3
 
@@ -32,12 +33,13 @@ def texts(checkpoint, tmp_path_factory):
     """A reference file with texts that the model itself generated. They cross the LongRoPE switch."""
     directory, model = checkpoint
     prompts = torch.randint(3, 1024, (4, PREFILL), generator=torch.Generator().manual_seed(0))
-    tokens = reference.continue_greedily(model, prompts, GENERATED, SWITCH_LEN)
+    rope = Architecture.from_hf_config(read_config(directory / "config.json")).rope
+    tokens = reference.continue_greedily(model, prompts, GENERATED, rope)
     with open_mesh("N150") as mesh_device:
         identity = reference.model_identity(ModelArgs(mesh_device, max_seq_len=128, hf_model=directory))
     facts = {"model": "tiny", "identity": identity, "text": "random", "dtype": "bf16", "versions": {}}
     path = tmp_path_factory.mktemp("reference") / "tiny.safetensors"
-    predicted = reference.predictions(model, tokens, PREFILL, SWITCH_LEN)
+    predicted = reference.predictions(model, tokens, PREFILL, rope)
     reference.Reference(tokens.int(), *predicted, PREFILL, facts).save(path)
     return path
 

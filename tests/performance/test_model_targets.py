@@ -9,6 +9,8 @@ import json
 import sys
 import time
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import ttnn
@@ -135,8 +137,14 @@ class WrongWeights(Generator):
 
     @classmethod
     def build(cls, args, weights):
-        wrong = dict(weights.state_dict)
-        wrong["layers.0.attention.wo.weight"] = wrong["layers.1.attention.wo.weight"].flip(0) * 4
+        right = weights.state_dict
+
+        def read(names):
+            for same, weight in right.read(names):
+                is_wrong = "layers.0.attention.wo.weight" in same
+                yield same, right["layers.1.attention.wo.weight"].flip(0) * 4 if is_wrong else weight
+
+        wrong = SimpleNamespace(shape=right.shape, read=read)
         return super().build(args, Weights(args.mesh_device, args.placement, wrong, WeightCache(None, {})))
 
 

@@ -37,6 +37,14 @@ class CountingStateDict(Mapping):
         self.reads += 1
         return self._state_dict[name]
 
+    def shape(self, name):
+        return self._state_dict.shape(name)
+
+    def read(self, names):
+        for same, weight in self._state_dict.read(names):
+            self.reads += len(same)
+            yield same, weight
+
     def __iter__(self):
         return iter(self._state_dict)
 
