@@ -20,6 +20,10 @@ if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
     exit 0
 fi
 
+if [ -L .venv ]; then
+    echo "setup: .venv is a link to $(readlink -f .venv), which was made for other requirements or another Python; remove the link" >&2
+    exit 1
+fi
 echo "Setting up .venv with $python (once; takes some minutes)"
 rm -f "$stamp"
 "$python" -m venv --clear .venv

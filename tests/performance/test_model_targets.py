@@ -8,7 +8,6 @@ import contextlib
 import json
 import sys
 import time
-
 from types import SimpleNamespace
 
 import pytest
