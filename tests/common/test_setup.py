@@ -111,6 +111,15 @@ def test_setup_is_done_once_and_again_when_the_requirements_change(project):
     assert "Setting up .venv" in set_up(project)[1]
 
 
+def test_an_environment_behind_a_link_is_not_cleared(project, tmp_path):
+    (shared := tmp_path / "shared").mkdir()
+    (shared / "kept").touch()
+    (project / ".venv").symlink_to(shared)
+    status, output = set_up(project)
+    assert status != 0 and ".venv is a link to" in output
+    assert (shared / "kept").exists()
+
+
 def test_failed_setup_is_not_taken_for_a_finished_one(project):
     (project / "requirements.txt").write_text("./not-there.whl\n")
     assert set_up(project)[0] != 0
