@@ -1,10 +1,13 @@
 """Checks by arithmetic, before any weight is read, whether a model fits the devices."""
 
+from models.common.chip import whole_tiles
 from models.common.mesh import dram_capacity
-from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES
+from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, padded_prefill_length
 from models.tt_transformers.tt.modules.attention import AttentionConfig
 from models.tt_transformers.tt.modules.lm_head import LMHeadConfig
 from models.tt_transformers.tt.modules.mlp import MLPConfig
+from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES
+from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
 
 
 def needed(args) -> tuple[int, int]:
@@ -14,8 +17,8 @@ def needed(args) -> tuple[int, int]:
     for layer in range(args.arch.n_layers):
         attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)
         linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
-        rows, heads, length, head_dim = attention.cache.shape(args)
-        kv_cache += 2 * rows * heads * _tiles(length) * _tiles(head_dim) * TILE_BYTES[attention.cache.dtype]
+        rows, _, length, _ = attention.cache.shape(args)
+        kv_cache += rows * _tiles(length) * _tile_of_tokens(attention.cache)
     weights += sum(_tiles(linear.k) * _tiles(linear.n) * TILE_BYTES[linear.weight_dtype] for linear in linears)
     return weights, kv_cache
 
@@ -30,6 +33,48 @@ def check_fits(args) -> None:
             f"of KV cache a device, which has {capacity / 1e9:.2f} GB. Give a smaller max_seq_len, fewer pages "
             "(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh"
         )
+
+
+def pool_tokens(args) -> int:
+    """The most tokens, of all users together, for which a device has DRAM beside weights, RoPE tables and activations.
+
+    A page of the largest size is left out for each user, because its last page may be almost empty. 0 if nothing fits.
+    """
+    free = dram_capacity(args.mesh_device) - needed(args)[0] - _rope_tables(args) - _activations(args)
+    tile_of_tokens = sum(_tile_of_tokens(AttentionConfig.resolve(args, layer).cache) for layer in range(args.arch.n_layers))
+    return max(0, free // tile_of_tokens * TILE - args.max_batch_size * BLOCK_SIZES[-1])
+
+
+def check_context(args) -> None:
+    """Raises ValueError if the pool of pages that fits the devices is too small for one user of `max_seq_len` tokens."""
+    fits = pool_tokens(args)
+    if fits < args.max_seq_len:
+        raise ValueError(
+            f"{args.model_name} on {args.device_name}: max_seq_len {args.max_seq_len} does not fit DRAM; the largest that fits "
+            f"with {args.max_batch_size} users is {fits}"
+        )
+
+
+def _rope_tables(args) -> int:
+    rope, length = args.arch.rope, args.max_seq_len
+    return 2 * (rope.row(length - 1, length) + 1) * whole_tiles(rope.head_dim) * 2
+
+
+def _activations(args) -> int:
+    """An upper bound of the peak in a prefill: the residual stream, two rows of all its columns around a norm or a sum
+    over the devices, and three rows of the widest matmul (queries, keys and values before and after the split into heads
+    and rotation; gate, up and their product), all as bf16. The count of `measure/capacity` is 60 to 95% of it.
+    """
+    rows, chunk = padded_prefill_length(args.max_seq_len), args.prefill_chunk_size
+    if chunk is not None:
+        rows = max(min(rows, chunk), min(chunk, GROUP_ROWS))
+    widest = max(AttentionConfig.resolve(args, 0).wqkv.n, args.mlp_width)
+    return rows * 2 * (args.placement.residual_width(args.arch.dim) + 2 * args.dim + 3 * widest)
+
+
+def _tile_of_tokens(cache) -> int:
+    """Bytes of the keys and values of 32 tokens in one layer."""
+    return 2 * cache.n_kv_heads * _tiles(cache.head_dim) * TILE_BYTES[cache.dtype]
 
 
 def _tiles(length: int) -> int:
