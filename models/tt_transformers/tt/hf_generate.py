@@ -85,12 +85,16 @@ class GenerationModel(torch.nn.Module, GenerationMixin):
 
     # The other methods that `generate` needs.
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *_) -> None:
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode, batch_size, *_) -> None:
         # `forward` makes the cache. But here `generate` tells how long the sequences may get, before any work.
         if (kind := generation_config.cache_implementation) is not None:
             raise ValueError(f"cache_implementation {kind!r} is not supported: the KV cache is on the devices")
-        mask = model_kwargs["attention_mask"]
-        check_lengths(self.args, mask.sum(dim=1).tolist(), generation_config.max_length - mask.shape[1])
+        mask, longest = model_kwargs["attention_mask"], generation_config.max_length
+        if longest > self.args.max_seq_len:
+            raise ValueError(f"sequences of up to {longest} tokens are more than max_seq_len {self.args.max_seq_len}")
+        # Without padding there is no mask, and nothing says how many of the tokens are the prompt's.
+        prompts, columns = ([1] * batch_size, 1) if mask is None else (mask.sum(dim=1).tolist(), mask.shape[1])
+        check_lengths(self.args, prompts, longest - columns)
 
     def can_generate(self) -> bool:
         return True
