@@ -8,6 +8,9 @@ slot is a row of vLLM's decode batch, 0 to max_batch_size - 1. The order of call
     allocate_kv_cache          makes the pool, then reads the weights
     warmup_model_prefill, warmup_model_decode
     prefill_forward, decode_forward   for every step of the scheduler
+
+A request that was preempted comes back as one prompt, its generated tokens included. With dynamic RoPE past the original
+length, and with LongRoPE in families that do not compute keys again, its text is then that of the longer prompt.
 """
 
 from collections.abc import Mapping, Sequence
