@@ -7,6 +7,7 @@ AttributeError with the name. An unknown keyword raises TypeError.
 import importlib
 from types import SimpleNamespace
 
+from . import cluster
 from .allocator import MemoryView
 from .cores import (
     CoreCoord,
@@ -22,21 +23,21 @@ from .device import (
     Device,
     DispatchCoreConfig,
     MeshDevice,
-    GetNumAvailableDevices,
     close_device,
     close_mesh_device,
     create_mesh_device,
     get_allocator_base_address,
-    get_device_ids,
+    get_default_device as GetDefaultDevice,
     get_dram_alignment,
     get_fabric_config,
     get_l1_alignment,
     get_max_worker_l1_unreserved_size,
     get_memory_view,
-    get_num_devices,
     manage_device,
     open_device,
     open_mesh_device,
+    read_device_profiler as ReadDeviceProfiler,
+    set_default_device as SetDefaultDevice,
     set_fabric_config,
     synchronize_device,
 )
@@ -63,6 +64,7 @@ from .dtypes import (
     DispatchCoreAxis,
     DispatchCoreType,
     FabricConfig,
+    FabricReliabilityMode,
     Layout,
     ShardOrientation,
     ShardStrategy,
@@ -73,6 +75,7 @@ from .dtypes import (
     tile_size,
     ttnn_dtype_to_torch_dtype,
 )
+from .machine import GetNumAvailableDevices, get_device_ids, get_num_devices, using_distributed_env
 from .memory import (
     DRAM_MEMORY_CONFIG,
     L1_BLOCK_SHARDED_MEMORY_CONFIG,

@@ -16,6 +16,7 @@ from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 from models.tt_transformers.tt.runtime.page_table import PageTable, check_pages
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks
 from models.tt_transformers.tt.runtime.runner import Runner, check_tokens
+from models.tt_transformers.tt.runtime.slots import Slots
 
 
 def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) -> None:
@@ -79,7 +80,8 @@ class Generator:
         self.args = model.args
         self.runner = Runner(model)
         self.users = self.args.max_batch_size
-        self.sequences: list[list[int]] = [[] for _ in range(self.users)]
+        self.slots = Slots(self.runner)
+        self.sequences = self.slots.sequences
         self.page_table = model.paged and PageTable(model.paged, self.users, self.args.max_seq_len)
 
     @classmethod
@@ -158,25 +160,11 @@ class Generator:
         active = [True] * len(tokens) if active is None else active
         self._check_decode(tokens, active)
         step_tokens, positions = [0] * self.users, [SKIP] * self.users
-        crossing = []
         for user, token in enumerate(tokens):
-            if not active[user]:
-                continue
-            sequence = self.sequences[user]
-            sequence.append(int(token))
-            if len(sequence) == self.args.arch.rope.recompute_len:
-                crossing.append(user)
-            else:
-                step_tokens[user], positions[user] = sequence[-1], len(sequence) - 1
-        logits = self._step(step_tokens, positions)[: len(tokens)]
-        if not crossing:
-            return logits
-        rows = list(logits)
-        for user in crossing:
-            # The cached keys are computed again with the long factors, as Hugging Face's Phi3ForCausalLM does at this
-            # length.
-            (rows[user],) = self._compute([user])
-        return torch.stack(rows)
+            if active[user]:
+                step_tokens[user], positions[user] = int(token), len(self.sequences[user])
+                self._grow(user, positions[user] + 1)
+        return self.slots.read(self.slots.submit_decode(step_tokens, positions, self.pages))[: len(tokens)]
 
     @property
     def pages(self) -> torch.Tensor | None:
@@ -219,23 +207,15 @@ class Generator:
     def _compute(self, users, progress=None) -> torch.Tensor:
         """Computes whole sequences, filling the users' caches -> last tokens' logits, [len(users), vocab_size]."""
         sequences = [self.sequences[user] for user in users]
-        self._grow(users)
+        for user in users:
+            self._grow(user, len(self.sequences[user]))
         pages = None if self.pages is None else self.pages[list(users)]
         return self.runner.prefill(sequences, users, page_table=pages, progress=progress)
 
-    def _step(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
-        """One decode step of all users at `positions` (-1: none) -> logits [users, vocab_size]."""
-        running = [user for user, position in enumerate(positions) if position != SKIP]
-        if not running:
-            return torch.zeros(self.users, self.args.arch.vocab_size)
-        self._grow(running)
-        return self.runner.read(self.runner.submit_decode(tokens, positions, self.pages))
-
-    def _grow(self, users) -> None:
-        """Gives users pages for their whole sequences."""
+    def _grow(self, user: int, tokens: int) -> None:
+        """Gives a user pages for a sequence of `tokens` tokens."""
         if self.page_table is not None:
-            for user in users:
-                self.page_table.grow(user, len(self.sequences[user]))
+            self.page_table.grow(user, tokens)
 
     def _forget(self, user: int) -> None:
         self.sequences[user] = []

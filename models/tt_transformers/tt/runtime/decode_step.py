@@ -12,17 +12,17 @@ class DecodeStep:
     """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, and its `logits`.
 
     `page_table`, int32 [users, pages] (None: unpaged), stays on the devices until a step brings another one.
-    If the device has no traces (the vendor's mock), each step runs the model's Python code.
+    Without `trace`, or if the device has no traces (the vendor's mock), each step runs the model's Python code.
     """
 
-    def __init__(self, model, page_table: torch.Tensor | None):
+    def __init__(self, model, page_table: torch.Tensor | None, trace: bool):
         self.model = model
         self.mesh_device = model.mesh_device
         self._inputs = idle_decode_inputs(model, page_table)
         self._pages_on_device = None if page_table is None else page_table.clone()
         self._trace = None
         self.logits = model.decode_forward(*self._inputs)
-        if backend.supports_trace():
+        if trace and backend.supports_trace():
             self._trace = ttnn.begin_trace_capture(self.mesh_device, cq_id=0)
             self.logits = model.decode_forward(*self._inputs)
             ttnn.end_trace_capture(self.mesh_device, self._trace, cq_id=0)

@@ -1,22 +1,34 @@
 """Checks by arithmetic, before any weight is read, whether a model fits the devices."""
 
+import ttnn
+
+from models.common.chip import whole_tiles
 from models.common.mesh import dram_capacity
-from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES
+from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, padded_prefill_length
 from models.tt_transformers.tt.modules.attention import AttentionConfig
 from models.tt_transformers.tt.modules.lm_head import LMHeadConfig
 from models.tt_transformers.tt.modules.mlp import MLPConfig
+from models.tt_transformers.tt.modules.norm import NormConfig
+from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES
+from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
 
 
 def needed(args) -> tuple[int, int]:
-    """(weights, KV caches): bytes on each device, without norms, RoPE tables, padding of banks and activations."""
+    """(weights, KV caches): bytes on each device, without biases, head norms, RoPE tables and activations."""
     weights = args.arch.vocab_size * args.placement.residual_width(args.arch.dim) * 2  # the embedding, in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
     for layer in range(args.arch.n_layers):
         attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)
         linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
-        rows, heads, length, head_dim = attention.cache.shape(args)
-        kv_cache += 2 * rows * heads * _tiles(length) * _tiles(head_dim) * TILE_BYTES[attention.cache.dtype]
-    weights += sum(_tiles(linear.k) * _tiles(linear.n) * TILE_BYTES[linear.weight_dtype] for linear in linears)
+        rows, _, length, _ = attention.cache.shape(args)
+        kv_cache += rows * _tiles(length) * _tile_of_tokens(attention.cache)
+    norm = NormConfig.resolve(args, cores=1).scale
+    rows = 1 if norm.weight_layout == ttnn.ROW_MAJOR_LAYOUT else TILE
+    weights += (2 * args.arch.n_layers + 1) * rows * norm.width * TILE_BYTES[norm.weight_dtype] // TILE**2
+    banks = args.chip.dram_banks
+    for linear in linears:
+        columns = -(-_tiles(linear.n) // banks) * banks  # a weight's columns are split over the banks, padded to whole tiles
+        weights += _tiles(linear.k) * columns * TILE_BYTES[linear.weight_dtype]
     return weights, kv_cache
 
 
@@ -30,6 +42,51 @@ def check_fits(args) -> None:
             f"of KV cache a device, which has {capacity / 1e9:.2f} GB. Give a smaller max_seq_len, fewer pages "
             "(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh"
         )
+
+
+def pool_tokens(args) -> int:
+    """The most tokens, of all users together, for which a device has DRAM beside weights, RoPE tables and activations.
+
+    A page of the largest size is left out for each user, because its last page may be almost empty. 0 if nothing fits.
+    """
+    free = dram_capacity(args.mesh_device) - needed(args)[0] - _rope_tables(args) - _activations(args)
+    tile_of_tokens = sum(_tile_of_tokens(AttentionConfig.resolve(args, layer).cache) for layer in range(args.arch.n_layers))
+    return max(0, free // tile_of_tokens * TILE - args.max_batch_size * BLOCK_SIZES[-1])
+
+
+def check_context(args) -> None:
+    """Raises ValueError if the pool of pages that fits the devices is too small for one user of `max_seq_len` tokens."""
+    fits = pool_tokens(args)
+    if fits < args.max_seq_len:
+        raise ValueError(
+            f"{args.model_name} on {args.device_name}: max_seq_len {args.max_seq_len} does not fit DRAM; the largest that fits "
+            f"with {args.max_batch_size} users is {fits}"
+        )
+
+
+def _rope_tables(args) -> int:
+    rope, length = args.arch.rope, args.max_seq_len
+    return 2 * (rope.row(length - 1, length) + 1) * whole_tiles(rope.head_dim) * 2
+
+
+def _activations(args) -> int:
+    """An upper bound of the peak in a prefill; `measure/capacity` counts 60 to 95% of it.
+
+    The residual streams of a chunk and of the one before, two rows of all columns around a norm or a sum over the
+    devices, and three rows of the wider part of a layer: queries, keys and values before and after the split into heads
+    and after rotation; or gate, up and their product.
+    """
+    rows, chunk = padded_prefill_length(args.max_seq_len), args.prefill_chunk_size
+    if chunk is not None:
+        rows = max(min(rows, chunk), min(chunk, GROUP_ROWS))
+    hidden = MLPConfig.resolve(args, 0).ff1_3
+    widest = max(AttentionConfig.resolve(args, 0).wqkv.n * 2, hidden.n * TILE_BYTES[hidden.output_dtype] // TILE**2)
+    return rows * (4 * args.placement.residual_width(args.arch.dim) + 4 * args.dim + 3 * widest)
+
+
+def _tile_of_tokens(cache) -> int:
+    """Bytes of the keys and values of 32 tokens in one layer."""
+    return 2 * cache.n_kv_heads * _tiles(cache.head_dim) * TILE_BYTES[cache.dtype]
 
 
 def _tiles(length: int) -> int:

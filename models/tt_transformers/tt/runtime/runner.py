@@ -121,14 +121,14 @@ class Runner:
         prefix = torch.nn.functional.pad(prefix, (0, paged.blocks_for(padded_end) - prefix.shape[1]))
         return self._to_device(fill, ttnn.int32), self._to_device(prefix, ttnn.int32)
 
-    def compile_decode(self, page_table: torch.Tensor | None = None) -> None:
-        """Compiles the decode step and, where the device can, captures its trace; else the first `submit_decode` does
-        it.
+    def compile_decode(self, page_table: torch.Tensor | None = None, *, trace: bool = True) -> None:
+        """Compiles the decode step, once, and captures its trace if `trace` and where the device can; else the first
+        `submit_decode` does it.
 
         page_table: stays on the devices until a step brings another one; see `submit_decode`.
         """
         if self._decode_step is None:
-            self._decode_step = DecodeStep(self.model, self._as_compiled(page_table))
+            self._decode_step = DecodeStep(self.model, self._as_compiled(page_table), trace)
 
     def submit_decode(self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None = None) -> DecodeHandle:
         """Starts a decode step: `tokens` [users] at `positions` [users], -1 for a slot that does not run.
