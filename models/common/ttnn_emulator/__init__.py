@@ -7,6 +7,7 @@ AttributeError with the name. An unknown keyword raises TypeError.
 import importlib
 from types import SimpleNamespace
 
+from . import cluster
 from .allocator import MemoryView
 from .cores import (
     CoreCoord,
@@ -27,6 +28,7 @@ from .device import (
     close_mesh_device,
     create_mesh_device,
     get_allocator_base_address,
+    get_default_device as GetDefaultDevice,
     get_device_ids,
     get_dram_alignment,
     get_fabric_config,
@@ -37,8 +39,11 @@ from .device import (
     manage_device,
     open_device,
     open_mesh_device,
+    read_device_profiler as ReadDeviceProfiler,
+    set_default_device as SetDefaultDevice,
     set_fabric_config,
     synchronize_device,
+    using_distributed_env,
 )
 from .distributed import (
     ConcatMesh2dToTensor,
@@ -63,6 +68,7 @@ from .dtypes import (
     DispatchCoreAxis,
     DispatchCoreType,
     FabricConfig,
+    FabricReliabilityMode,
     Layout,
     ShardOrientation,
     ShardStrategy,

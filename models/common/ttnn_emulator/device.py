@@ -1,13 +1,16 @@
 """Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
 
+import math
 import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
 
+from models.common.mesh_names import MESH_SHAPES, requested_mesh_name
+
 from .allocator import Allocator, MemoryView
 from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid
 from .declaration import NoEffect, NotEmulated
-from .dtypes import Arch, BufferType, DispatchCoreAxis, DispatchCoreType, FabricConfig
+from .dtypes import Arch, BufferType, DispatchCoreAxis, DispatchCoreType, FabricConfig, FabricReliabilityMode
 from .memory import DRAM_ALIGNMENT, DRAM_BANKS, L1_ALIGNMENT
 from .op import FUNCTIONS, op
 from .shapes import MeshCoordinate, MeshShape
@@ -22,6 +25,7 @@ _MAX_WORKER_L1_BYTES = 1_463_968
 
 _open_meshes = weakref.WeakSet()
 _fabric_config = FabricConfig.DISABLED
+_default_device = None
 _shape_only = False
 
 
@@ -179,8 +183,11 @@ def open_mesh_device(
 
 def close_mesh_device(mesh_device: MeshDevice) -> None:
     """Closes the mesh and its submeshes. Its tensors must not be used afterwards."""
+    global _default_device
     mesh_device._close()
     _open_meshes.discard(mesh_device)
+    if _default_device is mesh_device:
+        _default_device = None
 
 
 @contextmanager
@@ -240,13 +247,20 @@ def shape_only():
         _shape_only = before
 
 
-def set_fabric_config(config: FabricConfig) -> None:
+@op("ttnn.set_fabric_config", registry=FUNCTIONS)
+def set_fabric_config(
+    config: FabricConfig,
+    reliability_mode: NoEffect[FabricReliabilityMode] = FabricReliabilityMode.STRICT_INIT,
+    num_planes: NotEmulated = None,
+    fabric_tensix_config: NotEmulated = ...,
+    fabric_udm_mode: NotEmulated = ...,
+    fabric_manager_mode: NotEmulated = ...,
+    router_config: NotEmulated = ...,
+) -> None:
     """Chooses the links between chips, which collectives need. Raises RuntimeError while a mesh is open."""
     global _fabric_config
-    if not isinstance(config, FabricConfig):
-        raise TypeError(f"set_fabric_config: expected a FabricConfig, got {config!r}")
     if _open_meshes and config is not _fabric_config:
-        raise RuntimeError(f"set_fabric_config: {config} cannot be set while meshes are open: {list(_open_meshes)}")
+        raise RuntimeError(f"{config} cannot be set while meshes are open: {list(_open_meshes)}")
     _fabric_config = config
 
 
@@ -260,16 +274,38 @@ def synchronize_device(device: MeshDevice, cq_id: int = None, sub_device_ids: No
     device.check_queue(cq_id)
 
 
+@op("ttnn.SetDefaultDevice", registry=FUNCTIONS)
+def set_default_device(device: MeshDevice = None) -> None:
+    """Keeps a device for `GetDefaultDevice`. The emulator's ops do not take it: theirs is that of their arguments."""
+    global _default_device
+    _default_device = device
+
+
+def get_default_device() -> MeshDevice | None:
+    """The device that `SetDefaultDevice` kept, None after it was closed."""
+    return _default_device
+
+
+@op("ttnn.ReadDeviceProfiler", registry=FUNCTIONS)
+def read_device_profiler(device: NoEffect[MeshDevice]) -> None:
+    """Nothing to read: there is no profiler on the devices."""
+
+
+def using_distributed_env() -> bool:
+    """Whether the mesh spans several computers: never."""
+    return False
+
+
 def get_num_devices() -> int:
-    """How many chips a mesh may have."""
-    return MAX_DEVICES
+    """How many chips the machine that MESH_DEVICE names has; 1 without it. `open_mesh_device` gives more if asked."""
+    return math.prod(MESH_SHAPES[requested_mesh_name() or "N150"])
 
 
 GetNumAvailableDevices = get_num_devices
 
 
 def get_device_ids() -> list:
-    return list(range(MAX_DEVICES))
+    return list(range(get_num_devices()))
 
 
 @op("ttnn.get_memory_view", registry=FUNCTIONS)

@@ -90,6 +90,12 @@ class FabricConfig(_Enum):
     CUSTOM = 8
 
 
+class FabricReliabilityMode(_Enum):
+    STRICT_INIT = 0
+    RELAXED_INIT = 1
+    DYNAMIC_RECONFIG = 2
+
+
 class Topology(_Enum):
     Linear = 1
     Ring = 2

@@ -16,7 +16,7 @@ from models.common.vendor.lockstep.run import Lockstep, LockstepError  # noqa: F
 vendor = importlib.import_module("ttnn")
 
 # These are the vendor's alone: the mock cluster says which devices the machine has.
-_VENDORS_OWN = ("get_num_devices", "GetNumAvailableDevices", "get_device_ids")
+_VENDORS_OWN = ("get_num_devices", "GetNumAvailableDevices", "get_device_ids", "cluster")
 # Left out because each side has its own file format, and the mock device has no traces.
 _LEFT_OUT = (
     "dump_tensor", "load_tensor", "begin_trace_capture", "end_trace_capture", "execute_trace", "release_trace",

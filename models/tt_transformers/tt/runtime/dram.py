@@ -1,17 +1,20 @@
 """Checks by arithmetic, before any weight is read, whether a model fits the devices."""
 
+import ttnn
+
 from models.common.chip import whole_tiles
 from models.common.mesh import dram_capacity
 from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, padded_prefill_length
 from models.tt_transformers.tt.modules.attention import AttentionConfig
 from models.tt_transformers.tt.modules.lm_head import LMHeadConfig
 from models.tt_transformers.tt.modules.mlp import MLPConfig
+from models.tt_transformers.tt.modules.norm import NormConfig
 from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES
 from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
 
 
 def needed(args) -> tuple[int, int]:
-    """(weights, KV caches): bytes on each device, without norms, RoPE tables, padding of banks and activations."""
+    """(weights, KV caches): bytes on each device, without biases, head norms, RoPE tables and activations."""
     weights = args.arch.vocab_size * args.placement.residual_width(args.arch.dim) * 2  # the embedding, in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
     for layer in range(args.arch.n_layers):
@@ -19,7 +22,13 @@ def needed(args) -> tuple[int, int]:
         linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
         rows, _, length, _ = attention.cache.shape(args)
         kv_cache += rows * _tiles(length) * _tile_of_tokens(attention.cache)
-    weights += sum(_tiles(linear.k) * _tiles(linear.n) * TILE_BYTES[linear.weight_dtype] for linear in linears)
+    norm = NormConfig.resolve(args, cores=1).scale
+    rows = 1 if norm.weight_layout == ttnn.ROW_MAJOR_LAYOUT else TILE
+    weights += (2 * args.arch.n_layers + 1) * rows * norm.width * TILE_BYTES[norm.weight_dtype] // TILE**2
+    banks = args.chip.dram_banks
+    for linear in linears:
+        columns = -(-_tiles(linear.n) // banks) * banks  # a weight's columns are split over the banks, padded to whole tiles
+        weights += _tiles(linear.k) * columns * TILE_BYTES[linear.weight_dtype]
     return weights, kv_cache
 
 
@@ -61,15 +70,18 @@ def _rope_tables(args) -> int:
 
 
 def _activations(args) -> int:
-    """An upper bound of the peak in a prefill: the residual stream, two rows of all its columns around a norm or a sum
-    over the devices, and three rows of the widest matmul (queries, keys and values before and after the split into heads
-    and rotation; gate, up and their product), all as bf16. The count of `measure/capacity` is 60 to 95% of it.
+    """An upper bound of the peak in a prefill; `measure/capacity` counts 60 to 95% of it.
+
+    The residual streams of a chunk and of the one before, two rows of all columns around a norm or a sum over the
+    devices, and three rows of the wider part of a layer: queries, keys and values before and after the split into heads
+    and after rotation; or gate, up and their product.
     """
     rows, chunk = padded_prefill_length(args.max_seq_len), args.prefill_chunk_size
     if chunk is not None:
         rows = max(min(rows, chunk), min(chunk, GROUP_ROWS))
-    widest = max(AttentionConfig.resolve(args, 0).wqkv.n, args.mlp_width)
-    return rows * 2 * (args.placement.residual_width(args.arch.dim) + 2 * args.dim + 3 * widest)
+    hidden = MLPConfig.resolve(args, 0).ff1_3
+    widest = max(AttentionConfig.resolve(args, 0).wqkv.n * 2, hidden.n * TILE_BYTES[hidden.output_dtype] // TILE**2)
+    return rows * (4 * args.placement.residual_width(args.arch.dim) + 4 * args.dim + 3 * widest)
 
 
 def _tile_of_tokens(cache) -> int:

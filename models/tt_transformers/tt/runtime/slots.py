@@ -60,11 +60,9 @@ class Slots:
             logits = torch.zeros(len(self.sequences), self.runner.args.arch.vocab_size)
         else:
             logits = self.runner.read(step.handle)
-        if step.recomputed:
-            logits = logits.clone()  # a transfer from the devices may share memory with them
-        for slot, row in step.recomputed.items():
-            logits[slot] = row
-        return logits
+        if not step.recomputed:
+            return logits
+        return torch.stack([step.recomputed.get(slot, row) for slot, row in enumerate(logits)])
 
     def _recompute(self, slots: list[int], page_table: torch.Tensor | None) -> dict[int, torch.Tensor]:
         if not slots:

@@ -1,0 +1,31 @@
+"""What a program that opens the mesh itself, such as vLLM's plugin, asks about the emulated machine."""
+
+import pytest
+import ttnn
+
+
+@pytest.mark.parametrize("mesh, kind, devices", [(None, "N150", 1), ("N300", "N300", 2), ("T3K", "T3K", 8), ("TG", "GALAXY", 32)])
+def test_the_machine_is_the_one_that_mesh_device_names(monkeypatch, mesh, kind, devices):
+    monkeypatch.delenv("FAKE_DEVICE", raising=False)
+    monkeypatch.delenv("MESH_DEVICE", raising=False)
+    if mesh is not None:
+        monkeypatch.setenv("MESH_DEVICE", mesh)
+    assert ttnn.cluster.get_cluster_type() is ttnn.cluster.ClusterType[kind]
+    assert ttnn.get_num_devices() == devices and ttnn.get_device_ids() == list(range(devices))
+    assert not ttnn.using_distributed_env()
+
+
+def test_a_default_device_is_kept_until_it_is_closed():
+    assert ttnn.GetDefaultDevice() is None
+    mesh_device = ttnn.open_mesh_device(ttnn.MeshShape(1, 1))
+    ttnn.SetDefaultDevice(mesh_device)
+    assert ttnn.GetDefaultDevice() is mesh_device
+    ttnn.ReadDeviceProfiler(mesh_device)
+    ttnn.close_mesh_device(mesh_device)
+    assert ttnn.GetDefaultDevice() is None
+
+
+def test_a_fabric_takes_a_reliability_mode():
+    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D, ttnn.FabricReliabilityMode.RELAXED_INIT)
+    assert ttnn.get_fabric_config() is ttnn.FabricConfig.FABRIC_1D
+    ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
