@@ -36,8 +36,8 @@ class ModelRunner:
     it. The tokens that are sampled stay here, so the next step does not need them from the scheduler.
     """
 
-    def __init__(self, vllm_config, model, kv_cache, num_blocks: int):
-        self.model, self.kv_cache = model, kv_cache
+    def __init__(self, vllm_config, served, kv_cache, num_blocks: int):
+        self.served, self.kv_cache = served, kv_cache
         config, block_size = vllm_config.model_config, vllm_config.cache_config.block_size
         self.users = vllm_config.scheduler_config.max_num_seqs
         self.pages_per_user = min(-(-config.max_model_len // block_size), num_blocks)
@@ -60,8 +60,8 @@ class ModelRunner:
     def warm_up(self) -> CompilationTimes:
         start = time.perf_counter()
         for enable_trace in (False, True):  # everything is compiled before a trace is captured
-            self.model.warmup_model_prefill(self.kv_cache, enable_trace)
-            self.model.warmup_model_decode(self.kv_cache, enable_trace, self.users, self.pages_per_user)
+            self.served.warmup_model_prefill(self.kv_cache, enable_trace)
+            self.served.warmup_model_decode(self.kv_cache, enable_trace, self.users, self.pages_per_user)
         return CompilationTimes(language_model=time.perf_counter() - start, encoder=0.0)
 
     def execute_model(self, scheduled: SchedulerOutput) -> ModelRunnerOutput | None:
@@ -151,7 +151,7 @@ class ModelRunner:
         tokens[slots, 0] = torch.tensor([self.requests[name].output_token_ids[-1] for name in names], dtype=torch.int32)
         positions[slots] = torch.tensor([self.requests[name].num_tokens - 1 for name in names], dtype=torch.int32)
         pages[slots] = self._pages(names)
-        return self.model.decode_forward(tokens, positions, pages, self.kv_cache, enable_trace=True, read_from_device=False)
+        return self.served.decode_forward(tokens, positions, pages, self.kv_cache, enable_trace=True, read_from_device=False)
 
     def _prefill(self, names: list[str], counts: dict[str, int]) -> dict[str, torch.Tensor]:
         """Runs each request's next `counts` tokens -> its last token's logits, [vocab_size]."""
@@ -165,7 +165,7 @@ class ModelRunner:
         for row, name, end in zip(tokens, names, ends):
             request = self.requests[name]
             row[:end] = torch.tensor((request.prompt_token_ids + request.output_token_ids)[:end], dtype=torch.int32)
-        logits = self.model.prefill_forward(
+        logits = self.served.prefill_forward(
             tokens, self._pages(names), self.kv_cache, ends, starts, empty_slots=[self.slots[name] for name in names]
         )
         return dict(zip(names, logits[:, 0]))
@@ -181,7 +181,7 @@ class ModelRunner:
     def _read(self, step: _Submitted) -> torch.Tensor:
         """The logits of the requests in `batch`, in its order, float32 [n, vocab_size]."""
         if step.decode is not None:
-            decoded = self.model.process_decode_output_host(step.decode)[:, 0]
+            decoded = self.served.process_decode_output_host(step.decode)[:, 0]
         rows = [
             step.prefill_logits[name] if name in step.prefill_logits else decoded[self.slots[name]]
             for name in self.batch.req_ids

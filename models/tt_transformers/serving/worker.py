@@ -20,11 +20,11 @@ class TTWorker(WorkerBase):
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         config = self.model_config
         model_class = generator_vllm.class_of(config.architectures)
-        self.model = model_class.initialize_vllm_model(
+        self.served = model_class.initialize_vllm_model(
             config.hf_config, self.mesh_device, self.scheduler_config.max_num_seqs, config.max_model_len,
             optimizations=self.vllm_config.additional_config.get("optimizations"),
         )
-        self._opened.callback(self.model.close)
+        self._opened.callback(self.served.close)
 
     def get_supported_tasks(self) -> tuple[str, ...]:
         return ("generate",)
@@ -43,18 +43,18 @@ class TTWorker(WorkerBase):
     def determine_available_memory(self) -> int:
         """The bytes that make vLLM plan as many pages as the devices have room for."""
         (spec,) = self.get_kv_cache_spec().values()
-        tokens = self.model.get_max_tokens_all_users(
+        tokens = self.served.get_max_tokens_all_users(
             self.model_config.model, self.mesh_device.get_num_devices(), 1, self.model_config.max_model_len,
             self.scheduler_config.max_num_seqs,
         )
         return tokens // spec.block_size * spec.page_size_bytes
 
     def initialize_from_config(self, kv_cache_config: KVCacheConfig) -> None:
-        arch = self.model.args.arch
-        heads = self.model.args.placement.heads(arch.n_heads, arch.n_kv_heads)
+        arch = self.served.args.arch
+        heads = self.served.args.placement.heads(arch.n_heads, arch.n_kv_heads)
         shape = (kv_cache_config.num_blocks, heads.n_kv_heads, self.cache_config.block_size, arch.head_dim)
-        kv_cache = self.model.allocate_kv_cache(shape, self.model_config.dtype, arch.n_layers)
-        self.model_runner = ModelRunner(self.vllm_config, self.model, kv_cache, kv_cache_config.num_blocks)
+        kv_cache = self.served.allocate_kv_cache(shape, self.model_config.dtype, arch.n_layers)
+        self.model_runner = ModelRunner(self.vllm_config, self.served, kv_cache, kv_cache_config.num_blocks)
 
     def compile_or_warm_up_model(self) -> CompilationTimes:
         return self.model_runner.warm_up()
