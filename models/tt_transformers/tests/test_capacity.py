@@ -138,6 +138,43 @@ def test_what_is_needed_counts_padding():
     assert 0.85 * usage.weights <= weights <= usage.weights  # RoPE tables and the padding of banks make the difference
 
 
+@pytest.mark.parametrize(
+    "mesh, model, optimizations",
+    [
+        ("N150", "meta-llama/Llama-3.1-8B", "performance"),
+        ("N300", "Qwen/Qwen3-32B", "accuracy"),
+        ("T3K", "mistralai/Mistral-7B-v0.1", "performance"),
+        ("T3K", "microsoft/Phi-3-mini-128k-instruct", "accuracy"),
+    ],
+)
+def test_a_pool_of_pages_leaves_the_dram_that_a_prefill_takes_and_wastes_little(mesh, model, optimizations):
+    usage = capacity.measure(mesh, 8192, chunks=2, model=model, optimizations=optimizations, num_layers=4)
+    with shape_only(), open_mesh(mesh) as mesh_device:
+        args = ModelArgs(
+            mesh_device, max_seq_len=8192, hf_model=model, dummy_weights=True, optimizations=optimizations, num_layers=4,
+            page_params={"block_size": capacity.BLOCK_SIZE, "max_num_blocks": 8192 // capacity.BLOCK_SIZE},
+        )
+        pool, bytes_a_token = dram.pool_tokens(args) + 128, dram.needed(args)[1] / 8192
+    rest = usage.capacity - usage.weights - pool * bytes_a_token
+    assert usage.activations <= rest <= 2 * usage.activations
+
+
+def test_a_context_whose_pool_does_not_fit_is_refused_with_the_largest_that_does():
+    def check(max_seq_len):
+        with shape_only(), open_mesh("N150") as mesh_device:
+            pages = {"block_size": 32, "max_num_blocks": max_seq_len // 32}
+            args = ModelArgs(
+                mesh_device, max_seq_len=max_seq_len, max_batch_size=4, hf_model=capacity.MODEL, dummy_weights=True, page_params=pages
+            )
+            dram.check_context(args)
+
+    with pytest.raises(ValueError, match=r"on N150: max_seq_len 65536 does not fit DRAM; the largest .* with 4 users is \d+") as error:
+        check(65536)
+    largest = int(str(error.value).split()[-1])
+    check(largest)
+    assert 40000 < largest < 47104  # one user alone has 46080, in steps of 1024
+
+
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers():
     with shape_only(), open_mesh("N150") as mesh_device:
         args = ModelArgs(mesh_device, max_seq_len=65536, hf_model=capacity.MODEL, dummy_weights=True)

@@ -24,9 +24,11 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 def test_the_code_of_the_readme_generates_text(capsys, monkeypatch):
     monkeypatch.delenv("HF_MODEL", raising=False)
-    (code,) = re.findall("```python\n(.*?)```\n", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.split()) > 10
+    blocks = re.findall("```python\n(.*?)```\n", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 2
+    for code in blocks:
+        exec(compile(code, "README.md", "exec"), {})
+        assert len(capsys.readouterr().out.split()) > 10
 
 
 @pytest.mark.parametrize("paged", [True, False])

@@ -1,0 +1,178 @@
+"""A server without vLLM: it calls a served model as vLLM's scheduler does through Tenstorrent's plugin."""
+
+import random
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.common.mesh import open_mesh
+from models.tt_transformers.tt import generator_vllm
+
+
+@contextmanager
+def open_served(mesh_name, model, class_name, *, users=4, max_seq_len=256, block_size=32, pages=None, optimizations=None):
+    """(served model, its KV caches), by default with pages for the whole context of every user."""
+    with open_mesh(mesh_name) as mesh_device:
+        model_class = getattr(generator_vllm, class_name)
+        config = SimpleNamespace(_name_or_path=str(model))
+        served = model_class.initialize_vllm_model(
+            config, mesh_device, users, max_seq_len=max_seq_len, optimizations=optimizations
+        )
+        arch = served.args.arch
+        heads = arch.n_kv_heads // min(mesh_device.get_num_devices(), arch.n_kv_heads)
+        pages = users * -(-max_seq_len // block_size) if pages is None else pages
+        kv_cache = served.allocate_kv_cache((pages, heads, block_size, arch.head_dim), torch.bfloat16, arch.n_layers)
+        try:
+            yield served, kv_cache
+        finally:
+            served.close()
+
+
+@pytest.fixture
+def served(monkeypatch, tmp_path):
+    """The function `open_served`. The model that it returns is closed after the test."""
+    monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+    with ExitStack() as stack:
+        yield lambda *args, **settings: stack.enter_context(open_served(*args, **settings))
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt and the tokens that follow it. `logits`: those of each following token, as the model gives them."""
+
+    prompt: list[int]
+    following: list[int]
+    logits: list[torch.Tensor] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)
+    computed: int = 0
+    is_running: bool = False
+    was_preempted: bool = False
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that are known so far: the prompt and those that were chosen after it."""
+        return self.prompt + self.following[: len(self.logits)]
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.logits) == len(self.following)
+
+
+class Scheduler:
+    """Steps of prefill or decode over a packed batch; rows are condensed, so requests change rows while they run.
+
+    It follows the plugin: a request's state is in the slot where it was prefilled, until a decode step's `slot_remap`
+    moves it to the request's row. `chunk`: most tokens of a request in a prefill step, None for whole prompts. `steps`: the
+    requests of each decode step with their positions.
+    """
+
+    def __init__(self, model, kv_cache, *, chunk=None, is_asynchronous=False):
+        self.model, self.kv_cache, self.chunk, self.is_asynchronous = model, kv_cache, chunk, is_asynchronous
+        self.users = model.args.max_batch_size
+        paged = model.args.paged_attention_config
+        self.block_size, self.width = paged.block_size, paged.pages_per_user(model.args.max_seq_len)
+        self.free = list(range(paged.max_num_blocks))
+        random.Random(0).shuffle(self.free)
+        self.waiting: list[Request] = []
+        self.rows: list[Request] = []
+        self.slots: dict[Request, int] = {}
+        self.steps: list[dict[Request, int]] = []
+
+    def add(self, *requests: Request) -> None:
+        self.waiting += requests
+
+    def preempt(self, request: Request) -> None:
+        """Takes a running request's pages; it starts again when there is room, with all its tokens."""
+        self._leave(request)
+        request.computed, request.is_running, request.was_preempted = 0, False, True
+        self.waiting.insert(0, request)
+
+    def run(self) -> None:
+        while self.waiting or self.rows:
+            self.step()
+
+    def step(self) -> None:
+        """Prefills if requests wait and there is room, else decodes."""
+        while self.waiting and len(self.rows) < self.users:
+            self.rows.append(self.waiting.pop(0))
+        # A running request has computed all tokens but the last one, which its next decode step runs.
+        prefilling = [request for request in self.rows if request.computed < len(request.tokens) - request.is_running]
+        if prefilling:
+            self._prefill(prefilling)
+        else:
+            self._decode()
+        for request in [request for request in self.rows if request.is_finished]:
+            self._leave(request)
+
+    def _prefill(self, requests) -> None:
+        for request in requests:
+            if request not in self.slots:
+                held = set(self.slots.values())
+                row = self.rows.index(request)
+                self.slots[request] = row if row not in held else min(set(range(self.users)) - held)
+        starts = [request.computed for request in requests]
+        ends = [min(len(request.tokens), start + (self.chunk or len(request.tokens))) for request, start in zip(requests, starts)]
+        tokens = torch.zeros(len(requests), max(ends), dtype=torch.int32)
+        for row, request, end in zip(tokens, requests, ends):
+            row[:end] = torch.tensor(request.tokens[:end])
+        logits = self.model.prefill_forward(
+            tokens=tokens,
+            page_table=self._page_table(requests, ends),
+            kv_cache=self.kv_cache,
+            prompt_lens=ends,
+            start_pos=starts,
+            empty_slots=[self.slots[request] for request in requests],
+            lengths=None if self.chunk is None else [len(request.tokens) for request in requests],
+        )
+        for request, end, row in zip(requests, ends, logits):
+            request.computed = end
+            if end == len(request.tokens):
+                request.is_running = True
+                request.logits.append(row[0])
+
+    def _decode(self) -> None:
+        wanted = [self.slots[request] for request in self.rows]
+        sources = wanted + [slot for slot in range(self.users) if slot not in wanted]
+        self.slots = {request: row for row, request in enumerate(self.rows)}
+        padding = self.users - len(self.rows)
+        positions = [len(request.tokens) - 1 for request in self.rows]
+        self.steps.append(dict(zip(self.rows, positions)))
+        arguments = dict(
+            tokens=torch.tensor([[request.tokens[-1]] for request in self.rows] + [[0]] * padding, dtype=torch.int32),
+            start_pos=torch.tensor(positions + [-1] * padding),
+            page_table=self._page_table(self.rows, [position + 1 for position in positions], padding),
+            kv_cache=self.kv_cache,
+            slot_remap=None if sources == sorted(sources) else torch.tensor(sources, dtype=torch.int32),
+        )
+        if self.is_asynchronous:
+            step, events = self.model.read_decode_output(
+                self.model.decode_forward(**arguments, read_from_device=False), async_read=True
+            )
+            assert events == []
+            logits = self.model.process_decode_output_host(step)
+        else:
+            logits = self.model.decode_forward(**arguments)
+        for request, row in zip(self.rows, logits):
+            request.computed += 1
+            request.logits.append(row[0])
+
+    def _page_table(self, requests, lengths, padding=0) -> torch.Tensor:
+        table = torch.zeros(len(requests) + padding, self.width, dtype=torch.int32)
+        for row, request, length in zip(table, requests, lengths):
+            while len(request.pages) * self.block_size < length:
+                request.pages.append(self.free.pop())
+            row[: len(request.pages)] = torch.tensor(request.pages)
+        return table
+
+    def _leave(self, request) -> None:
+        """The last row moves to the place of the one that leaves."""
+        row = self.rows.index(request)
+        last = self.rows.pop()
+        if last is not request:
+            self.rows[row] = last
+        self.slots.pop(request, None)
+        self.free += request.pages
+        request.pages = []
