@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
 # Makes .venv and installs requirements.txt into it. Does nothing if this was already done with the same
-# requirements and the same Python, or if .venv is a link. The stamp is written last, so an interrupted setup is repeated.
+# requirements and the same Python. The stamp is written last, so an interrupted setup is repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ -L .venv ]; then
-    exit 0  # another checkout's environment: venv --clear would empty it
-fi
 if command -v flock >/dev/null; then
     exec 9>.venv.lock
     flock 9
