@@ -3,11 +3,12 @@ PYTEST := $(PYTHON) -m pytest
 # Tests run side by side, a process for each core. Tests of one file stay together, because they share what is slow to make.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 SIDE_BY_SIDE := $(PYTEST) -n $(WORKERS) --dist loadfile
+SERVING := .venv-serving/bin/python
 PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup demo test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report
+.PHONY: help setup setup-serving demo serve bench-serving test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -15,11 +16,18 @@ help:  ## list the targets
 setup:  ## make .venv and install requirements.txt into it, once
 	@scripts/setup_environment.sh
 
+setup-serving:  ## make .venv-serving, with vLLM over the packages of .venv, once
+	@scripts/setup_serving.sh
+
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
 
-test: setup  ## run the tests, but for the wide sweeps
-	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone"
+serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (PORT=8000; ARGS= adds options of `vllm serve`)
+	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
+
+test: setup setup-serving  ## run the tests, but for the wide sweeps
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
+	TT_REQUIRE_SERVING=1 $(SERVING) -m pytest -m "serving and not wide" tests/serving
 	$(PYTEST) -m "alone and not slow and not wide"
 
 test-fast: setup  ## run the tests of single modules, in a few minutes

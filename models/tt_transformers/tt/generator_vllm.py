@@ -280,3 +280,11 @@ class Phi3ForCausalLM(ServedModel):
 
     architectures = ("Phi3ForCausalLM",)
     model_capabilities = MappingProxyType({**ServedModel.model_capabilities, "supports_prefix_caching": False})
+
+
+def class_of(architectures: Sequence[str]) -> type[ServedModel]:
+    """The class that runs the first of a checkpoint's `architectures`. ValueError if there is none."""
+    for served in (LlamaForCausalLM, QwenForCausalLM, MistralForCausalLM, Phi3ForCausalLM):
+        if architectures[0] in served.architectures:
+            return served
+    raise ValueError(f"architecture {architectures[0]} is not supported")

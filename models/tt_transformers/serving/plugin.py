@@ -1,0 +1,19 @@
+"""What vLLM loads in each of its processes: the entry points that pyproject.toml names.
+
+vLLM loads the entry points of all packages before it calls the first. Loading this module imports `models`, so that
+`ttnn` is the chosen backend when the vendor's plugin imports it.
+"""
+
+import importlib.util
+
+
+def platform() -> str | None:
+    """The class of our own platform; None where the vendor's plugin is installed, whose platform serves then."""
+    return None if importlib.util.find_spec("vllm_tt_plugin") else "models.tt_transformers.serving.platform.TTPlatform"
+
+
+def register() -> None:
+    """Adds the architecture that the vendor's plugin does not know, under the name that it gives to its own."""
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    ModelRegistry.register_model("TTPhi3ForCausalLM", "models.tt_transformers.tt.generator_vllm:Phi3ForCausalLM")
