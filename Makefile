@@ -8,7 +8,7 @@ PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving demo serve bench-serving test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report
+.PHONY: help setup setup-serving demo serve test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
