@@ -22,6 +22,7 @@ class TTPlatform(Platform):
     device_name = "tt"
     device_type = "cpu"
     simple_compile_backend = "eager"
+    vocab_size: int  # `validate_request` gets no configuration, so the class keeps what it needs
 
     @classmethod
     def check_and_update_config(cls, vllm_config) -> None:
@@ -31,6 +32,7 @@ class TTPlatform(Platform):
         if vllm_config.model_config is None:
             return
         _check_supported(vllm_config)
+        cls.vocab_size = vllm_config.model_config.get_vocab_size()
         parallel, cache, scheduler = vllm_config.parallel_config, vllm_config.cache_config, vllm_config.scheduler_config
         parallel.worker_cls = "models.tt_transformers.serving.worker.TTWorker"
         if not cache.user_specified_block_size:
@@ -40,7 +42,13 @@ class TTPlatform(Platform):
 
     @classmethod
     def validate_request(cls, processed_inputs, params) -> None:
-        """Refuses a request (400) for what the model runner does not compute."""
+        """Refuses a request (400) with what the model runner does not compute; there it would end the engine.
+
+        vLLM's own check of token ids lets those pass that only the tokenizer has.
+        """
+        outside = next((token for token in processed_inputs["prompt_token_ids"] if not 0 <= token < cls.vocab_size), None)
+        if outside is not None:
+            raise ValueError(f"token {outside} is outside the model's vocabulary of {cls.vocab_size}")
         if getattr(params, "prompt_logprobs", None) is not None:
             raise ValueError("prompt_logprobs are not supported; logprobs of generated tokens are")
 
