@@ -23,7 +23,7 @@ def in_this_process(monkeypatch, tmp_path):
 
 @contextmanager
 def engine(model, **options):
-    llm = LLM(str(model), disable_log_stats=False, **options)
+    llm = LLM(str(model), block_size=64, disable_log_stats=False, **options)
     try:
         yield llm
     finally:

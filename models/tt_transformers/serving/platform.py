@@ -6,13 +6,11 @@ import torch
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
+from models.tt_transformers.serving import BLOCK_SIZE
 from models.tt_transformers.tt import generator_vllm
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES
 
 logger = init_logger(__name__)
-
-# The page size where the user names none. vLLM's own, 16, is smaller than a tile.
-BLOCK_SIZE = 64
 
 
 class TTPlatform(Platform):

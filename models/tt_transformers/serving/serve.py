@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from models.tt_transformers.serving import BLOCK_SIZE
 from models.tt_transformers.tt.checkpoints.formats import model_config
 from models.tt_transformers.tt.checkpoints.location import BUNDLED, in_environment, locate
 from models.tt_transformers.tt.config.architecture import Architecture
@@ -40,6 +41,7 @@ def command(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -
         "served-model-name": location.name,
         "host": "127.0.0.1",
         "port": port,
+        "block-size": BLOCK_SIZE,
         "max-num-seqs": MAX_NUM_SEQS,
         "max-model-len": min(MAX_MODEL_LEN, context),
         "shutdown-timeout": SHUTDOWN_TIMEOUT,
