@@ -5,6 +5,7 @@ are speeds of this computer, not of a card.
 """
 
 import argparse
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def main() -> None:
         model=BUNDLED.name,
         precision="performance",
         case="serving",
+        vllm=importlib.metadata.version("vllm"),
         prompts=PROMPTS,
         users=USERS,
         prompt_tokens=PROMPT_TOKENS,
