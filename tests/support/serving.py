@@ -65,8 +65,8 @@ class Scheduler:
     """Steps of prefill or decode over a packed batch; rows are condensed, so requests change rows while they run.
 
     It follows the plugin: a request's state is in the slot where it was prefilled, until a decode step's `slot_remap`
-    moves it to the request's row. `chunk`: most tokens of a request in a prefill step, None for whole prompts. `steps`: the
-    requests of each decode step with their positions.
+    moves it to the request's row. `chunk`: most tokens of a request in a prefill step, None for whole prompts; between the
+    pieces of prompts the other requests decode. `steps`: the requests of each decode step with their positions.
     """
 
     def __init__(self, model, kv_cache, *, chunk=None, is_asynchronous=False):
@@ -80,6 +80,7 @@ class Scheduler:
         self.rows: list[Request] = []
         self.slots: dict[Request, int] = {}
         self.steps: list[dict[Request, int]] = []
+        self.is_turn_of_decode = False
 
     def add(self, *requests: Request) -> None:
         self.waiting += requests
@@ -95,15 +96,18 @@ class Scheduler:
             self.step()
 
     def step(self) -> None:
-        """Prefills if requests wait and there is room, else decodes."""
+        """Prefills if there is something to prefill, else decodes; with `chunk`, in turns."""
         while self.waiting and len(self.rows) < self.users:
             self.rows.append(self.waiting.pop(0))
         # A running request has computed all tokens but the last one, which its next decode step runs.
         prefilling = [request for request in self.rows if request.computed < len(request.tokens) - request.is_running]
-        if prefilling:
+        running = [request for request in self.rows if request.is_running]
+        if prefilling and not (running and self.is_turn_of_decode):
             self._prefill(prefilling)
+            self.is_turn_of_decode = self.chunk is not None
         else:
-            self._decode()
+            self._decode(running)
+            self.is_turn_of_decode = False
         for request in [request for request in self.rows if request.is_finished]:
             self._leave(request)
 
@@ -133,17 +137,20 @@ class Scheduler:
                 request.is_running = True
                 request.logits.append(row[0])
 
-    def _decode(self) -> None:
-        wanted = [self.slots[request] for request in self.rows]
-        sources = wanted + [slot for slot in range(self.users) if slot not in wanted]
-        self.slots = {request: row for row, request in enumerate(self.rows)}
-        padding = self.users - len(self.rows)
-        positions = [len(request.tokens) - 1 for request in self.rows]
-        self.steps.append(dict(zip(self.rows, positions)))
+    def _decode(self, running) -> None:
+        spare = iter(set(range(self.users)) - set(self.slots.values()))
+        sources = [self.slots[request] if request in self.slots else next(spare) for request in self.rows]
+        sources += spare
+        self.slots = {request: row for row, request in enumerate(self.rows) if request in self.slots}
+        tokens, positions = torch.zeros(self.users, 1, dtype=torch.int32), torch.full((self.users,), -1)
+        for row, request in enumerate(self.rows):
+            if request.is_running:
+                tokens[row], positions[row] = request.tokens[-1], len(request.tokens) - 1
+        self.steps.append({request: len(request.tokens) - 1 for request in running})
         arguments = dict(
-            tokens=torch.tensor([[request.tokens[-1]] for request in self.rows] + [[0]] * padding, dtype=torch.int32),
-            start_pos=torch.tensor(positions + [-1] * padding),
-            page_table=self._page_table(self.rows, [position + 1 for position in positions], padding),
+            tokens=tokens,
+            start_pos=positions,
+            page_table=self._page_table(self.rows, (positions + 1).tolist()),
             kv_cache=self.kv_cache,
             slot_remap=None if sources == sorted(sources) else torch.tensor(sources, dtype=torch.int32),
         )
@@ -156,11 +163,13 @@ class Scheduler:
         else:
             logits = self.model.decode_forward(**arguments)
         for request, row in zip(self.rows, logits):
-            request.computed += 1
-            request.logits.append(row[0])
+            if request.is_running:
+                request.computed += 1
+                request.logits.append(row[0])
 
-    def _page_table(self, requests, lengths, padding=0) -> torch.Tensor:
-        table = torch.zeros(len(requests) + padding, self.width, dtype=torch.int32)
+    def _page_table(self, requests, lengths) -> torch.Tensor:
+        """A row for each request, with pages for `lengths` tokens; in decode for each user."""
+        table = torch.zeros(max(len(requests), len(lengths)), self.width, dtype=torch.int32)
         for row, request, length in zip(table, requests, lengths):
             while len(request.pages) * self.block_size < length:
                 request.pages.append(self.free.pop())

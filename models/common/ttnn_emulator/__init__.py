@@ -23,19 +23,16 @@ from .device import (
     Device,
     DispatchCoreConfig,
     MeshDevice,
-    GetNumAvailableDevices,
     close_device,
     close_mesh_device,
     create_mesh_device,
     get_allocator_base_address,
     get_default_device as GetDefaultDevice,
-    get_device_ids,
     get_dram_alignment,
     get_fabric_config,
     get_l1_alignment,
     get_max_worker_l1_unreserved_size,
     get_memory_view,
-    get_num_devices,
     manage_device,
     open_device,
     open_mesh_device,
@@ -43,7 +40,6 @@ from .device import (
     set_default_device as SetDefaultDevice,
     set_fabric_config,
     synchronize_device,
-    using_distributed_env,
 )
 from .distributed import (
     ConcatMesh2dToTensor,
@@ -79,6 +75,7 @@ from .dtypes import (
     tile_size,
     ttnn_dtype_to_torch_dtype,
 )
+from .machine import GetNumAvailableDevices, get_device_ids, get_num_devices, using_distributed_env
 from .memory import (
     DRAM_MEMORY_CONFIG,
     L1_BLOCK_SHARDED_MEMORY_CONFIG,

@@ -1,8 +1,7 @@
-"""`ttnn.cluster`: the machine that is emulated."""
-
-from models.common.mesh_names import requested_mesh_name
+"""`ttnn.cluster`: the kind of machine that is emulated."""
 
 from .dtypes import _Enum
+from .machine import machine_name
 
 
 class ClusterType(_Enum):
@@ -16,6 +15,6 @@ class ClusterType(_Enum):
 
 
 def get_cluster_type() -> ClusterType:
-    """The kind of machine that MESH_DEVICE names; N150 without it."""
-    name = requested_mesh_name() or "N150"
+    """The kind of `machine_name`."""
+    name = machine_name()
     return ClusterType.GALAXY if name == "TG" else ClusterType[name]

@@ -1,11 +1,8 @@
 """Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
 
-import math
 import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
-
-from models.common.mesh_names import MESH_SHAPES, requested_mesh_name
 
 from .allocator import Allocator, MemoryView
 from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid
@@ -289,23 +286,6 @@ def get_default_device() -> MeshDevice | None:
 @op("ttnn.ReadDeviceProfiler", registry=FUNCTIONS)
 def read_device_profiler(device: NoEffect[MeshDevice]) -> None:
     """Nothing to read: there is no profiler on the devices."""
-
-
-def using_distributed_env() -> bool:
-    """Whether the mesh spans several computers: never."""
-    return False
-
-
-def get_num_devices() -> int:
-    """How many chips the machine that MESH_DEVICE names has; 1 without it. `open_mesh_device` gives more if asked."""
-    return math.prod(MESH_SHAPES[requested_mesh_name() or "N150"])
-
-
-GetNumAvailableDevices = get_num_devices
-
-
-def get_device_ids() -> list:
-    return list(range(get_num_devices()))
 
 
 @op("ttnn.get_memory_view", registry=FUNCTIONS)

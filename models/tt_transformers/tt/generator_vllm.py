@@ -8,6 +8,10 @@ slot is a row of vLLM's decode batch, 0 to max_batch_size - 1. The order of call
     allocate_kv_cache          makes the pool, then reads the weights
     warmup_model_prefill, warmup_model_decode
     prefill_forward, decode_forward   for every step of the scheduler
+
+A request that was preempted comes back as one prompt, its generated tokens included. With dynamic RoPE past the
+original length, and with LongRoPE in families that do not compute keys again, its text is then that of the longer
+prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,13 +42,14 @@ def _refusal(rope: DefaultRope, max_seq_len: int) -> str | None:
     if rope.frequency_set(1) == rope.frequency_set(max_seq_len):
         return None
     return (
-        f"prefix caching is not supported with RoPE type {rope.kind} and {max_seq_len} tokens: the keys of a prompt depend "
-        "on its length, so those of a shared prefix are wrong in a longer prompt, or change when one of its users grows"
+        f"prefix caching is not supported with RoPE type {rope.kind} and {max_seq_len} tokens: the keys of a prompt "
+        "depend on its length, so those of a shared prefix are wrong in a longer prompt, or change when one of its users "
+        "grows"
     )
 
 
 class ServedModel:
-    """A model on a mesh, for a server that has its own pages, positions and slots. Subclasses say which models they take.
+    """A model on a mesh, for a server that has own pages, positions and slots. Subclasses say which models they run.
 
     Page tables are int32 [rows, pages]; unused entries may be any page.
     """
@@ -99,33 +104,35 @@ class ServedModel:
     def get_max_tokens_all_users(
         cls, model_name: str, num_devices: int, tt_data_parallel: int, max_model_len: int, max_num_seqs: int
     ) -> int:
-        """Most tokens of all users together: what their sequences can need, or what fits the devices' DRAM if that is less.
+        """Most tokens of all users together: what their sequences can need, or less if the devices' DRAM has less.
 
         The plugin adds a page for each user, which is allowed for. The arguments say again what `initialize_vllm_model`
         got; ValueError if they differ from it.
         """
         served = ServedModel._latest
         if served is None:
-            raise ValueError(f"{model_name}: its DRAM is counted by the settings that initialize_vllm_model gets; call it first")
+            raise ValueError(f"{model_name}: call initialize_vllm_model first; its settings say what is left of the DRAM")
         args = served.args
         asked = num_devices, tt_data_parallel, max_model_len, max_num_seqs
         made = args.placement.num_devices, 1, args.max_seq_len, args.max_batch_size
         if asked != made:
-            raise ValueError(f"{model_name}: (devices, data parallel, max_model_len, max_num_seqs) {asked}, but initialized for {made}")
+            names = "(devices, data parallel, max_model_len, max_num_seqs)"
+            raise ValueError(f"{model_name}: {names} {asked}, but initialized for {made}")
         return min(max_num_seqs * max_model_len, dram.pool_tokens(args))
 
     def allocate_kv_cache(self, kv_cache_shape: Sequence[int], dtype, num_layers: int) -> list:
         """Makes the pool of pages, reads the weights, and returns the caches, one for each layer.
 
-        kv_cache_shape: (pages, KV heads of a device, tokens of a page, head_dim). Pages and their size are the server's.
-        The rest is as the model lies on the mesh, padding included, in the format that the precision mode gives it; so
-        `dtype`, torch's, is not used. Raises ValueError for a pool that the model or its DRAM does not take.
+        kv_cache_shape: (pages, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
+        Heads and head_dim are as the model lies on the mesh, padding included, in the format of the precision mode; so
+        the shape's heads and `dtype`, torch's, are not used. Raises ValueError for a pool that the model or its DRAM does not take.
         """
         pages, _, block_size, head_dim = kv_cache_shape
         arch = self.args.arch
         if (num_layers, head_dim) != (arch.n_layers, arch.head_dim):
             raise ValueError(
-                f"a KV cache of {num_layers} layers and head_dim {head_dim}; {self.args.model_name} has {arch.n_layers} and {arch.head_dim}"
+                f"a KV cache of {num_layers} layers and head_dim {head_dim}; "
+                f"{self.args.model_name} has {arch.n_layers} and {arch.head_dim}"
             )
         self.args.paged_attention_config = PagedAttentionConfig(block_size, pages)
         dram.check_fits(self.args)
@@ -149,8 +156,8 @@ class ServedModel:
     def warmup_model_decode(
         self, kv_cache, enable_trace: bool, max_batch_size: int, num_blocks: int, can_sample_on_device: bool = False
     ) -> None:
-        """Compiles the decode step and captures its trace, if `enable_trace`; without it, the first step is compiled when
-        it runs. The step's width is that of `initialize_vllm_model` and `allocate_kv_cache`."""
+        """Compiles the decode step and captures its trace, if `enable_trace`; else the first step compiles it. Its width
+        is that of `initialize_vllm_model` and `allocate_kv_cache`."""
         self._check_cache(kv_cache)
         if enable_trace:
             self.generator.runner.compile_decode()
@@ -172,14 +179,14 @@ class ServedModel:
         tokens: integers [n, longest], each row from its sequence's first token on.
         page_table: [n, pages], each row from the page of its first token on.
         prompt_lens: row i runs up to this position.
-        start_pos: row i runs from this position on; earlier tokens are in its pages. None: all from 0. A row that starts
-            inside a page runs the page's earlier tokens again.
+        start_pos: row i runs from this position on; earlier tokens are in its pages. None: all from 0. A row that
+            starts inside a page runs the page's earlier tokens again.
         empty_slots: the slot of each row; None: 0 to n - 1.
         lengths: whole lengths of the prompts, if more pieces follow. With a RoPE kind whose frequencies depend on the
             length, every piece needs it, and a piece follows those of its own slot only.
 
-        Raises ValueError, before anything runs, for what `Runner.prefill` refuses, and for pages of another request where
-        `prefix_caching_refusal` has a reason against that.
+        Raises ValueError, before anything runs, for what `Runner.prefill` refuses, and for pages of another request
+        where `prefix_caching_refusal` has a reason against that.
         """
         self._check_cache(kv_cache)
         _check_sampled_by_host(sampling_params)
@@ -191,7 +198,8 @@ class ServedModel:
         refusal = _refusal(self.args.arch.rope, self.args.max_seq_len)
         for slot, start, sequence in zip(slots, starts, sequences):
             if refusal and sequence[:start] != self.generator.sequences[slot][:start]:
-                raise ValueError(f"user {slot}: a prefill from position {start} after tokens that its slot does not have: {refusal}")
+                where = f"user {slot}: a prefill from position {start} after tokens that its slot does not have"
+                raise ValueError(f"{where}: {refusal}")
         pieces = [sequence[start:] for sequence, start in zip(sequences, starts)]
         logits = self.generator.runner.prefill(pieces, slots, starts, page_table, lengths=lengths)
         for slot, sequence in zip(slots, sequences):
@@ -209,7 +217,8 @@ class ServedModel:
         slot_remap: torch.Tensor | None = None,
         sampling_params=None,
     ) -> torch.Tensor | PendingStep:
-        """Runs one token of each user -> logits, float32 [users, 1, vocab_size]; rows of users that do not run are invalid.
+        """Runs one token of each user -> logits, float32 [users, 1, vocab_size]; rows of users that do not run are
+        invalid.
 
         tokens: integers [users, 1]; start_pos: [users], -1 for a user that does not run; page_table: [users, pages].
         read_from_device: False returns the submitted step. It is read by `process_decode_output_host`, before the next

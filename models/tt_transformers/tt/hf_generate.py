@@ -1,4 +1,4 @@
-"""`generate` of transformers over a `Generator`: greedy or sampled, batches, logits processors, stopping criteria, streamers."""
+"""`generate` of transformers over a `Generator`: batches, sampling, logits processors, stopping criteria, streamers."""
 
 from contextlib import suppress
 
@@ -31,8 +31,8 @@ class GenerationModel(torch.nn.Module, GenerationMixin):
         model = GenerationModel(generator)
         model.generate(**tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt"), max_new_tokens=20)
 
-    Each sequence gets the text that it gets alone: LongRoPE's factors are those of its own length, where Hugging Face takes
-    those of the longest sequence of a batch. A generator has one batch, so the call that starts one ends the one before.
+    Each sequence gets the text that it gets alone: LongRoPE's factors are those of its own length, where Hugging Face
+    takes those of the longest sequence of a batch. A generator has one batch: starting one ends the one before.
     Beam search is refused, because it reorders caches.
     """
 
@@ -110,11 +110,11 @@ def _without_padding(input_ids: torch.Tensor, mask: torch.Tensor | None) -> list
     """The tokens of each prompt. ValueError unless the mask is 0s, for padding on the left, then 1s, one at least."""
     if mask is None:
         mask = torch.ones_like(input_ids)
-    lengths = mask.sum(dim=1)
-    columns = torch.arange(input_ids.shape[1])
-    if mask.shape != input_ids.shape or not torch.equal(mask.bool(), columns >= len(columns) - lengths[:, None]) or not lengths.all():
+    lengths, width = mask.sum(dim=1), input_ids.shape[1]
+    is_left_padding = torch.equal(mask.bool(), torch.arange(width) >= width - lengths[:, None])
+    if mask.shape != input_ids.shape or not is_left_padding or not lengths.all():
         raise ValueError(
-            f"attention_mask {list(mask.shape)} for input_ids {list(input_ids.shape)}: it must be 0s, for padding on the left, "
-            "then 1s, one at least, in every row"
+            f"attention_mask {list(mask.shape)} for input_ids {list(input_ids.shape)}: it must be 0s, for padding on the "
+            "left, then 1s, one at least, in every row"
         )
     return [row[-length:].tolist() for row, length in zip(input_ids, lengths.tolist())]

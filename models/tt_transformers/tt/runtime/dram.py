@@ -27,7 +27,7 @@ def needed(args) -> tuple[int, int]:
     weights += (2 * args.arch.n_layers + 1) * rows * norm.width * TILE_BYTES[norm.weight_dtype] // TILE**2
     banks = args.chip.dram_banks
     for linear in linears:
-        columns = -(-_tiles(linear.n) // banks) * banks  # a weight's columns are split over the banks, padded to whole tiles
+        columns = -(-_tiles(linear.n) // banks) * banks  # split over the banks, padded to whole tiles
         weights += _tiles(linear.k) * columns * TILE_BYTES[linear.weight_dtype]
     return weights, kv_cache
 
@@ -50,7 +50,8 @@ def pool_tokens(args) -> int:
     A page of the largest size is left out for each user, because its last page may be almost empty. 0 if nothing fits.
     """
     free = dram_capacity(args.mesh_device) - needed(args)[0] - _rope_tables(args) - _activations(args)
-    tile_of_tokens = sum(_tile_of_tokens(AttentionConfig.resolve(args, layer).cache) for layer in range(args.arch.n_layers))
+    caches = (AttentionConfig.resolve(args, layer).cache for layer in range(args.arch.n_layers))
+    tile_of_tokens = sum(map(_tile_of_tokens, caches))
     return max(0, free // tile_of_tokens * TILE - args.max_batch_size * BLOCK_SIZES[-1])
 
 
@@ -59,8 +60,8 @@ def check_context(args) -> None:
     fits = pool_tokens(args)
     if fits < args.max_seq_len:
         raise ValueError(
-            f"{args.model_name} on {args.device_name}: max_seq_len {args.max_seq_len} does not fit DRAM; the largest that fits "
-            f"with {args.max_batch_size} users is {fits}"
+            f"{args.model_name} on {args.device_name}: max_seq_len {args.max_seq_len} does not fit DRAM; the largest that "
+            f"fits with {args.max_batch_size} users is {fits}"
         )
 
 

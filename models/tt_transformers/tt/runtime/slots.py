@@ -11,7 +11,7 @@ from models.tt_transformers.tt.runtime.runner import DecodeHandle, Runner
 
 @dataclass(frozen=True)
 class PendingStep:
-    """A submitted step: its `handle` (None if no slot runs by decode), and the logits of slots that were computed again."""
+    """A submitted step: its `handle` (None if no slot decodes), and the logits of slots that were computed again."""
 
     handle: DecodeHandle | None
     recomputed: dict[int, torch.Tensor]
@@ -34,7 +34,9 @@ class Slots:
             raise ValueError(f"slots {list(sources)}: they must be 0 to {len(self.sequences) - 1} in some order")
         self.sequences[:] = [self.sequences[source] for source in sources]
 
-    def submit_decode(self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None) -> PendingStep:
+    def submit_decode(
+        self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None
+    ) -> PendingStep:
         """Appends `tokens` [slots] at `positions` [slots], -1 for a slot that does not run, and starts the step.
 
         The arguments are those of `Runner.submit_decode`. A sequence that gets to the length at which its keys are
@@ -43,8 +45,9 @@ class Slots:
         """
         running = [slot for slot, position in enumerate(positions) if position != SKIP]
         for slot in running:
-            if len(self.sequences[slot]) != positions[slot]:
-                raise ValueError(f"user {slot}: position {positions[slot]}, but its sequence has {len(self.sequences[slot])} tokens")
+            length = len(self.sequences[slot])
+            if length != positions[slot]:
+                raise ValueError(f"user {slot}: position {positions[slot]}, but its sequence has {length} tokens")
         crossing = [slot for slot in running if positions[slot] + 1 == self.runner.args.arch.rope.recompute_len]
         handle = None
         if len(crossing) < len(running):
@@ -55,7 +58,8 @@ class Slots:
         return PendingStep(handle, self._recompute(crossing, page_table))
 
     def read(self, step: PendingStep) -> torch.Tensor:
-        """Waits for a submitted step -> logits, float32 [slots, vocab_size]. Rows of slots that did not run are invalid."""
+        """Waits for a submitted step -> logits, float32 [slots, vocab_size]; those of slots that did not run are
+        invalid."""
         if step.handle is None:
             logits = torch.zeros(len(self.sequences), self.runner.args.arch.vocab_size)
         else:
