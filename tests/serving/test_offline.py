@@ -54,8 +54,9 @@ def test_texts_are_the_generators_also_past_the_longrope_switch_and_after_preemp
     with open_generator(mesh, BUNDLED, precision="performance") as generator:
         chapters = known_by_heart(generator.args)
     prompts = [chapters[0][:505], chapters[1][:508], *(chapters[index % 4][: 20 + 37 * index] for index in range(2, 11))]
+    wanted = expected(BUNDLED, prompts, mesh)
     with engine(BUNDLED, max_num_seqs=8, max_model_len=1024, num_gpu_blocks_override=20) as llm:
-        assert generate(llm, prompts) == expected(BUNDLED, prompts, mesh)
+        assert generate(llm, prompts) == wanted
         assert PLUGIN or counter(llm, "vllm:num_preemptions") > 0  # the plugin takes no num_gpu_blocks_override
 
 
