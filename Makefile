@@ -27,15 +27,16 @@ serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (
 
 test: setup setup-serving  ## run the tests, but for the wide sweeps
 	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
-	TT_REQUIRE_SERVING=1 $(SERVING) -m pytest -m "serving and not wide" tests/serving
+	$(SERVING) -m pytest -m "serving and not wide" tests/serving
 	$(PYTEST) -m "alone and not slow and not wide"
 
 test-fast: setup  ## run the tests of single modules, in a few minutes
 	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor" tests/common tests/emulator \
 	    models/tt_transformers/tests
 
-test-wide: setup  ## run the wide sweeps, which `make test` leaves out, and record that they passed
+test-wide: setup setup-serving  ## run the wide sweeps, which `make test` leaves out, and record that they passed
 	TT_REQUIRE_VENDOR=1 $(SIDE_BY_SIDE) -m "wide and not slow" -p tests.support.wide_record --wide_record tests/records/wide.json
+	$(SERVING) -m pytest -m "serving and wide" tests/serving
 
 full-size: setup  ## run models at full size with random weights, convert an 8B, and report the peak memory (18 GB)
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
@@ -55,6 +56,9 @@ bench: setup  ## time the emulator against Hugging Face transformers, then write
 	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
 	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --model bundled --output $(PERF_RECORDS)
 	$(PYTHON) -m models.tt_transformers.measure.report
+
+bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it
+	$(SERVING) -m models.tt_transformers.measure.serving_speed --output $(PERF_RECORDS)/serving/bundled.json
 
 long-context: setup  ## time prefills of 1k to 16k tokens against Hugging Face transformers, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.long_prefill --output $(PERF_RECORDS)

@@ -6,7 +6,7 @@ import openai
 import pytest
 from transformers import AutoTokenizer
 
-from tests.serving.server import serving
+from models.tt_transformers.serving.local_server import serving
 from tests.support.real_tokenizers import real_tokenizers  # noqa: F401
 from tests.support.tiny_models import save_tiny
 

@@ -63,11 +63,18 @@ class TTPlatform(Platform):
         return False
 
 
+def tt_options(vllm_config) -> dict:
+    """What `--additional-config '{"tt": {...}}'` gives, where the vendor's plugin too has its options."""
+    return vllm_config.additional_config.get("tt", {})
+
+
 def _check_supported(vllm_config) -> None:
     parallel, architectures = vllm_config.parallel_config, vllm_config.model_config.architectures
     generator_vllm.class_of(architectures)
     if parallel.world_size * parallel.data_parallel_size != 1:
         raise ValueError("one process drives the whole mesh, which MESH_DEVICE names: leave vLLM's parallel sizes at 1")
+    if unknown := sorted(tt_options(vllm_config).keys() - {"optimizations"}):
+        raise ValueError(f"additional_config: tt has {', '.join(unknown)}; this platform takes optimizations, the vendor's plugin more")
     for name, asked in (("speculative decoding", vllm_config.speculative_config), ("LoRA", vllm_config.lora_config)):
         if asked is not None:
             raise ValueError(f"{name} is not supported")

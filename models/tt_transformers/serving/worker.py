@@ -7,6 +7,7 @@ from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
 from models.common.mesh import open_mesh
 from models.tt_transformers.serving.model_runner import ModelRunner
+from models.tt_transformers.serving.platform import tt_options
 from models.tt_transformers.tt import generator_vllm
 
 
@@ -22,7 +23,7 @@ class TTWorker(WorkerBase):
         model_class = generator_vllm.class_of(config.architectures)
         self.served = model_class.initialize_vllm_model(
             config.hf_config, self.mesh_device, self.scheduler_config.max_num_seqs, config.max_model_len,
-            optimizations=self.vllm_config.additional_config.get("optimizations"),
+            optimizations=tt_options(self.vllm_config).get("optimizations"),
         )
         self._opened.callback(self.served.close)
 

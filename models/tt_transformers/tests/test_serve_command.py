@@ -1,0 +1,37 @@
+"""`make serve`: the command line that the environment gives."""
+
+import pytest
+
+from models.tt_transformers.serving.serve import CONTINUATION, command
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from tests.support.tiny_models import save_tiny
+
+
+def test_without_settings_the_bundled_model_is_served_on_this_machine_only():
+    line = command([], {})
+    assert line[:3] == ["vllm", "serve", str(BUNDLED)]
+    assert {"--host=127.0.0.1", "--port=8000", "--max-model-len=4096", f"--chat-template={CONTINUATION}"} <= set(line)
+
+
+def test_another_model_keeps_its_chat_template_and_its_shorter_context(tmp_path):
+    save_tiny("Llama", tmp_path)
+    line = command([], {"HF_MODEL": str(tmp_path), "PORT": "81"})
+    assert line[2] == str(tmp_path) and {"--port=81", "--max-model-len=256"} <= set(line)
+    assert not any(option.startswith("--chat-template") for option in line)
+
+
+def test_arguments_come_last_so_that_they_replace_what_is_set():
+    assert command(["--max-num-seqs=4"], {})[-1] == "--max-num-seqs=4"
+
+
+@pytest.mark.parametrize(
+    "environment, error",
+    [
+        ({"PORT": "http"}, "PORT is 'http'; accepted are 1 to 65535"),
+        ({"PORT": "0"}, "PORT is '0'"),
+        ({"LLAMA_DIR": "/somewhere"}, "vLLM reads Hugging Face's format only; set HF_MODEL"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(environment, error):
+    with pytest.raises(ValueError, match=error):
+        command([], environment)
