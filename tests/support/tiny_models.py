@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 import transformers
 
-# Biases and norms are drawn at random too: transformers starts them at 0 and 1, which would hide a lost one.
 SETTINGS = dict(
     vocab_size=320,
     hidden_size=128,
@@ -31,6 +30,7 @@ def save_tiny(name: str, directory: Path, *, max_shard_size: str = "1GB", dtype=
     model_class = getattr(transformers, f"{name}ForCausalLM")
     torch.manual_seed(0)
     model = model_class(config)
+    # transformers starts biases and norms at 0 and 1, which would hide a lost one.
     for parameter_name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.data.normal_(1.0 if "norm" in parameter_name else 0.0, 0.2)

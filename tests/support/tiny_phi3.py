@@ -5,29 +5,22 @@ from pathlib import Path
 import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
+from tests.support.tiny_models import SETTINGS
+
 HEAD_DIM = 32
 SWITCH_LEN = 64
 
 
 def tiny_config(**changes) -> Phi3Config:
-    settings = dict(
-        vocab_size=320,
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
+    longrope = dict(
         original_max_position_embeddings=SWITCH_LEN,
         rope_scaling={
             "type": "longrope",
             "short_factor": [1.0 + 0.05 * i for i in range(HEAD_DIM // 2)],
             "long_factor": [1.0 + 0.4 * i for i in range(HEAD_DIM // 2)],
         },
-        eos_token_id=2,
-        pad_token_id=0,
     )
-    return Phi3Config(**{**settings, **changes})
+    return Phi3Config(**{**SETTINGS, **longrope, **changes})
 
 
 def save_tiny_phi3(directory: Path, *, max_shard_size: str = "1GB", dtype=torch.bfloat16, **changes) -> Phi3ForCausalLM:

@@ -41,7 +41,7 @@ class TileOfHeads:
 class TilesOfHeads:
     """More query heads than a tile has rows: the ops of prefill, which take users as positions, and transposes.
 
-    The ops for decode accept more heads too, but no vendor's test runs them so.
+    The vendor's checks accept more heads in the ops for decode too, but its kernels address the rows of one tile.
     """
 
     def __init__(self, chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int):
