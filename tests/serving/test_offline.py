@@ -1,5 +1,6 @@
 """vLLM's engine in this process: it gives the tokens of `Generator`, whatever its scheduler does."""
 
+import gc
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +21,8 @@ COUNT = 12
 def in_this_process(monkeypatch, tmp_path):
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+    yield
+    gc.collect()  # the vendor's worker closes its mesh when it is collected
 
 
 @contextmanager

@@ -5,11 +5,18 @@ vLLM loads the entry points of all packages before it calls the first. Loading t
 """
 
 import importlib.util
+import os
+
+VENDORS = "tt"  # the name of the vendor's entry point
 
 
 def platform() -> str | None:
-    """The class of our own platform; None where the vendor's plugin is installed, whose platform serves then."""
-    return None if importlib.util.find_spec("vllm_tt_plugin") else "models.tt_transformers.serving.platform.TTPlatform"
+    """The class of our own platform; None where the vendor's plugin serves: where it is installed and VLLM_PLUGINS, the
+    names of the entry points that vLLM loads, does not leave it out."""
+    loaded = os.environ.get("VLLM_PLUGINS", VENDORS).split(",")
+    if VENDORS in loaded and importlib.util.find_spec("vllm_tt_plugin"):
+        return None
+    return "models.tt_transformers.serving.platform.TTPlatform"
 
 
 def register() -> None:

@@ -1,7 +1,10 @@
 """`make serve`: the command line that the environment gives."""
 
+import importlib.util
+
 import pytest
 
+from models.tt_transformers.serving.plugin import platform
 from models.tt_transformers.serving.serve import CONTINUATION, command
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from tests.support.tiny_models import save_tiny
@@ -35,3 +38,15 @@ def test_arguments_come_last_so_that_they_replace_what_is_set():
 def test_what_cannot_be_served_is_refused(environment, error):
     with pytest.raises(ValueError, match=error):
         command([], environment)
+
+
+@pytest.mark.parametrize(
+    "is_installed, loaded, is_own",
+    [(False, None, True), (True, None, False), (True, "tt,tt_transformers", False), (True, "tt_transformers", True)],
+)
+def test_the_vendors_plugin_serves_where_it_is_installed_unless_vllm_does_not_load_it(monkeypatch, is_installed, loaded, is_own):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if is_installed else None)
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    if loaded is not None:
+        monkeypatch.setenv("VLLM_PLUGINS", loaded)
+    assert (platform() is not None) == is_own
