@@ -168,7 +168,7 @@ def test_every_request_is_answered_and_greedy_texts_are_the_generators(bundled_s
     assert used[1] - used[0] < 16e6
 
 
-def test_a_killed_engine_ends_the_server_with_an_error_and_a_restart_serves(bundled_server, prompts_and_texts, tmp_path):
+def test_a_killed_engine_ends_the_server_a_restart_serves_and_a_killed_server_ends_its_engine(bundled_server, prompts_and_texts, tmp_path):
     prompts, texts = prompts_and_texts
 
     async def kill_while_running():
@@ -186,3 +186,7 @@ def test_a_killed_engine_ends_the_server_with_an_error_and_a_restart_serves(bund
         answers = Answers([])
         asyncio.run(load(restarted, prompts, range(1), answers))
         assert answers.finished == [(0, texts[0])]
+        engine = restarted.engine()
+        restarted.process.kill()
+        engine.wait(timeout=START_LIMIT)  # raises if it outlives the server, and keeps the devices
+        assert not engine.is_running()

@@ -1,11 +1,12 @@
 """`make serve`: the command line that the environment gives."""
 
 import importlib.util
+import socket
 
 import pytest
 
 from models.tt_transformers.serving.plugin import platform
-from models.tt_transformers.serving.serve import CONTINUATION, command
+from models.tt_transformers.serving.serve import CONTINUATION, check_port_is_free, command
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from tests.support.tiny_models import save_tiny
 
@@ -50,3 +51,12 @@ def test_the_vendors_plugin_serves_where_it_is_installed_unless_vllm_does_not_lo
     if loaded is not None:
         monkeypatch.setenv("VLLM_PLUGINS", loaded)
     assert (platform() is not None) == is_own
+
+
+def test_a_port_in_use_is_refused_unless_the_arguments_choose_another():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment = {"PORT": str(taken.getsockname()[1])}
+        with pytest.raises(ValueError, match=f"PORT {environment['PORT']}: Address already in use"):
+            check_port_is_free([], environment)
+        check_port_is_free(["--port=1"], environment)
+    check_port_is_free([], environment)
