@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from models.common.mesh_names import requested_mesh_name
 from models.tt_transformers.serving import BLOCK_SIZE
-from models.tt_transformers.tt.checkpoints.formats import model_config
+from models.tt_transformers.tt.checkpoints.formats import checkpoint_files, model_config
 from models.tt_transformers.tt.checkpoints.location import BUNDLED, in_environment, locate
 from models.tt_transformers.tt.config.architecture import Architecture
 
@@ -30,12 +31,13 @@ SHUTDOWN_TIMEOUT = 10
 def command(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
     """The command line of `vllm serve`; `arguments` come last and replace what is set here.
 
-    Raises ValueError for a model or a port that cannot be served, as `locate` does for one that is not there.
+    Raises ValueError for a model or a port that cannot be served, and what `locate` and `checkpoint_files` raise.
     """
     model = in_environment(environ)
     if model["llama_dir"] is not None:
         raise ValueError(f"LLAMA_DIR {model['llama_dir']!r}: vLLM reads Hugging Face's format only; set HF_MODEL")
     location = locate(model["hf_model"])
+    checkpoint_files(location.weights_directory)  # refuses missing and truncated files
     port = _port(environ)
     context = Architecture.from_hf_config(model_config(location.directory)).max_context_len
     options = {
@@ -77,6 +79,7 @@ def _port(environ: Mapping[str, str]) -> int:
 def main() -> None:
     arguments = sys.argv[1:]
     try:
+        requested_mesh_name()  # refuses an unknown one
         sys.argv = command(arguments)
         check_port_is_free(arguments)
     except (ValueError, FileNotFoundError, RuntimeError) as error:

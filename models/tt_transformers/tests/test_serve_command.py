@@ -41,6 +41,14 @@ def test_what_cannot_be_served_is_refused(environment, error):
         command([], environment)
 
 
+def test_truncated_weights_are_refused_before_vllm_starts(tmp_path):
+    save_tiny("Llama", tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="model.safetensors is truncated"):
+        command([], {"HF_MODEL": str(tmp_path)})
+
+
 @pytest.mark.parametrize(
     "is_installed, loaded, is_own",
     [(False, None, True), (True, None, False), (True, "tt,tt_transformers", False), (True, "tt_transformers", True)],
