@@ -166,14 +166,12 @@ class Weights:
 
     def norm(self, name: str, scale: NormScale):
         """Norm weight as the op reads it, for a device's columns; `scale` says its shape, dtype and layout."""
-        rows, columns = shape = scale.weight_shape[2:]
 
         def padded(weight):
-            weight = _padded(weight.float() * scale.weight_factor, scale.width, dim=0)
-            return weight.reshape(1 if rows == 1 else -1, weight.numel() if rows == 1 else columns)
+            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(scale.host_shape[2:])
 
         mapper = self._mapper(residual=scale.weight_split)
-        return self._interleaved(shape, padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper))
+        return self._interleaved(scale.weight_shape[2:], padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper))
 
     def _column_parallel_mapper(self):
         return self._mapper(model=3, residual=self.placement.split_residual(2))

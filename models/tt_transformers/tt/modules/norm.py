@@ -48,8 +48,16 @@ class NormScale:
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
         """The shape in which the op takes a weight of this layout, on one device."""
+        return self._weight_shape(self.columns)
+
+    @property
+    def host_shape(self) -> tuple[int, int, int, int]:
+        """The shape of the weights of all devices together."""
+        return self._weight_shape(self.width)
+
+    def _weight_shape(self, columns: int) -> tuple[int, int, int, int]:
         is_row_major = self.weight_layout == ttnn.ROW_MAJOR_LAYOUT
-        return (1, 1, self.columns // TILE, TILE) if is_row_major else (1, 1, 1, self.columns)
+        return (1, 1, columns // TILE, TILE) if is_row_major else (1, 1, 1, columns)
 
     @property
     def weight_split(self) -> int | None:
