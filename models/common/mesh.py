@@ -7,6 +7,7 @@ from typing import Optional
 import ttnn
 
 from models.common import backend
+from models.common.chip import Chip, chip_with
 from models.common.mesh_names import MESH_SHAPES, check_mesh_name, requested_mesh_name
 
 ETH_DISPATCH_YAML = "wormhole_b0_80_arch_eth_dispatch.yaml"
@@ -91,6 +92,12 @@ def mesh_shape(name: str, shape: Optional[tuple] = None) -> tuple:
     if len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != rows * cols:
         raise ValueError(f"Mesh shape {tuple(shape)} does not fit {name}, which has {rows * cols} devices")
     return tuple(shape)
+
+
+def chip_of(mesh_device) -> Chip:
+    """The chip that each device of an opened mesh is. ValueError if it is not a known one."""
+    banks = mesh_device.dram_grid_size()
+    return chip_with(mesh_device.arch().name, banks.x * banks.y)
 
 
 def dram_capacity(mesh_device) -> int:

@@ -3,7 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from models.common import mesh
-from models.common.mesh_names import mesh_name_of, requested_mesh_name
+from models.common.chip import WORMHOLE
+from models.common.mesh_names import MESHES, mesh_name_of, requested_mesh_name
 
 ETH = mesh.ETH_DISPATCH_YAML
 
@@ -15,16 +16,16 @@ def no_mesh_requested(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["MESH_DEVICE", "FAKE_DEVICE"])
-@pytest.mark.parametrize("name", ["N150", "N300", "T3K", "TG"])
+@pytest.mark.parametrize("name", MESHES)
 def test_either_variable_names_the_mesh(monkeypatch, variable, name):
     monkeypatch.setenv(variable, name)
     assert requested_mesh_name() == name
 
 
-@pytest.mark.parametrize("name", ["n150", "P150", "", "8"])
+@pytest.mark.parametrize("name", ["n150", "P300", "", "8"])
 def test_unknown_mesh_is_refused_and_names_the_known_ones(monkeypatch, name):
     monkeypatch.setenv("MESH_DEVICE", name)
-    with pytest.raises(ValueError, match="MESH_DEVICE: .*known are N150, N300, T3K, TG"):
+    with pytest.raises(ValueError, match="MESH_DEVICE: .*known are N150, N300, N150x4, T3K, TG, P100, P150, P150x4"):
         requested_mesh_name()
 
 
@@ -147,7 +148,7 @@ def test_silicon_defaults_to_all_devices(card, cluster_type, device_count, name)
     card(cluster_type, device_count)
     assert mesh.mesh_name_from_environment() == name
     with mesh.open_mesh() as mesh_device:
-        assert mesh_name_of(mesh_device.shape) == name
+        assert mesh_name_of(mesh_device.shape, WORMHOLE) == name
 
 
 def test_dispatch_follows_the_machine_where_fewer_devices_are_opened(card, monkeypatch):
@@ -172,4 +173,10 @@ def test_every_mesh_opens_on_the_emulator_with_an_8x8_grid(name, shape):
         assert tuple(mesh_device.shape) == (shape or mesh.MESH_SHAPES[name])
         grid = mesh_device.compute_with_storage_grid_size()
         assert (grid.x, grid.y) == (8, 8)
-        assert mesh_name_of(mesh_device.shape) == name
+        assert mesh_name_of(mesh_device.shape, WORMHOLE) == name
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_meshs_name_follows_from_its_shape_and_its_chip(name):
+    assert mesh_name_of(MESHES[name].shape, MESHES[name].chip) == name
+    assert MESHES[name].arch == ("blackhole" if name.startswith("P") else "wormhole_b0")

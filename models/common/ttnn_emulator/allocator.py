@@ -6,12 +6,13 @@ A tensor on a mesh takes the same bytes in the same bank of every chip. So one c
 import math
 from dataclasses import dataclass
 
-from models.common.chip import DRAM_BANK_BYTES, DRAM_BANKS, L1_BANK_BYTES, L1_BYTES
+from models.common.chip import WORMHOLE
 
 from .dtypes import BufferType
-from .memory import DRAM_BASE, L1_BANKS
+from .memory import DRAM_BANKS, DRAM_BASE, L1_BANKS
 from .shapes import round_up
 
+DRAM_BANK_BYTES, L1_BANK_BYTES, L1_BYTES = WORMHOLE.dram_bank_bytes, WORMHOLE.l1_bank_bytes, WORMHOLE.l1_bytes
 _TRACE_ALIGNMENT = 4096
 
 

@@ -6,7 +6,7 @@ counted and no addresses are assigned, so fragmentation is not modelled.
 
 import functools
 
-from models.common.chip import DRAM_BANKS
+from models.common.chip import WORMHOLE
 
 from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid, CoreRange, CoreRangeSet, corerange_to_cores
 from .dtypes import (
@@ -23,8 +23,9 @@ from .dtypes import (
 )
 from .shapes import Shape, round_up, volume
 
-DRAM_BASE = 1_048_640
-DRAM_ALIGNMENT = 32
+DRAM_BANKS = WORMHOLE.dram_banks
+DRAM_BASE = WORMHOLE.dram_base
+DRAM_ALIGNMENT = WORMHOLE.dram_alignment
 L1_BANKS = GRID_X * GRID_Y
 L1_ALIGNMENT = 16
 

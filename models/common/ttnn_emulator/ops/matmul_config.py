@@ -3,7 +3,7 @@
 The rules are the vendor's: each was found by calling the vendor's op on its mock device.
 """
 
-from models.common.chip import L1_BANK_BYTES
+from models.common.chip import WORMHOLE
 
 from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
 from ..dtypes import TILE_SIZE, BufferType, ShardOrientation, TensorMemoryLayout, tile_size
@@ -140,9 +140,9 @@ def _check_buffers(a, b, dtype, config):
         needed += copies * block_h * config.in0_block_w * tile_size(a.dtype)
     if b.memory_config().buffer_type is BufferType.DRAM:
         needed += copies * block_w * config.in0_block_w * tile_size(b.dtype)
-    if needed > L1_BANK_BYTES:
+    if needed > WORMHOLE.l1_bank_bytes:
         raise RuntimeError(
-            f"{type(config).__name__} needs circular buffers of {needed} B a core, L1 has {L1_BANK_BYTES} B; "
+            f"{type(config).__name__} needs circular buffers of {needed} B a core, L1 has {WORMHOLE.l1_bank_bytes} B; "
             "take smaller blocks"
         )
 

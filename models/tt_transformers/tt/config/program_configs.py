@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import L1_BYTES, TILE, whole_tiles
+from models.common.chip import TILE, WORMHOLE, whole_tiles
 
 # What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
@@ -100,7 +100,7 @@ class ChipLayout:
         activations = (k_tiles + 3 * n_tiles) * TILE_BYTES[ttnn.bfloat16]
         product = bank_tiles * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES + bias * TILE_BYTES[ttnn.bfloat16])
         per_k_tile = 3 * bank_tiles * TILE_BYTES[weight_dtype] + 2 * TILE_BYTES[ttnn.bfloat16]
-        k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - activations - product) // per_k_tile
+        k_tiles_that_fit = (WORMHOLE.l1_bytes - L1_RESERVED_BYTES - activations - product) // per_k_tile
         return ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
             in0_block_w=_largest_divisor(k_tiles, max(1, min(8, k_tiles_that_fit))),
             per_core_M=1,
@@ -120,7 +120,7 @@ class ChipLayout:
         def k_tiles_that_fit(width: int) -> int:
             output = width * (per_core_m * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES) + bias * TILE_BYTES[ttnn.bfloat16])
             per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + width * TILE_BYTES[weight_dtype])
-            return (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
+            return (WORMHOLE.l1_bytes - L1_RESERVED_BYTES - output) // per_k_tile
 
         blocks = next(blocks for blocks in range(1, columns + 1) if k_tiles_that_fit(math.ceil(columns / blocks)) >= 1)
         block_w = math.ceil(columns / blocks)
