@@ -28,6 +28,9 @@ class Chip:
     l1_bank_bytes: int
     max_worker_l1_bytes: int
 
+    def __str__(self) -> str:
+        return f"{self.arch} chips with {self.dram_banks} DRAM banks"
+
 
 WORMHOLE = Chip(
     "wormhole_b0", grid=(8, 8),
@@ -49,8 +52,7 @@ def chip_with(arch: str, dram_banks: int) -> Chip:
     for chip in CHIPS:
         if (chip.arch, chip.dram_banks) == (arch.lower(), dram_banks):
             return chip
-    known = ", ".join(f"{chip.arch} with {chip.dram_banks}" for chip in CHIPS)
-    raise ValueError(f"a chip of architecture {arch} with {dram_banks} DRAM banks is not known; known are {known}")
+    raise ValueError(f"{arch.lower()} chips with {dram_banks} DRAM banks are not known; known are {', '.join(map(str, CHIPS))}")
 
 
 def whole_tiles(length: int) -> int:

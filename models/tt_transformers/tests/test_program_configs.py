@@ -9,7 +9,7 @@ import ttnn
 from models.common.chip import WORMHOLE
 from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, ChipLayout
 
-CHIP = ChipLayout(8, 8, WORMHOLE.dram_banks)
+CHIP = ChipLayout(*WORMHOLE.grid, WORMHOLE.dram_banks, WORMHOLE.l1_bytes)
 
 
 @pytest.mark.parametrize(
