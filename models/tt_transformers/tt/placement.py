@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import TILE, whole_tiles
+from models.common.chip import TILE, WORMHOLE, Chip, whole_tiles
+from models.common.mesh import chip_of
 from models.common.mesh_names import LINES, MESH_SHAPES, mesh_name_of
 
 # The most KV heads of one device: paged_update_cache writes one tile of heads.
@@ -66,6 +67,7 @@ class Placement:
         model_axis: splits heads, the MLP's hidden columns and the vocabulary.
         residual_axis: splits the columns of the residual stream.
         users_axis: splits users and their KV caches; None if every device serves all users.
+        chip: what each device is.
 
     Tensor parallel in one dimension, on a line (1xN or Nx1): one axis splits everything. Each device has whole rows of the
     residual stream in its matmuls: a norm gathers them, and sums of partial products are scattered again.
@@ -90,15 +92,17 @@ class Placement:
     model_axis: int = 1
     residual_axis: int = 1
     users_axis: int | None = None
+    chip: Chip = WORMHOLE
 
     @classmethod
     def of(cls, mesh_device) -> "Placement":
         """Tensor parallel over all devices of a mesh: in one dimension on a line, in two on a grid."""
         rows, columns = shape = tuple(mesh_device.shape)
+        chip = chip_of(mesh_device)
         if rows > 1 and columns > 1:
-            return cls(shape, model_axis=0, residual_axis=1, users_axis=1)
+            return cls(shape, model_axis=0, residual_axis=1, users_axis=1, chip=chip)
         axis = 0 if rows > 1 else 1
-        return cls(shape, model_axis=axis, residual_axis=axis)
+        return cls(shape, model_axis=axis, residual_axis=axis, chip=chip)
 
     @property
     def num_devices(self) -> int:
@@ -107,7 +111,7 @@ class Placement:
     @property
     def name(self) -> str:
         """The mesh's name, such as T3K. A shape without a name, such as a part of a machine, gives rows x columns."""
-        return mesh_name_of(self.mesh_shape)
+        return mesh_name_of(self.mesh_shape, self.chip)
 
     @property
     def model_ranks(self) -> int:
