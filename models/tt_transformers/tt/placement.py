@@ -132,8 +132,10 @@ class Placement:
     def layout(self) -> str:
         """How the model is split, for the user."""
         if self.num_devices == 1:
-            return "one device"
-        return f"tensor parallel {'x'.join(map(str, self.mesh_shape)) if self.is_grid else self.num_devices}"
+            return "1 device"
+        if not self.is_grid:
+            return f"{self.num_devices} devices, tensor parallel"
+        return f"{self.num_devices} devices, tensor parallel over {self.model_ranks} rows and {self.residual_ranks} columns"
 
     @property
     def input_ranks(self) -> int:

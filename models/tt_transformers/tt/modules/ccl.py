@@ -7,6 +7,7 @@ the modules need no cases, and `Placement` says what a device has before and aft
 import torch
 import ttnn
 
+from models.common import links
 from models.tt_transformers.tt.placement import Placement
 
 
@@ -76,8 +77,11 @@ class GridOfDevices(SingleDevice):
     def __init__(self, placement: Placement, mesh_device, max_batch_size: int):
         self._placement = placement
         self._max_batch_size = max_batch_size
-        self._along_row = dict(cluster_axis=placement.residual_axis, topology=ttnn.Topology.Linear)
-        self._along_column = dict(cluster_axis=placement.model_axis, topology=ttnn.Topology.Linear)
+        # None is the topology of the fabric, the only one that all_gather has.
+        topology = ttnn.Topology.Linear if links.sums_in_line() else None
+        self._along_row = dict(cluster_axis=placement.residual_axis)
+        self._sum_along_row = dict(topology=topology, **self._along_row)
+        self._sum_along_column = dict(topology=topology, cluster_axis=placement.model_axis)
         firsts = torch.arange(placement.pools, dtype=torch.int32)[:, None] * placement.users(max_batch_size)
         self.first_user = ttnn.from_torch(
             firsts,
@@ -93,10 +97,10 @@ class GridOfDevices(SingleDevice):
         return ttnn.all_gather(x, dim=3, memory_config=memory_config, **self._along_row)
 
     def sum_residual(self, x, memory_config):
-        return ttnn.all_reduce(x, memory_config=memory_config, **self._along_column)
+        return ttnn.all_reduce(x, memory_config=memory_config, **self._sum_along_column)
 
     def sum_qkv(self, x, memory_config):
-        return ttnn.all_reduce(x, memory_config=memory_config, **self._along_row)
+        return ttnn.all_reduce(x, memory_config=memory_config, **self._sum_along_row)
 
     def gather_users(self, x, memory_config):
         return ttnn.all_gather(x, dim=1, memory_config=memory_config, **self._along_row)
@@ -110,13 +114,13 @@ class GridOfDevices(SingleDevice):
         return ttnn.slice(x, [column, 0, 0, 0], [column + 1, *shape])
 
     def scatter_hidden(self, x, memory_config):
-        return ttnn.reduce_scatter(x, dim=3, memory_config=memory_config, **self._along_row)
+        return ttnn.reduce_scatter(x, dim=3, memory_config=memory_config, **self._sum_along_row)
 
     def gather_hidden(self, x, memory_config):
         return ttnn.all_gather(x, dim=3, memory_config=memory_config, **self._along_row)
 
     def sum_logits(self, x, memory_config):
-        return ttnn.all_reduce(x, memory_config=memory_config, **self._along_row)
+        return ttnn.all_reduce(x, memory_config=memory_config, **self._sum_along_row)
 
     def deallocate(self):
         ttnn.deallocate(self.first_user)
