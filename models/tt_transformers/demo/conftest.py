@@ -46,7 +46,7 @@ def _argument_type(option):
     return parse
 
 
-def _given_options(config):
+def given_options(config):
     values = {option.name: config.getoption(option.name) for option in OPTIONS}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -64,7 +64,7 @@ def pytest_sessionfinish(session):
 def pytest_collection_modifyitems(config, items):
     """Checks the selected cases with the given options, so that wrong settings are an error before any run."""
     cases = [item for item in items if "case" in getattr(getattr(item, "callspec", None), "params", {})]
-    given = _given_options(config)
+    given = given_options(config)
     if "output_json" in given and len(cases) > 1:
         raise pytest.UsageError(f"--output_json is for one case, but {len(cases)} are selected; select one with -k")
     for item in cases:
@@ -77,4 +77,4 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def settings(case, request):
     """The test's case with the given options."""
-    return case.with_options(_given_options(request.config))
+    return case.with_options(given_options(request.config))
