@@ -45,6 +45,8 @@ class Case:
     dummy_weights: bool = False
     token_accuracy: bool = False
     reference_file: str | None = None
+    decode_only: bool = False
+    start_pos: int = 0
     stress_test: bool = False
     apc_test: bool = False
     pcc_check: bool = False
@@ -90,6 +92,11 @@ class Case:
     def _check_work(self, given):
         """Raises ValueError for options that ask for more than one kind of run; see `work.py`."""
         chosen = [name for name in _WORK if given.get(name, getattr(self, name))]
+        decode_only, start_pos = (given.get(name, getattr(self, name)) for name in ("decode_only", "start_pos"))
+        if start_pos and not decode_only:
+            raise ValueError(f"start_pos is {start_pos}, and decode_only is false: a prefill starts at position 0")
+        if decode_only and chosen and chosen != ["stress_test"]:
+            raise ValueError(f"{chosen[0]} needs a prefill, which decode_only leaves out")
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} do not go together: choose one")
         if chosen and chosen != ["token_accuracy"] and given.get("repeat_batches", self.repeat_batches) > 1:

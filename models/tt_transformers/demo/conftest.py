@@ -7,7 +7,7 @@ import pytest
 from loguru import logger
 
 from models.common import console
-from models.tt_transformers.demo.options import OPTIONS
+from models.tt_transformers.demo.options import ALIASES, OPTIONS
 
 _OUTPUT = pytest.StashKey[console.Output]()
 
@@ -47,8 +47,15 @@ def _argument_type(option):
 
 
 def given_options(config):
+    """The options that the user gave, by their first names. UsageError for one that is given under two names."""
     values = {option.name: config.getoption(option.name) for option in OPTIONS}
-    return {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    for alias, name in ALIASES.items():
+        if alias in given and name in given:
+            raise pytest.UsageError(f"--{alias} and --{name} are the same option; give one of them")
+        if alias in given:
+            given[name] = given.pop(alias)
+    return given
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -37,6 +37,20 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_position(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ValueError(f"{text!r} is not accepted; accepted: a whole number >= 0")
+    return int(text)
+
+
+def parse_weights(text: str) -> bool:
+    """Whether the weights are random."""
+    values = {"random": True, "instruct": False}
+    if text not in values:
+        raise ValueError(f"{text!r} is not accepted; accepted: {', '.join(values)}")
+    return values[text]
+
+
 def parse_batch_size(text: str) -> int:
     if text not in map(str, BATCH_SIZES):
         raise ValueError(f"{text!r} is not supported; supported: {', '.join(map(str, BATCH_SIZES))}")
@@ -181,6 +195,16 @@ OPTIONS = (
         "reference for token_accuracy, from tests/generate_reference_hf.py",
         "model_params/<model>/reference.safetensors",
     ),
+    Option("layers", parse_count, "N", "the same as num_layers", "all layers"),
+    Option("weights", parse_weights, "KIND", "random: the same as dummy_weights true; instruct: as dummy_weights false", "instruct"),
+    Option("decode_only", parse_bool, "BOOL", "no prefill: prompts go through the model token by token", _CASE),
+    Option(
+        "start_pos",
+        parse_position,
+        "N",
+        "with decode_only: the position of the first token; the KV cache before it is empty (zeros)",
+        "0, or of the case",
+    ),
     Option(
         "stress_test",
         parse_bool,
@@ -209,6 +233,10 @@ OPTIONS = (
     Option("profile", parse_bool, "BOOL", "print where the emulator's time goes: op, calls, time", "false"),
     Option("output_json", parse_path, "FILE", "write a record of the run to this file", "none"),
 )
+
+
+# Another name of an option.
+ALIASES = {"layers": "num_layers", "weights": "dummy_weights"}
 
 
 def markdown_table() -> str:

@@ -89,7 +89,7 @@ class Stream:
 
 def print_tokens(users, args):
     """Prints the last token of every user that has one, and its text."""
-    tokens = [f"{user.index}: {user.token_ids[-1]} {args.decode(user.token_ids[-1:])!r}" for user in users]
+    tokens = [f"{u.index}: {u.token_ids[-1]} {args.decode(u.token_ids[-1:])!r}" for u in users if u.token_ids]
     print(f"\n[{'; '.join(tokens)}]", flush=True)
 
 

@@ -9,6 +9,7 @@ from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
 from models.tt_transformers.demo import record, report, work
 from models.tt_transformers.demo.case import Case
+from models.tt_transformers.demo.measures import has_values
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -55,7 +56,8 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
                 settings = settings.with_reference(reference)
             batches = make_users(settings, args, reference)
             for users in batches:
-                check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
+                lengths = [settings.start_pos + len(user.prompt_ids) for user in users]
+                check_lengths(args, lengths, settings.max_generated_tokens)
                 check_tokens(args, [user.prompt_ids for user in users])
             stop_token_ids = args.stop_token_ids if settings.stop_at_eos else frozenset()
             dram.check_fits(args)
@@ -65,13 +67,13 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             generator = stack.enter_context(Generator.build(args, weights))
 
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
-        with profiler.timed("compile_prefill"):
-            generator.prefill([batches[0][0].prompt_ids])
+        if not settings.decode_only:
+            with profiler.timed("compile_prefill"):
+                generator.prefill([batches[0][0].prompt_ids])
         with profiler.timed("compile_decode"):
             generator.compile_decode()
-        measurements = [
-            Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
-        ]
+        steps = ("load_weights", "compile_prefill", "compile_decode")
+        measurements = [Measurement(name, profiler.seconds(name), "s") for name in steps if profiler.count(name)]
         accuracy = None
         with op_costs.profiling() if settings.profile else nullcontext() as profile, profiler.timed("batches"):
             for users in batches:
@@ -84,7 +86,7 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             with clear_errors(ValueError):
                 work.check_equal_texts(batches)
 
-        if work.has_values(settings):
+        if has_values(settings):
             record.keep_benchmark(args, settings, measurements, accuracy)
         else:
             batches, measurements = [], []
@@ -148,7 +150,7 @@ def make_users(settings, args, reference=None) -> list[list[User]]:
 
 def make_user(settings, args, batch, index, prompt) -> User:
     """The user of a prompt. The prompt's context is cut to leave room to generate within max_seq_len."""
-    limit = settings.max_seq_len - settings.max_generated_tokens
+    limit = settings.max_seq_len - settings.start_pos - settings.max_generated_tokens
     try:
         fitted = prompt.fitted(lambda text: len(args.encode_prompt(text)), limit)
         user = User(batch, index, fitted.text, args.encode_prompt(fitted.text))

@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 
-from models.common import backend
 from models.common.pcc import pcc
 from models.common.profiler import Measurement, Profiler
-from models.tt_transformers.demo import report
+from models.tt_transformers.demo import decode_only, report
+from models.tt_transformers.demo.measures import has_values, measure
 from models.tt_transformers.tt.runtime.decode_step import SKIP
 from models.tt_transformers.tt.runtime.repeated_step import repeat_step
 
@@ -21,12 +21,9 @@ LEAST_PCC, LEAST_PCC_BF16 = 0.99, 0.999
 
 def of(settings):
     """The function that runs a batch of the case `settings`."""
+    if settings.decode_only:
+        return decode_only.run
     return next((function for option, function in _CHECKS.items() if getattr(settings, option)), generate)
-
-
-def has_values(settings) -> bool:
-    """Whether the run computes logits that mean something."""
-    return backend.values_meaningful() and not settings.shape_only
 
 
 def generate(generator, users, sampler, settings, args, stop_token_ids, prefill=None) -> list[Measurement]:
@@ -64,29 +61,6 @@ def generate(generator, users, sampler, settings, args, stop_token_ids, prefill=
                 tokens = sampler(logits, active)
     stream.finish()
     return measure(profiler, users)
-
-
-def measure(profiler, users) -> list[Measurement]:
-    """Measurements from one batch's times. Each user's first token comes from prefill, all others from decode steps."""
-    batch = users[0].batch
-    prefill = profiler.seconds("inference_prefill")
-    prompt_tokens = sum(len(user.prompt_ids) for user in users)
-    measurements = [
-        Measurement("TTFT", profiler.seconds("TTFT") * 1000, "ms", batch),
-        Measurement("inference_prefill", prefill, "s", batch),
-        Measurement("prefill_t/s", prompt_tokens / prefill, "t/s", batch),
-        Measurement("generate", profiler.seconds("generate"), "s", batch),
-    ]
-    steps = profiler.count("inference_decode")
-    if steps:
-        decode = profiler.seconds("inference_decode")
-        decoded_tokens = sum(len(user.token_ids) - 1 for user in users)
-        measurements += [
-            Measurement("inference_decode", decode, "s", batch),
-            Measurement("decode_t/s/u", steps / decode, "t/s/u", batch),
-            Measurement("decode_t/s", decoded_tokens / decode, "t/s", batch),
-        ]
-    return measurements
 
 
 def prefill_only(generator, users, sampler, settings, args, stop_token_ids) -> list[Measurement]:

@@ -36,7 +36,7 @@ CASES = [
     # The prompts repeat, within a batch and from batch to batch. Equal prompts must give equal texts.
     _case("evals-1", REPEATED, 1, 2048, repeat_batches=8, equal_texts=True),
     _case("evals-32", REPEATED, 32, 2048, repeat_batches=2, equal_texts=True),
-    _case("apc-test", SHORT, 32, 2048, max_generated_tokens=16, apc_test=True),
+    _case("apc-test", "input_data_shared_prefix.json", 32, 2048, max_generated_tokens=16, apc_test=True),
     _case("pcc-80L", SHORT, 1, 2048, max_generated_tokens=16, pcc_check=True),
     _case("prefill-profile", SHORT, 1, 2048, max_generated_tokens=1, prefill_profile=True),
     _case("ci-token-matching", SHORT, 1, 2048, max_generated_tokens=None, token_accuracy=True),

@@ -8,17 +8,18 @@ README.md in the folder above lists the cases and the options.
 import pytest
 
 from models.demos.llama3_70b_galaxy.demo.cases import GREEDY, SAMPLE_PROMPTS
-from models.demos.llama3_70b_galaxy.demo.decode_case import DecodeCase
-from models.tt_transformers.demo.run import run
+from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.simple_text_demo import run_case
+from models.tt_transformers.tt.config.precision import DEMO_MODES
 
 _PAGES = {"block_size": 64, "max_num_blocks": 8 * 2048 // 64}
 
 
-def _case(name: str, **settings) -> DecodeCase:
+def _case(name: str, **settings) -> Case:
     """32 users, up to 2048 tokens."""
-    return DecodeCase(
+    return Case(
         name=name,
+        decode_only=True,
         **{
             "input_prompts": SAMPLE_PROMPTS / "input_data_questions_prefill_128.json",
             "max_seq_len": 2048,
@@ -41,7 +42,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("mode", ("performance", "accuracy"))
+@pytest.mark.parametrize("mode", DEMO_MODES)
 def test_demo_decode(case, mode, settings, capsys, request):
     with capsys.disabled():
         run_case(settings, mode, request.config)
