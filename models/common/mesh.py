@@ -92,6 +92,18 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
             ttnn.close_mesh_device(mesh_device)
 
 
+def without_values():
+    """Context manager: meshes opened inside lay tensors out and check calls, but hold no values, so they take little memory.
+
+    Raises ValueError on a backend other than the emulator.
+    """
+    if backend.name() != "emulator":
+        raise ValueError(f"shape-only runs are the emulator's; the backend is {backend.name()}")
+    from models.common.ttnn_emulator.device import shape_only
+
+    return shape_only()
+
+
 def mesh_shape(name: str, shape: Optional[tuple] = None) -> tuple:
     """Rows and columns of mesh `name`, or `shape` if given. ValueError if `shape` has another number of devices."""
     rows, cols = MESH_SHAPES[check_mesh_name(name)]

@@ -10,7 +10,7 @@ from models.common import backend, benchmark_record, whole_file
 
 SCHEMA_VERSION = 1
 
-STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len")
+STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len", "repeated_step")
 
 _NUMBER = (int, float)
 

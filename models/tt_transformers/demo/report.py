@@ -22,6 +22,9 @@ _LABELS = {
     "prefill_t/s": "prompt tokens/s",
     "decode_t/s/u": "tokens/s/user",
     "decode_t/s": "tokens/s",
+    "least_pcc": "least PCC of a step",
+    "repeated_steps": "equal repetitions of a step",
+    "memory_growth": "growth of the process",
 }
 
 
@@ -44,10 +47,14 @@ def _line(label, value):
 def notes(args, settings) -> list[str]:
     """Notes that a reader needs to understand the run's texts and numbers."""
     found = []
-    if not backend.values_meaningful():
+    if settings.shape_only:
+        found.append("shape-only: every op is laid out and checked on the emulator, without values: no text and no speed")
+    elif not backend.values_meaningful():
         found.append("validated, values meaningless: no text and no speed")
     else:
         found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
+    if args.arch.n_layers < args.hf_config["num_hidden_layers"]:
+        found.append(f"{args.arch.n_layers} of the model's {args.hf_config['num_hidden_layers']} layers")
     if args.dummy_weights:
         found.append("random weights: the text means nothing")
     if args.dummy_weights and args.text.tokenizer_is_stand_in:
@@ -78,6 +85,12 @@ class Stream:
 
     def finish(self):
         print(self._text.finish(), flush=True)
+
+
+def print_tokens(users, args):
+    """Prints the last token of every user that has one, and its text."""
+    tokens = [f"{u.index}: {u.token_ids[-1]} {args.decode(u.token_ids[-1:])!r}" for u in users if u.token_ids]
+    print(f"\n[{'; '.join(tokens)}]", flush=True)
 
 
 def print_texts(batches, args):

@@ -18,12 +18,17 @@ from models.tt_transformers.tt.config.precision import DEMO_MODES
 @pytest.mark.parametrize("mode", DEMO_MODES)
 def test_simple_text_demo(case, mode, settings, capsys, request):
     with capsys.disabled():
-        try:
-            if request.config.getoption("max_seq_len") is None:
-                skip_beyond_the_model(settings)
-            run(settings, mode)
-        except RunError as error:
-            raise pytest.fail.Exception(str(error), pytrace=False) from None  # or pytest shows the causes as well
+        run_case(settings, mode, request.config)
+
+
+def run_case(settings: Case, mode: str, config: pytest.Config):
+    """Runs a case, or skips one that does not fit the model or the mesh by its own settings."""
+    try:
+        if config.getoption("max_seq_len") is None:
+            skip_beyond_the_model(settings)
+        run(settings, mode)
+    except RunError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None  # or pytest shows the causes as well
 
 
 def skip_beyond_the_model(settings: Case):
