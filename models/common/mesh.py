@@ -80,6 +80,8 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
         try:
             yield mesh_device
         finally:
+            for submesh in mesh_device.get_submeshes():
+                ttnn.close_mesh_device(submesh)
             ttnn.close_mesh_device(mesh_device)
 
 

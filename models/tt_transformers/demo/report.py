@@ -62,8 +62,19 @@ def notes(args, settings) -> list[str]:
 def print_header(args, settings):
     print(f"\n\n{args.model_name}, {settings.name}")
     _line("backend", backend.describe())
-    _line("mesh", f"{args.device_name}, {args.placement.num_devices} device{'s' if args.placement.num_devices > 1 else ''}")
+    _line("mesh", _mesh(args))
     _line("precision", args.precision.name)
+
+
+def _mesh(args) -> str:
+    """The mesh and its devices; with data parallel, its groups too."""
+    devices, groups = args.placement.num_devices, args.data_parallel
+    whole = f"{args.mesh_name}, {_counted(groups * devices, 'device')}"
+    return whole if groups == 1 else f"{whole}: {groups} groups of {devices}, each with a model of its own"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class Stream:
@@ -107,9 +118,10 @@ def print_profile(profile: dict, seconds: float):
 
 def print_summary(args, settings, measurements, notes, accuracy=None):
     print("\nSummary")
-    _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
+    in_groups = f", {settings.batch_size} in each of {args.data_parallel} groups" if args.data_parallel > 1 else ""
+    _line("case", f"{settings.name}: {_counted(settings.users, 'user')}{in_groups}")
     _line("backend", backend.name())
-    _line("mesh", args.device_name)
+    _line("mesh", _mesh(args) if args.data_parallel > 1 else args.mesh_name)
     _line("precision", args.precision.name)
     for m in measurements:
         batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""
