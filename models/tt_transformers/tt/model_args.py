@@ -3,7 +3,7 @@
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +92,6 @@ class ModelArgs:
         self._whole_mesh = mesh_device
         self._submeshes = create_submeshes(mesh_device, data_parallel)
         self.mesh_device = self._submeshes[0]
-        self._place(Placement.of(self.mesh_device))
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -102,13 +101,11 @@ class ModelArgs:
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
-        self.prefill_chunk_size = prefill_chunk_size(
-            self.model_name,
-            Limits.of(self.model_name, self.hf_config),
-            self.device_name,
-            paged=page_params is not None,
-            max_seq_len=max_seq_len,
-        )
+        try:
+            self._place(Placement.of(self.mesh_device))
+        except ValueError as error:
+            fewer = self.fewer_groups(lambda args: True)
+            raise ValueError(f"{error}{fewer}") from error
 
         self.precision = resolve_precision(
             self.arch.n_layers,
@@ -143,7 +140,7 @@ class ModelArgs:
     @property
     def mesh_name(self) -> str:
         """The name of the whole mesh, such as T3K."""
-        return mesh_name_of(self._whole_mesh.shape)
+        return mesh_name_of(self._whole_mesh.shape, self.placement.chip)
 
     @property
     def data_parallel(self) -> int:
@@ -164,21 +161,39 @@ class ModelArgs:
         return groups
 
     def _place(self, placement: Placement) -> None:
-        placement.heads(self.arch.n_heads, self.arch.n_kv_heads)  # refuses a mesh that the model cannot be split over
+        """Sets what depends on the mesh of a group. ValueError for a mesh that the model does not run on."""
+        placement.heads(self.arch.n_heads, self.arch.n_kv_heads)
         self.placement = placement
         self.mlp_width = mlp_width(self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim))
+        self.prefill_chunk_size = prefill_chunk_size(
+            self.model_name,
+            Limits.of(self.model_name, self.hf_config),
+            self.device_name,
+            paged=self.paged_attention_config is not None,
+            max_seq_len=self.max_seq_len,
+        )
 
-    def placed_on(self, data_parallel: int) -> "ModelArgs":
-        """These settings with another number of groups, to count what a device would hold. They have no mesh.
+    def fewer_groups(self, fits: Callable[["ModelArgs"], bool]) -> str:
+        """The end of a message that refuses these settings: smaller numbers of groups that work, if there are any.
 
-        Raises ValueError for a number that does not divide the mesh, or leaves one that the model cannot be split over.
+        `fits` gets the settings with another number of groups. Their `mesh_device` is still this one's.
         """
-        other = copy.copy(self)
-        other.mesh_device = None
+        works = []
+        for data_parallel in range(1, self.data_parallel):
+            other = copy.copy(self)
+            try:
+                other._place(self._placement_of(data_parallel))
+            except ValueError:
+                continue
+            if fits(other):
+                works.append(str(data_parallel))
+        return f"; data_parallel {self.data_parallel} leaves groups that are too small, numbers that work: {', '.join(works)}" if works else ""
+
+    def _placement_of(self, data_parallel: int) -> Placement:
         shape = group_shape(tuple(self._whole_mesh.shape), data_parallel)
-        whole = data_parallel == 1
-        other._place(Placement.of(self._whole_mesh) if whole else replace(self.placement, mesh_shape=(1, math.prod(shape))))
-        return other
+        if data_parallel == 1:
+            return Placement.of(self._whole_mesh)
+        return replace(Placement.of(self.mesh_device), mesh_shape=(1, math.prod(shape)))
 
     @cached_property
     def chip(self) -> ChipLayout:

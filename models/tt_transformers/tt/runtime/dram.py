@@ -37,20 +37,12 @@ def check_fits(args) -> None:
     weights, kv_cache = needed(args)
     capacity = dram_capacity(args.mesh_device)
     if weights + kv_cache > capacity:
-        fitting = [str(groups) for groups in range(1, args.data_parallel) if _fits(args, groups, capacity)]
+        fewer = args.fewer_groups(lambda other: sum(needed(other)) <= capacity)
         raise ValueError(
             f"{args.model_name} does not fit {args.device_name}: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB "
             f"of KV cache a device, which has {capacity / 1e9:.2f} GB. Give a smaller max_seq_len, fewer pages "
-            "(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh"
-            + (f"; data_parallel {args.data_parallel} is too much, what fits is {', '.join(fitting)}" if fitting else "")
+            f"(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh{fewer}"
         )
-
-
-def _fits(args, data_parallel: int, capacity: int) -> bool:
-    try:
-        return sum(needed(args.placed_on(data_parallel))) <= capacity
-    except ValueError:  # it does not divide the mesh
-        return False
 
 
 def pool_tokens(args) -> int:
