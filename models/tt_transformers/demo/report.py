@@ -67,10 +67,9 @@ def print_header(args, settings):
 
 
 def _mesh(args) -> str:
-    """The mesh and its devices; with data parallel, its groups too."""
-    devices, groups = args.placement.num_devices, args.data_parallel
-    whole = f"{args.mesh_name}, {_counted(groups * devices, 'device')}"
-    return whole if groups == 1 else f"{whole}: {groups} groups of {devices}, each with a model of its own"
+    """The mesh and how the model lies on it; with data parallel, on each of its groups of devices."""
+    in_groups = f"{args.data_parallel} groups (data parallel) of " if args.data_parallel > 1 else ""
+    return f"{args.mesh_name}, {in_groups}{args.placement.layout}"
 
 
 def _counted(number: int, what: str) -> str:
@@ -121,7 +120,7 @@ def print_summary(args, settings, measurements, notes, accuracy=None):
     in_groups = f", {settings.batch_size} in each of {args.data_parallel} groups" if args.data_parallel > 1 else ""
     _line("case", f"{settings.name}: {_counted(settings.users, 'user')}{in_groups}")
     _line("backend", backend.name())
-    _line("mesh", _mesh(args) if args.data_parallel > 1 else args.mesh_name)
+    _line("mesh", _mesh(args))
     _line("precision", args.precision.name)
     for m in measurements:
         batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""

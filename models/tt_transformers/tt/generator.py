@@ -47,7 +47,7 @@ def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) ->
             args.paged_attention_config,
             # The last token (the last generated one, or the one at max_seq_len) is not run and takes no cache row.
             [min(length + max_generated_tokens, args.max_seq_len) - 1 for length in prompt_lengths],
-            args.max_batch_size,
+            args.placement.users(args.max_batch_size),
         )
 
 
@@ -87,7 +87,7 @@ class Generator:
         self.slots = Slots(self.runner)
         self.sequences = self.slots.sequences
         self.page_table = self.model.paged and PageTable(
-            self.model.paged, self.users, self.args.max_seq_len, self.args.max_batch_size
+            self.model.paged, self.users, self.args.max_seq_len, self.args.placement.users(self.args.max_batch_size)
         )
 
     @classmethod

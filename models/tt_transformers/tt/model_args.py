@@ -164,7 +164,14 @@ class ModelArgs:
         """Sets what depends on the mesh of a group. ValueError for a mesh that the model does not run on."""
         placement.heads(self.arch.n_heads, self.arch.n_kv_heads)
         self.placement = placement
-        self.mlp_width = mlp_width(self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim))
+        self.mlp_width = mlp_width(
+            self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim), self.placement.hidden_unit
+        )
+        if self.paged_attention_config is None and self.placement.pools > 1:
+            raise ValueError(
+                f"{self.device_name} splits the users over its columns, which needs paged attention: give page_params "
+                "(block_size, max_num_blocks); a line of devices has unpaged KV caches too"
+            )
         self.prefill_chunk_size = prefill_chunk_size(
             self.model_name,
             Limits.of(self.model_name, self.hf_config),
@@ -202,8 +209,8 @@ class ModelArgs:
 
     @property
     def dim(self) -> int:
-        """Columns of the residual stream on all devices together; those after the model's `arch.dim` are zeros."""
-        return self.placement.padded_dim(self.arch.dim)
+        """Columns of the residual stream in one device's matmuls; those after the model's `arch.dim` are zeros."""
+        return self.placement.matmul_width(self.arch.dim)
 
     # Weights
 

@@ -1,6 +1,6 @@
 """Which pages of the KV cache belong to which user."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,15 @@ def check_pages(config: PagedAttentionConfig, tokens: list[int], users_of_pool: 
             f"{len(fullest)} user(s) with {sum(fullest)} tokens in all need {needed} pages of {config.block_size} tokens, "
             f"page_params has max_num_blocks = {config.max_num_blocks}; give at least {needed}"
         )
+
+
+def table_of_pools(rows: torch.Tensor, pool_of_row: Sequence[int], pools: int) -> torch.Tensor:
+    """The pages `rows` [n, pages] as each pool's devices see them, one pool after the other: [pools * n, pages], -1 (no
+    page) in the rows of other pools."""
+    table = rows.new_full((pools, *rows.shape), -1)
+    for index, pool in enumerate(pool_of_row):
+        table[pool, index] = rows[index]
+    return table.flatten(0, 1)
 
 
 class PageTable:
