@@ -89,6 +89,8 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
                 raise ValueError(f"Mesh {name} is of {MESHES[name].chip}, this machine of {chip_of(mesh_device)}{_hint(name)}")
             yield mesh_device
         finally:
+            for submesh in mesh_device.get_submeshes():
+                ttnn.close_mesh_device(submesh)
             ttnn.close_mesh_device(mesh_device)
 
 

@@ -34,6 +34,7 @@ class Case:
     max_generated_tokens: int | None
     page_params: dict
     sampling_params: dict
+    data_parallel: int = 1
     instruct: bool | None = None
     enable_thinking: bool | None = None
     repeat_batches: int = 1
@@ -83,8 +84,8 @@ class Case:
         return changed._with_pages_for_a_context() if "max_seq_len" in given and "page_params" not in given else changed
 
     def _with_pages_for_a_context(self) -> "Case":
-        """This case with enough pages for one user's whole context, but no more than all users can fill, because unused
-        pages take memory too."""
+        """This case with enough pages for one user's whole context, but no more than all users of a group can fill, because
+        unused pages take memory too."""
         context = -(-self.max_seq_len // self.page_params["block_size"])
         pages = min(max(self.page_params["max_num_blocks"], context), self.batch_size * context)
         return replace(self, page_params=self.page_params | {"max_num_blocks": pages})
@@ -118,12 +119,17 @@ class Case:
             raise ValueError(f"max_generated_tokens is {tokens}, and the reference has {reference.generated}")
         return replace(self, max_generated_tokens=tokens)
 
+    @property
+    def users(self) -> int:
+        """Users in a batch, of all groups of devices together."""
+        return self.batch_size * self.data_parallel
+
     def sampling(self) -> SamplingParams:
         return SamplingParams(**self.sampling_params)
 
     def batches(self) -> list[list[prompts.Prompt]]:
         """Prompts by batch and user. Raises ValueError for a prompts file that cannot be used."""
-        return prompts.batches(prompts.load_entries(self.input_prompts), self.batch_size, self.repeat_batches)
+        return prompts.batches(prompts.load_entries(self.input_prompts), self.users, self.repeat_batches)
 
     def check(self):
         """Reads and checks the files that the run will need, before any device is opened. Raises ValueError."""

@@ -154,13 +154,20 @@ OPTIONS = (
     Option("repeat_batches", parse_count, "N", "batches to run one after another, each with users of its own", _CASE),
     Option("max_seq_len", parse_count, "N", "longest sequence in tokens, prompt and generated text together", _CASE),
     Option("batch_size", parse_batch_size, "N", f"users in a batch: {', '.join(map(str, BATCH_SIZES))}", _CASE),
+    Option(
+        "data_parallel",
+        parse_count,
+        "N",
+        "cut the mesh into N groups of devices, each with a model and batch_size users of its own",
+        _CASE,
+    ),
     Option("max_generated_tokens", parse_count, "N", "tokens to generate for each user at most", _CASE),
     Option("paged_attention", parse_bool, "BOOL", "keep the KV cache in pages", _CASE),
     Option(
         "page_params",
         parse_page_params,
         "DICT",
-        "of the paged KV cache: block_size (tokens in a page: 32, 64, 128), max_num_blocks (pages for all users together)",
+        "of the paged KV cache: block_size (tokens in a page: 32, 64, 128), max_num_blocks (pages for all users of a group together)",
         _CASE,
     ),
     Option(

@@ -69,8 +69,18 @@ def notes(args, settings) -> list[str]:
 def print_header(args, settings):
     print(f"\n\n{args.model_name}, {settings.name}")
     _line("backend", backend.describe())
-    _line("mesh", f"{args.device_name}, {args.placement.layout}")
+    _line("mesh", _mesh(args))
     _line("precision", args.precision.name)
+
+
+def _mesh(args) -> str:
+    """The mesh and how the model lies on it; with data parallel, on each of its groups of devices."""
+    in_groups = f"{args.data_parallel} groups (data parallel) of " if args.data_parallel > 1 else ""
+    return f"{args.mesh_name}, {in_groups}{args.placement.layout}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class Stream:
@@ -120,9 +130,10 @@ def print_profile(profile: dict, seconds: float):
 
 def print_summary(args, settings, measurements, notes, accuracy=None):
     print("\nSummary")
-    _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
+    in_groups = f", {settings.batch_size} in each of {args.data_parallel} groups" if args.data_parallel > 1 else ""
+    _line("case", f"{settings.name}: {_counted(settings.users, 'user')}{in_groups}")
     _line("backend", backend.name())
-    _line("mesh", f"{args.device_name}, {args.placement.layout}")
+    _line("mesh", _mesh(args))
     _line("precision", args.precision.name)
     for m in measurements:
         batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""

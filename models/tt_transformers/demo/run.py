@@ -69,7 +69,7 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
         if not settings.decode_only:
             with profiler.timed("compile_prefill"):
-                generator.prefill([batches[0][0].prompt_ids])
+                generator.compile_prefill(batches[0][0].prompt_ids)
         with profiler.timed("compile_decode"):
             generator.compile_decode()
         steps = ("load_weights", "compile_prefill", "compile_decode")
@@ -117,6 +117,7 @@ def clear_errors(kinds=(ValueError, OSError, RuntimeError)):
 def make_args(settings, mode, mesh_device) -> ModelArgs:
     return ModelArgs(
         mesh_device,
+        data_parallel=settings.data_parallel,
         max_batch_size=settings.batch_size,
         max_seq_len=settings.max_seq_len,
         instruct=settings.instruct,
@@ -140,7 +141,7 @@ def load_reference(settings, args) -> Reference:
 def make_users(settings, args, reference=None) -> list[list[User]]:
     """The users of each batch; with a reference, one batch of users with its texts."""
     if reference is not None:
-        prompts = TeacherForcing(reference, settings.batch_size).prompts
+        prompts = TeacherForcing(reference, settings.users).prompts
         return [[User(0, index, args.decode(prompt), prompt) for index, prompt in enumerate(prompts)]]
     return [
         [make_user(settings, args, batch, index, prompt) for index, prompt in enumerate(prompts)]
@@ -169,4 +170,4 @@ def make_sampler(settings, users, reference=None):
     if reference is not None:
         return TeacherForcing(reference, len(users))
     # Users are numbered through all batches, so that a user draws the same tokens with any batch size.
-    return Sampler(settings.sampling(), [user.batch * settings.batch_size + user.index for user in users])
+    return Sampler(settings.sampling(), [user.batch * settings.users + user.index for user in users])

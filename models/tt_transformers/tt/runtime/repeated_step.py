@@ -47,9 +47,9 @@ def _check_equal(step: int, slots: Sequence[int], logits: torch.Tensor, first: t
     raise ValueError(f"step {step}: the logits of user {slots[row]} differ from those of step 0, by up to {difference:g}")
 
 
-def _device_bytes(runner) -> dict[str, int]:
-    """Bytes that are allocated in each bank, by kind of memory."""
+def _device_bytes(runner) -> dict[str, list[int]]:
+    """Bytes that are allocated in each bank, by kind of memory, on each mesh of the runner."""
     return {
-        kind.name: ttnn.get_memory_view(runner.mesh_device, kind).total_bytes_allocated_per_bank
+        kind.name: [ttnn.get_memory_view(mesh, kind).total_bytes_allocated_per_bank for mesh in runner.mesh_devices]
         for kind in (ttnn.BufferType.DRAM, ttnn.BufferType.L1)
     }
