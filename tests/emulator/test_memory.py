@@ -42,6 +42,7 @@ def test_a_mesh_of_other_chips_is_not_opened_beside_an_open_one(device):
     [
         ({"trace_region_size": 23_887_872}, DRAM, 1_070_702_528),
         ({"trace_region_size": 50_000_000}, DRAM, 1_068_523_456),
+        ({"trace_region_size": 1}, DRAM, 1_072_684_992),
         ({"l1_small_size": 32_768}, L1, 1_360_544),
         ({"worker_l1_size": 1_000_000}, L1, 1_000_000),
     ],

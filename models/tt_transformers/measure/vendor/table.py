@@ -7,20 +7,20 @@ import json
 from pathlib import Path
 
 from models.common import whole_file
-from models.common.mesh_names import LINES, MESH_SHAPES
+from models.common.mesh_names import MESHES, VALIDATED
 
 RECORDS = Path(__file__).parent / "records"
 README = Path(__file__).resolve().parents[4] / "README.md"
 BEGIN = "<!-- validation table: written by `make validate`, do not edit -->"
 END = "<!-- end of validation table -->"
 
-_HEADER = ("model", "mode", "backend", *LINES)
+_HEADER = ("model", "mode", "backend", *VALIDATED)
 
 
 def read_records() -> list[dict]:
     """All committed records, by model, then from the smallest mesh to the largest."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*.json")]
-    return sorted(records, key=lambda record: (record["model"], record["backend"], list(MESH_SHAPES).index(record["mesh"])))
+    return sorted(records, key=lambda record: (record["model"], record["backend"], list(MESHES).index(record["mesh"])))
 
 
 def markdown(records: list[dict]) -> str:
@@ -33,7 +33,7 @@ def markdown(records: list[dict]) -> str:
             row = cells.setdefault((f"{record['model']}{layers}", mode, record["backend"]), {})
             row[record["mesh"]] = _cell([case for case in record["cases"] if case["mode"] == mode])
     rows = [_HEADER, ("---",) * len(_HEADER)]
-    rows += [(*row, *(meshes.get(mesh, "-") for mesh in LINES)) for row, meshes in cells.items()]
+    rows += [(*row, *(meshes.get(mesh, "-") for mesh in VALIDATED)) for row, meshes in cells.items()]
     versions = ", ".join(sorted({record["ttnn"] for record in records}))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([f"Checked by ttnn {versions}; MB is the most DRAM of a device:", "", *lines])
