@@ -156,9 +156,15 @@ def test_refusal_is_an_outcome_and_other_errors_are_not():
     assert refused == {"outcome": "refused", "op": "ttnn.wrong", "message": "no"}
 
 
+def test_only_the_chosen_meshes_are_validated(monkeypatch):
+    monkeypatch.setattr(validate, "meshes", lambda model: ["N150", "P150"])
+    assert list(validate.runs(["org/model"], ["P150"])) == [("full_width", "P150", "org/model")]
+    assert list(validate.runs(None, ["P150"]))[-1] == ("whole_demo", "P150", None)
+
+
 def test_validating_names_what_changed_and_fails_for_what_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["validate"])
-    monkeypatch.setattr(validate, "runs", lambda names: [("program", "N150", None)])
+    monkeypatch.setattr(validate, "runs", lambda names, meshes: [("program", "N150", None)])
     monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
     table.RECORDS.mkdir()
