@@ -42,7 +42,7 @@ full-size: setup  ## run models at full size with random weights, convert an 8B,
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
 
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table
-	$(PYTHON) -m models.tt_transformers.measure.vendor.validate $(if $(MODELS),--models $(MODELS))
+	$(PYTHON) -m models.tt_transformers.measure.vendor.validate $(if $(MODELS),--models $(MODELS)) $(if $(MESH),--mesh $(MESH))
 	TT_REQUIRE_VENDOR=1 $(PYTEST) -m vendor -k "not refuses_nothing and not whole_demo and not committed_record"
 
 accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 and T3K, then write PERF.md and LONG_CONTEXT.md
