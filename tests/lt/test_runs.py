@@ -79,6 +79,19 @@ def test_cancelling_kills_what_the_tests_started(folder, line):
     assert is_gone(child) and "KeyboardInterrupt" in (run.folder / "log.txt").read_text()
 
 
+def test_pytest_heeds_the_interrupt_of_a_tool_in_the_background_of_a_shell(folder, line):
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = add(folder, line("import time; print('test_quick'); time.sleep(600)"))
+        until(lambda: (run.folder / "group").exists(), folder)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    until(lambda: "test_quick" in (run.folder / "log.txt").read_text())
+    run.cancel()
+    until(lambda: run.state() == runs.CANCELLED)
+    assert "KeyboardInterrupt" in (run.folder / "log.txt").read_text()
+
+
 def test_tests_that_ignore_the_interrupt_are_killed(folder, line, monkeypatch):
     monkeypatch.setattr(supervisor, "GRACE", 0.5)
     sign = folder.folder / "0001" / "ignores"

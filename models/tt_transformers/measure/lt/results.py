@@ -117,7 +117,7 @@ def _figures(record: dict) -> Figures:
     measured = {}
     for entry in record["measurements"]:
         measured.setdefault(entry["name"], []).append(_number(entry["value"]))
-    accuracy, prediction = record.get("accuracy") or {}, record.get("prediction") or {}
+    accuracy, prediction = _section(record, "accuracy"), _section(record, "prediction")
     return Figures(
         backend=str(record["backend"]),
         precision=str(record["precision"]),
@@ -127,6 +127,14 @@ def _figures(record: dict) -> Figures:
         predicted_speed=_predicted(prediction.get("decode_t/s/u")),
         predicted_ttft=_predicted(prediction.get("TTFT")),
     )
+
+
+def _section(record: dict, name: str) -> dict:
+    """A part of a record that may be missing or null."""
+    section = record.get(name) or {}
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} is {section!r}; expected an object")
+    return section
 
 
 def _predicted(entry: dict | None) -> Predicted | None:

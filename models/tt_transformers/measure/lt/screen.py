@@ -28,12 +28,14 @@ class Lt(App):
     TITLE = "lt"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-high")]
     CSS = """
     #form { height: auto; }
-    .-wide #form { layout: horizontal; }
-    .-wide #form Input { width: 1fr; }
+    .-wide #form, .-low #form { layout: horizontal; }
+    .-wide #form Input, .-low #form Input { width: 1fr; }
     DataTable { height: 1fr; }
     Static { height: auto; }
+    .-low Static { max-height: 1; }
     """
     BINDINGS = [
         Binding("escape", "runs", "Runs"),
@@ -67,6 +69,7 @@ class Lt(App):
     def on_mount(self) -> None:
         for name in table.COLUMNS:
             self.query_one(DataTable).add_column(Text(name), key=name)
+        self.query_one("#command").focus()
         self.keep_going()
         self.set_interval(POLL, self.keep_going)
 

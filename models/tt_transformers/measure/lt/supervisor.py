@@ -28,6 +28,8 @@ def main(folder: Path, lock: int) -> None:
     # Read first: it changes when the tool ends, and this process gets another parent.
     tool = os.getppid()
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    # A shell lets the jobs in its background ignore interrupts, and so would pytest, which inherits this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     status = None
     try:
         with open(folder / "log.txt", "wb") as log:
