@@ -61,7 +61,7 @@ def test_the_form_queues_a_run_and_the_table_shows_it_pass_and_its_log(folder, l
         await pilot.press("escape")
         assert not isinstance(app.screen, TextView)
 
-    drive(folder, steps)
+    drive(folder, steps, size=(240, 40))
 
 
 @pytest.mark.parametrize("command, message", [("dmeo", "'dmeo' is not known"), ("pytest 'open", "No closing quotation")])
