@@ -56,14 +56,20 @@ def test_options_after_two_dashes_are_pytests(folder, lt, line):
         (("run", "demo", "--model", "nothing"), "model 'nothing' is not known"),
         (("run", "demo", "--queued"), "command 'demo' is given, and --queued too"),
         (("run",), "no command is given"),
+        ((), "the screen needs a terminal"),
         (("run", "demo", "--jobs", "0"), "jobs is 0"),
-        (("pareto", "--from-json", "/nowhere", "--output", "front.png"), "configurations /nowhere: there are no .json files"),
+        (
+            ("pareto", "--from-json", "/nowhere", "--output", "front.png"),
+            "configurations /nowhere: there are no .json files",
+        ),
         (("pareto", "--output", "/nowhere/front.png"), "--output /nowhere/front.png: "),
         (("pareto", "--device", "N150,N300", "--output", "front.png"), "a Pareto front is of one model on one device"),
         (("table", "--output", "/nowhere/table.md"), "/nowhere/table.md"),
     ],
 )
-def test_a_wrong_command_line_is_an_error_in_one_line_and_queues_nothing(folder, lt, tmp_path, monkeypatch, arguments, message):
+def test_a_wrong_command_line_is_an_error_in_one_line_and_queues_nothing(
+    folder, lt, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     status, output, errors = lt(*arguments)
     assert status == 2 and message in errors.splitlines()[-1] and folder.all() == []
@@ -86,7 +92,9 @@ def test_the_table_is_printed_or_written(folder, lt, line, tmp_path):
 def test_the_executable_runs_from_any_folder(tmp_path):
     lt = benchmark_record.ROOT / "models" / "tt_transformers" / "lt"
     assert os.access(lt, os.X_OK)
-    result = subprocess.run([sys.executable, lt, "--state", "runs", "table"], cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, lt, "--state", "runs", "table"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (result.returncode, result.stderr) == (0, "") and result.stdout.startswith("## Runs")
     assert (tmp_path / "runs").is_dir()
 

@@ -50,7 +50,9 @@ def test_the_models_of_the_module_tests_are_those_that_they_have():
     for given in ("", PHI, "Phi-3-mini-128k-instruct"):
         (spec,) = commands.specs("mlp", models=given)
         assert spec.model == PHI and spec.environment["HF_MODEL"] == PHI
-    with pytest.raises(ValueError, match="mlp: its tests are of microsoft/Phi-3-mini-128k-instruct only, not of Qwen/Qwen3-8B"):
+    with pytest.raises(
+        ValueError, match="mlp: its tests are of microsoft/Phi-3-mini-128k-instruct only, not of Qwen/Qwen3-8B"
+    ):
         commands.specs("mlp", models="Qwen/Qwen3-8B")
 
 

@@ -31,7 +31,9 @@ def tool(folder, *arguments, **options):
 def child_of(run):
     """The process that the test WITH_A_CHILD has started."""
     log = run.folder / "log.txt"
-    return until(lambda: log.exists() and log.read_text().split("\n")[0].isdecimal() and int(log.read_text().split("\n")[0]))
+    return until(
+        lambda: log.exists() and log.read_text().split("\n")[0].isdecimal() and int(log.read_text().split("\n")[0])
+    )
 
 
 def supervisor_of(run):
@@ -94,7 +96,9 @@ def test_pytest_heeds_the_interrupt_of_a_tool_in_the_background_of_a_shell(folde
 
 def test_tests_that_ignore_the_interrupt_are_killed(folder, line):
     sign = folder.folder / "0001" / "ignores"
-    ignore = f"import pathlib, signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); pathlib.Path('{sign}').touch()"
+    ignore = (
+        f"import pathlib, signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); pathlib.Path('{sign}').touch()"
+    )
     run = add(folder, line(f"{ignore}; time.sleep(600)"))
     impatient = (
         "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import supervisor; supervisor.GRACE = 0.3; "

@@ -4,7 +4,7 @@ import asyncio
 import os
 
 import pytest
-from textual.widgets import DataTable, Input, Log, Static
+from textual.widgets import DataTable, Input, Log
 
 from models.tt_transformers.measure.lt import log_view, runs, table
 from models.tt_transformers.measure.lt.log_view import TextView, tail
@@ -64,7 +64,9 @@ def test_the_form_queues_a_run_and_the_table_shows_it_pass_and_its_log(folder, l
     drive(folder, steps, size=(240, 40))
 
 
-@pytest.mark.parametrize("command, message", [("dmeo", "'dmeo' is not known"), ("pytest 'open", "No closing quotation")])
+@pytest.mark.parametrize(
+    "command, message", [("dmeo", "'dmeo' is not known"), ("pytest 'open", "No closing quotation")]
+)
 def test_a_wrong_text_is_explained_and_queues_nothing(folder, command, message):
     async def steps(app, pilot):
         app.query_one("#command", Input).value = command
@@ -123,6 +125,23 @@ def test_damaged_and_odd_runs_are_rows_like_others(folder, spec):  # noqa: F811
         assert states(app) == ["passed", "unreadable"] and "[red]\ufffd[2J\ufffd/[/]" in text_of(app)
         await pilot.press("escape", "down", "r", "enter")
         assert any("0002 cannot be run again" in message for message in messages(app))
+
+    drive(folder, steps)
+
+
+def test_the_note_of_the_run_under_the_cursor_is_shown_whole(folder, spec):  # noqa: F811
+    failed = finished(folder, spec, status=1)
+    message = " ".join(["a long reason"] * 8) + " [/]"
+    (failed.folder / "tests.xml").write_text(
+        f"<testsuites><testcase><failure message='{message}'/></testcase></testsuites>"
+    )
+    finished(folder, spec)
+
+    async def steps(app, pilot):
+        assert f"0001: {message}" in text_of(app)
+        await pilot.press("escape", "down")
+        await pilot.pause()
+        assert message not in text_of(app)
 
     drive(folder, steps)
 
@@ -204,14 +223,14 @@ def test_names_are_listed_from_the_first(folder):
     drive(folder, steps)
 
 
-def test_the_user_is_told_what_goes_on_after_the_screen(folder, line, capsys):
+def test_the_user_is_told_what_goes_on_after_the_screen(folder, line):
     add(folder, line("import time; time.sleep(600)", "slow")), add(folder, line())
 
     async def steps(app, pilot):
         await shown(pilot, lambda: states(app) == ["running", "queued"])
         await pilot.press("escape", "q")
         await pilot.pause()
-        assert "1 running go on, 1 queued wait for the next lt" in str(app._exit_renderables[0])
+        assert "1 running, to their end; 1 queued, until lt runs again" in str(app._exit_renderables[0])
 
     drive(folder, steps)
 
@@ -236,4 +255,6 @@ def test_only_the_end_of_a_huge_log_is_read(tmp_path):
         log.write(b"\nthe end\n")
     text = tail(tmp_path / "log.txt")
     left_out = 10**10 + 9 - log_view.LIMIT
-    assert text.startswith(f"[... {left_out} bytes not shown; the whole log is {tmp_path}") and text.endswith("the end\n")
+    assert text.startswith(f"[... {left_out} bytes not shown; the whole log is {tmp_path}") and text.endswith(
+        "the end\n"
+    )

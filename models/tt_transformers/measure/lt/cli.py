@@ -1,9 +1,9 @@
 """`lt` from a terminal or a script.
 
-    lt                                        the screen
-    lt run COMMAND [-- PYTEST OPTIONS]        queues runs, waits for them; exit status 0 if all passed
-    lt table                                  the runs and their figures in Markdown
-    lt pareto --output FILE.png               token accuracy against speed or bytes, of many precision settings
+lt                                        the screen
+lt run COMMAND [-- PYTEST OPTIONS]        queues runs, waits for them; exit status 0 if all passed
+lt table                                  the runs and their figures in Markdown
+lt pareto --output FILE.png               token accuracy against speed or bytes, of many precision settings
 """
 
 import argparse
@@ -46,8 +46,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"commands of `lt run`:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--state", type=Path, default=runs.FOLDER, metavar="FOLDER", help="of the runs (default: generated/lt)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1; on a card always 1)")
+    parser.add_argument(
+        "--state", type=Path, default=runs.FOLDER, metavar="FOLDER", help="of the runs (default: generated/lt)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1; on a card always 1)"
+    )
     parser.set_defaults(run=_screen)
     subparsers = parser.add_subparsers(metavar="COMMAND")
     run = subparsers.add_parser("run", help="queue runs and wait for them")
@@ -58,12 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--output", type=Path, metavar="FILE", help="write to this file instead")
     shown.set_defaults(run=_table)
     pareto = subparsers.add_parser("pareto", help="compare precision settings and plot the front")
-    pareto.add_argument("--from-json", type=Path, metavar="FOLDER", help="of JSON files, one a setting (default: pairs of formats)")
+    pareto.add_argument(
+        "--from-json", type=Path, metavar="FOLDER", help="of JSON files, one a setting (default: pairs of formats)"
+    )
     pareto.add_argument("--output", type=Path, required=True, metavar="FILE.png")
     pareto.set_defaults(run=_pareto)
     for subparser in (run, pareto):
-        subparser.add_argument("--model", default="", help="names with commas between them (default: HF_MODEL, else the bundled model)")
-        subparser.add_argument("--device", default="", help="names with commas between them (default: MESH_DEVICE, else N150)")
+        subparser.add_argument(
+            "--model", default="", help="names with commas between them (default: HF_MODEL, else the bundled model)"
+        )
+        subparser.add_argument(
+            "--device", default="", help="names with commas between them (default: MESH_DEVICE, else N150)"
+        )
     for subparser in (run, shown, pareto):  # accepted after the command too
         subparser.add_argument("--state", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for subparser in (run, pareto):
@@ -72,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _screen(options) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ValueError("the screen needs a terminal; scripts use the commands run, table and pareto")
     from models.tt_transformers.measure.lt.screen import Lt  # scripts need no Textual
 
     return Lt(Scheduler(runs.Runs(options.state), options.jobs)).run() or 0
@@ -150,7 +162,9 @@ def wait(scheduler: Scheduler, chosen: list[runs.Run]) -> list[Result]:
 def _interrupts():
     """A list that SIGINT and SIGTERM fill, so that a loop can end in order."""
     received = []
-    previous = {kind: signal.signal(kind, lambda kind, _: received.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        kind: signal.signal(kind, lambda kind, _: received.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -161,5 +175,7 @@ def _interrupts():
 def _line(result: Result) -> str:
     named = dict(zip(table.COLUMNS, table.cells(result)))
     facts = [f"{name} {named[name]}" for name in table.COLUMNS[5:] if named[name]]
-    line = f"{named['run']} {named['command']}, {named['model']}, {named['device']}: {', '.join([result.state, *facts])}"
+    line = (
+        f"{named['run']} {named['command']}, {named['model']}, {named['device']}: {', '.join([result.state, *facts])}"
+    )
     return f"{line}\n     log: {result.run.folder / 'log.txt'}" if result.state == runs.FAILED else line

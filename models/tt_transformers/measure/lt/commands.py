@@ -60,7 +60,9 @@ _COMMANDS = (
     _demo("demo", "the text demo, performance mode, one user", "performance and batch-1"),
     _demo("demo-acc", "the same in accuracy mode", "accuracy and batch-1"),
     _demo("demo-32", "32 users", "performance and batch-32"),
-    _demo("demo-long", "a prompt of 64k tokens; the option --max_seq_len shortens it", "performance and long-context-64k"),
+    _demo(
+        "demo-long", "a prompt of 64k tokens; the option --max_seq_len shortens it", "performance and long-context-64k"
+    ),
     _demo("accuracy", "token accuracy in performance mode", "performance and batch-1", "--token_accuracy", "True"),
     _demo("accuracy-acc", "token accuracy in accuracy mode", "accuracy and batch-1", "--token_accuracy", "True"),
     _tests("attention", "attention"),
@@ -102,7 +104,9 @@ def model_names() -> list[str]:
     return [BUNDLED.name, *sorted((name for name, entry in entries.items() if "config" in entry), key=str.lower)]
 
 
-def specs(names: str, models: str = "", devices: str = "", options: str = "", configurations: Path = CONFIGURATIONS) -> list[Spec]:
+def specs(
+    names: str, models: str = "", devices: str = "", options: str = "", configurations: Path = CONFIGURATIONS
+) -> list[Spec]:
     """The runs of a user's texts, each combination one run.
 
     names: of commands, or one pytest line. names, models and devices may have commas between them. "" is demo, and the
@@ -159,7 +163,10 @@ def format_pairs() -> dict[str, list[str]]:
 
 
 def files_in(folder: Path) -> dict[str, list[str]]:
-    """Name -> options of the demo, for each JSON file of a folder. Raises ValueError for a wrong file, or if there is none."""
+    """Name -> options of the demo, for each JSON file of a folder.
+
+    Raises ValueError for a wrong file, and if there is no file.
+    """
     files = sorted(Path(folder).resolve().glob("*.json"))
     if not files:
         raise ValueError(f"configurations {folder}: there are no .json files")
@@ -205,6 +212,8 @@ def model(text: str) -> tuple[str, dict[str, str | None]]:
     if len(same_name) != 1 and not HUB_NAME.fullmatch(text):
         near = difflib.get_close_matches(text, [*known, *(name.split("/")[-1] for name in known)], n=3)
         like = f", like {', '.join(near)}" if near else ""
-        raise ValueError(f"model {text!r} is not known; accepted: a directory, org/name, or a name in model_params{like}")
+        raise ValueError(
+            f"model {text!r} is not known; accepted: a directory, org/name, or a name in model_params{like}"
+        )
     name = text if HUB_NAME.fullmatch(text) else same_name[0]
     return name, {"HF_MODEL": name, "LLAMA_DIR": None}

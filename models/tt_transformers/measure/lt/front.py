@@ -8,7 +8,9 @@ from models.tt_transformers.measure.lt import runs
 from models.tt_transformers.measure.lt.results import Result
 
 MEASURED = pareto.Cost("t/s/u", "measured t/s/u", lambda milliseconds: 1000 / milliseconds, "{:.1f}")
-PREDICTED = pareto.Cost("predicted t/s/u", "predicted t/s/u, not measured", lambda milliseconds: 1000 / milliseconds, "~{:.1f}")
+PREDICTED = pareto.Cost(
+    "predicted t/s/u", "predicted t/s/u, not measured", lambda milliseconds: 1000 / milliseconds, "~{:.1f}"
+)
 WEIGHTS = pareto.Cost("weights of a device", "DRAM of a device's weights [MB]", lambda size: size / 1e6, "{:.2f} MB")
 
 _CONTEXT = 1024  # tokens, for which a model is laid out to count the bytes of its weights
@@ -18,7 +20,11 @@ def alike(results: list[Result], result: Result) -> list[Result]:
     """The results of the same command, model and device as one of them."""
     spec = result.run.spec
     key = (spec.command, spec.model, spec.device)
-    return [each for each in results if each.run.spec and (each.run.spec.command, each.run.spec.model, each.run.spec.device) == key]
+    return [
+        each
+        for each in results
+        if each.run.spec and (each.run.spec.command, each.run.spec.model, each.run.spec.device) == key
+    ]
 
 
 def write(results: list[Result], path: Path) -> str:
@@ -29,7 +35,10 @@ def write(results: list[Result], path: Path) -> str:
     newest = {
         result.run.spec.setting: result
         for result in results
-        if result.run.spec.setting and result.state == runs.PASSED and result.figures and result.figures.top1 is not None
+        if result.run.spec.setting
+        and result.state == runs.PASSED
+        and result.figures
+        and result.figures.top1 is not None
     }
     if not newest:
         raise ValueError("there is no Pareto front: no run of a precision setting has passed and has a token accuracy")

@@ -162,7 +162,11 @@ def read_report(path: Path) -> Report | None:
     failed = sum(test.find("failure") is not None or test.find("error") is not None for test in tests)
     message = failures[0].get("message", "").strip() if failures else ""
     return Report(
-        len(tests) - failed - skipped, failed, skipped, min(pccs, default=None), message.splitlines()[0] if message else ""
+        len(tests) - failed - skipped,
+        failed,
+        skipped,
+        min(pccs, default=None),
+        message.splitlines()[0] if message else "",
     )
 
 

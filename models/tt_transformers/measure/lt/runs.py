@@ -184,7 +184,10 @@ class Runs:
         return list(self._known.values())
 
     def add(self, spec: Spec) -> Run:
-        """Queues a run. Its folder appears with everything in it, or not at all. Raises OSError, e.g. on a full disk."""
+        """Queues a run. Its folder appears with everything in it, or not at all.
+
+        Raises OSError, e.g. on a full disk.
+        """
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
         try:
             (new / "lock").touch()

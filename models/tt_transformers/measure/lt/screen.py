@@ -35,7 +35,7 @@ class Lt(App):
     .-wide #form Input, .-low #form Input { width: 1fr; }
     DataTable { height: 1fr; }
     Static { height: auto; }
-    .-low Static { max-height: 1; }
+    .-low Static { max-height: 2; }
     """
     BINDINGS = [
         Binding("escape", "runs", "Runs"),
@@ -62,7 +62,7 @@ class Lt(App):
             yield _field("device", commands.device(""), MESH_SHAPES)
             yield _field("options", "of pytest", ())
         yield Static(id="status", markup=False)
-        yield DataTable(cursor_type="row", fixed_columns=1)
+        yield DataTable(cursor_type="row", fixed_columns=2)
         yield Static(id="notes", markup=False)
         yield Footer()
 
@@ -75,25 +75,38 @@ class Lt(App):
 
     def keep_going(self) -> None:
         """Starts what may start, and shows the states of all runs."""
+        problem, known = None, self.results
         try:
             self.scheduler.tick()
+        except OSError as error:  # such as a full disk: the runs that are alive go on
+            problem = str(error)
+        try:
             found = self.scheduler.runs.all()
+            self.results = {run: known[run] if run in known and known[run].is_final else read(run) for run in found}
         except OSError as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
-                self.warn(error)
-            return
-        self._problem = None
-        known = self.results
-        self.results = {run: known[run] if run in known and known[run].is_final else read(run) for run in found}
+            problem = str(error)
+        if problem is not None and problem != self._problem:
+            self.warn(problem)
+        self._problem = problem
         self._show_rows()
         states = Counter(result.state for result in self.results.values())
-        counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no runs yet: Enter in the form queues one"
+        counts = (
+            ", ".join(f"{count} {state}" for state, count in states.items()) or "no runs; Enter in the form adds one"
+        )
         self.query_one("#status", Static).update(f"{backend.describe()} | {self.scheduler.jobs} at a time | {counts}")
-        self.query_one("#notes", Static).update("\n".join(table.notes(list(self.results.values()))))
+        self.show_notes()
+
+    @on(DataTable.RowHighlighted)
+    def show_notes(self) -> None:
+        """What a reader must know of the speeds, and the whole note of the run under the cursor."""
+        lines, selected = table.notes(list(self.results.values())), self.selected
+        if selected is not None and selected.note:
+            lines.append(f"{selected.run.name}: {table.printable(selected.note)}")
+        self.query_one("#notes", Static).update("\n".join(lines))
 
     def _show_rows(self) -> None:
-        shown, rows = self.query_one(DataTable), {result.run.name: table.cells(result) for result in self.results.values()}
+        shown = self.query_one(DataTable)
+        rows = {result.run.name: table.cells(result) for result in self.results.values()}
         for key in [key for key in shown.rows if key.value not in rows]:
             shown.remove_row(key)
         for name, cells in rows.items():
@@ -114,8 +127,8 @@ class Lt(App):
         name = shown.coordinate_to_cell_key(shown.cursor_coordinate).row_key.value
         return next((result for result in self.results.values() if result.run.name == name), None)
 
-    def warn(self, error: Exception) -> None:
-        self.notify(table.printable(str(error)), severity="error", timeout=10, markup=False)
+    def warn(self, problem: Exception | str) -> None:
+        self.notify(table.printable(str(problem)), severity="error", timeout=10, markup=False)
 
     def check_action(self, action: str, parameters: tuple) -> bool:
         return not (isinstance(self.screen, TextView) and action in ("cancel", "cancel_all", "rerun", "delete", "runs"))
@@ -140,7 +153,9 @@ class Lt(App):
     def action_names(self) -> None:
         lines = [f"{name:<42}{text}" for name, text in commands.descriptions().items()]
         text = "\n".join(["Commands", *lines, "", "Devices", *MESH_SHAPES, "", "Models", *commands.model_names()])
-        self.push_screen(TextView("Names that the form takes; several with commas between them", lambda: text, from_end=False))
+        self.push_screen(
+            TextView("Names that the form takes; several with commas between them", lambda: text, from_end=False)
+        )
 
     def action_runs(self) -> None:
         self.query_one(DataTable).focus()
@@ -203,9 +218,8 @@ class Lt(App):
     async def action_quit(self) -> None:
         states = Counter(result.state for result in self.results.values())
         active = sum(states[state] for state in runs.ACTIVE)
-        left = [f"{active} running go on"] if active else []
-        left += [f"{states[runs.QUEUED]} queued wait for the next lt"] if states[runs.QUEUED] else []
-        self.exit(message=f"Runs in {self.scheduler.runs.folder}: {', '.join(left)}." if left else None)
+        left = f"{active} running, to their end; {states[runs.QUEUED]} queued, until lt runs again"
+        self.exit(message=f"{left}: {self.scheduler.runs.folder}" if active or states[runs.QUEUED] else None)
 
 
 def _field(name: str, placeholder: str, known) -> Input:

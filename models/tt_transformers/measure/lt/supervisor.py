@@ -4,7 +4,7 @@
 
 FOLDER is the run's folder, with `run.json`. LOCK is the number of an open file descriptor that holds the run's lock:
 the run is alive as long as this process or pytest holds it. The supervisor has a session of its own, so it goes on when
-the tool that started it ends. It uses only the standard library, because importing `models` would take 300 MB for each run.
+the tool that started it ends. It uses only the standard library: importing `models` would take 300 MB for each run.
 """
 
 import contextlib
@@ -50,7 +50,11 @@ def main(folder: Path, lock: int) -> None:
 
 def command(run: dict, folder: Path) -> list[str]:
     record = [f"--output_json={folder / 'record.json'}"] if run["keeps_record"] else []
-    report = ["-o", "junit_family=xunit1", f"--junitxml={folder / 'tests.xml'}"]  # this family has the tests' properties
+    report = [
+        "-o",
+        "junit_family=xunit1",
+        f"--junitxml={folder / 'tests.xml'}",
+    ]  # this family has the tests' properties
     return [sys.executable, "-m", "pytest", *run["arguments"], *report, *record]
 
 

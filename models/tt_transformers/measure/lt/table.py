@@ -7,8 +7,8 @@ from models.tt_transformers.measure.lt import commands, runs
 from models.tt_transformers.measure.lt.results import Figures, Predicted, Result
 
 COLUMNS = (
-    "run", "state", "command", "model", "device", "t/s/u", "TTFT [ms]", "predicted t/s/u", "predicted TTFT [ms]", "PCC", "top-1",
-    "top-5", "time", "note",
+    "run", "state", "command", "model", "device", "t/s/u", "TTFT [ms]", "predicted t/s/u", "predicted TTFT [ms]",
+    "PCC", "top-1", "top-5", "time", "note",
 )  # fmt: skip
 _NO_FIGURES = Figures(backend="", precision="")
 
@@ -73,7 +73,11 @@ def notes(results: list[Result]) -> list[str]:
     """What a reader must know of the speeds in a table: a sentence for each backend, and one on predictions."""
     figures = [result.figures for result in results if result.figures is not None]
     backends = sorted({entry.backend for entry in figures if entry.speed is not None or entry.ttft is not None})
-    lines = [f"Speeds with `{name}` are {SPEEDS_ARE.get(name, 'not known to be of a card')}." for name in backends if name != "silicon"]
+    lines = [
+        f"Speeds with `{name}` are {SPEEDS_ARE.get(name, 'not known to be of a card')}."
+        for name in backends
+        if name != "silicon"
+    ]
     if any(entry.predicted_speed or entry.predicted_ttft for entry in figures):
         lines.append("Predicted figures (~) were not measured: they are computed for a card, with an interval.")
     return lines
@@ -100,7 +104,10 @@ def _modes(results: list[Result]) -> list[str]:
         f"## {precision}\n\n"
         + _table(
             ("model", "device", *columns),
-            [[printable(model), device, *(row.get(name, "") for name in columns)] for (model, device, _), row in rows.items()],
+            [
+                [printable(model), device, *(row.get(name, "") for name in columns)]
+                for (model, device, _), row in rows.items()
+            ],
         )
         for precision, rows in modes.items()
     ]
