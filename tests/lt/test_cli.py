@@ -32,7 +32,7 @@ def lt(folder, capsys):
 def test_the_exit_status_says_whether_all_passed(folder, lt, line, body, status):
     found, output, errors = lt("run", line(body))
     assert found == status and not errors
-    assert [text.split(": ")[-1].split(",")[0] for text in output.splitlines() if "N150" in text][0] == "queued"
+    assert [text.split(": ")[-1].split(",")[0] for text in output.splitlines() if "pytest" in text][0] == "queued"
     assert (f"log: {folder.folder / '0001' / 'log.txt'}" in output) == (body == "assert False")
 
 

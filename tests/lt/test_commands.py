@@ -56,9 +56,25 @@ def test_the_models_of_the_module_tests_are_those_that_they_have():
         commands.specs("mlp", models="Qwen/Qwen3-8B")
 
 
-def test_vision_commands_are_there_if_the_vision_demo_is():
-    there = (benchmark_record.ROOT / "models/tt_transformers/demo/simple_vision_demo.py").is_file()
-    assert ("vision-batch1-trace" in commands.commands()) == ("vision-batch1-trace" in commands.descriptions()) == there
+@pytest.mark.parametrize("there", [True, False])
+def test_vision_commands_are_there_if_the_vision_demo_is(tmp_path, monkeypatch, there):
+    demos = tmp_path / "models/tt_transformers/demo"
+    demos.mkdir(parents=True)
+    (demos / "simple_text_demo.py").touch()
+    if there:
+        (demos / "simple_vision_demo.py").touch()
+    monkeypatch.setattr(benchmark_record, "ROOT", tmp_path)
+    assert [name for name in commands.commands() if name.startswith("vision-")] == [
+        f"vision-{case}"
+        for case in ("batch1-notrace", "batch1-trace", "batch32-trace", "batch4-trace-with-text-prompts")
+        if there
+    ]
+    if there:
+        (spec,) = commands.specs("vision-batch1-trace")
+        assert spec.arguments[1:] == ("-k", "performance and batch1-trace") and spec.keeps_record
+        assert spec.model == "a tiny vision model" and spec.environment["HF_MODEL"] is None
+        (spec,) = commands.specs("vision-batch1-trace", "meta-llama/Llama-3.2-11B-Vision")
+        assert spec.environment["HF_MODEL"] == spec.model == "meta-llama/Llama-3.2-11B-Vision"
 
 
 def test_each_combination_of_commands_models_and_devices_is_a_run():
@@ -78,6 +94,7 @@ def test_the_environment_chooses_what_is_left_out(monkeypatch, tmp_path):
     assert (spec.model, spec.device) == (str(tmp_path), "T3K") and spec.environment["LLAMA_DIR"] == str(tmp_path)
     (spec,) = commands.specs("demo", BUNDLED.name)
     assert spec.model == BUNDLED.name and spec.environment["LLAMA_DIR"] is None
+    assert spec.environment["HF_MODEL"] == str(BUNDLED)
 
 
 @pytest.mark.parametrize("name", ["mod,el", "a b [red]", "naïve\u202e", "-k"])
@@ -94,6 +111,9 @@ def test_a_directory_is_a_model_of_either_format_under_any_name(tmp_path, monkey
 def test_a_pytest_line_is_taken_as_it_is():
     (spec,) = commands.specs("pytest tests/common -k 'a and b,c'")
     assert (spec.command, spec.arguments, spec.keeps_record) == ("pytest", ("tests/common", "-k", "a and b,c"), False)
+    assert spec.environment == {"HF_MODEL": None, "LLAMA_DIR": None} and (spec.model, spec.device) == ("", "")
+    (spec,) = commands.specs("pytest tests/common", "", "T3K")
+    assert spec.environment["MESH_DEVICE"] == spec.device == "T3K"
     (spec,) = commands.specs("pytest models/tt_transformers/demo/simple_text_demo.py -k batch-1")
     assert spec.keeps_record
 

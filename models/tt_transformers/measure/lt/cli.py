@@ -174,8 +174,7 @@ def _interrupts():
 
 def _line(result: Result) -> str:
     named = dict(zip(table.COLUMNS, table.cells(result)))
+    run = ", ".join(filter(None, (named["command"], named["model"], named["device"])))
     facts = [f"{name} {named[name]}" for name in table.COLUMNS[5:] if named[name]]
-    line = (
-        f"{named['run']} {named['command']}, {named['model']}, {named['device']}: {', '.join([result.state, *facts])}"
-    )
+    line = f"{named['run']} {run}: {', '.join([result.state, *facts])}"
     return f"{line}\n     log: {result.run.folder / 'log.txt'}" if result.state == runs.FAILED else line

@@ -32,6 +32,7 @@ class Command:
 
     select: the text for -k; `{device}` stands for the device.
     model: the only model that the tests have; None if they take any.
+    default: the model that runs if neither the user nor the environment names one.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Command:
     select: str
     options: tuple[str, ...] = ()
     model: str | None = None
+    default: str = BUNDLED.name
     devices: tuple[str, ...] = tuple(MESH_SHAPES)
 
     def arguments(self, device: str) -> list[str]:
@@ -53,7 +55,13 @@ def _demo(name, help, case, *options):
 def _tests(name, select, file=_MODULE_TESTS, model="microsoft/Phi-3-mini-128k-instruct", what="tests of the module"):
     # -m takes back that pytest.ini leaves out the tests marked `wide`, among them those of most devices.
     options = ("-m", "not slow")
-    return Command(name, f"{what}, against Hugging Face", file, f"{select} and {{device}}", options, model, LINES)
+    what = f"{what}, against Hugging Face"
+    return Command(name, what, file, f"{select} and {{device}}", options, model, devices=LINES)
+
+
+def _vision(case):
+    tiny = "a tiny vision model"  # with random weights
+    return Command(f"vision-{case}", "the vision demo", _VISION_DEMO, f"performance and {case}", default=tiny)
 
 
 _COMMANDS = (
@@ -72,7 +80,7 @@ _COMMANDS = (
     _tests("decoder", "decoder"),
     _tests("lm-head", "lm_head"),
     _tests("model", "logits_follow", _MODEL_TEST, BUNDLED.name, "tests of the whole bundled model"),
-    *(Command(f"vision-{case}", "the vision demo", _VISION_DEMO, case) for case in _VISION_CASES),
+    *map(_vision, _VISION_CASES),
 )
 
 TABLE = ("accuracy", "demo", "accuracy-acc", "demo-acc")
@@ -117,41 +125,59 @@ def specs(
     """
     extra = _split(options)
     model_texts = [models] if Path(models).is_dir() else _listed(models)
-    found = []
-    for model_text, device_text in itertools.product(model_texts, _listed(devices)):
-        chosen, mesh = model(model_text), device(device_text)
-        for name, arguments, setting, only in _lines(names, mesh, configurations):
-            if only is not None and chosen[0] != only and model_text:
-                raise ValueError(f"{name}: its tests are of {only} only, not of {chosen[0]}; leave the model out")
-            model_name, variables = chosen if only is None else model(only)
-            arguments = (*arguments, *extra)
-            keeps_record = any(argument.startswith(_DEMOS) for argument in arguments)
-            environment = {**variables, "MESH_DEVICE": mesh, "FAKE_DEVICE": None}
-            found.append(Spec(name, model_name, mesh, arguments, environment, keeps_record, setting))
-    return found
+    return [
+        _spec(line, model_text, device_text, extra)
+        for model_text, device_text in itertools.product(model_texts, _listed(devices))
+        for line in _lines(names, device(device_text), configurations)
+    ]
 
 
-def _lines(command: str, mesh: str, configurations: Path):
-    """(name, pytest's arguments, precision setting or None, the tests' only model or None) of each run."""
-    if command.split(maxsplit=1)[:1] == ["pytest"]:
-        return [("pytest", _split(command)[1:], None, None)]
-    return [line for name in _listed(command or "demo") for line in _named_lines(name, mesh, configurations)]
+@dataclass(frozen=True)
+class _Line:
+    """One run of a command, or of a pytest line if `command` is None, before a model is chosen."""
+
+    name: str
+    arguments: list[str]
+    command: Command | None = None
+    setting: str | None = None
 
 
-def _named_lines(name, mesh, configurations):
+def _spec(line: _Line, model_text: str, device_text: str, extra: list[str]) -> Spec:
+    # A pytest line runs in the environment as it is, apart from what the user names.
+    name, variables = model(model_text, line.command.default if line.command else "")
+    mesh = device(device_text) if line.command or device_text else ""
+    if line.command is not None and line.command.model is not None:
+        only = line.command.model
+        if model_text and name != only:
+            raise ValueError(f"{line.name}: its tests are of {only} only, not of {name}; leave the model out")
+        name, variables = model(only)
+    arguments = (*line.arguments, *extra)
+    keeps_record = any(argument.startswith(_DEMOS) for argument in arguments)
+    environment = {**variables, **({"MESH_DEVICE": mesh, "FAKE_DEVICE": None} if mesh else {})}
+    return Spec(line.name, name, mesh, arguments, environment, keeps_record, line.setting)
+
+
+def _lines(names: str, mesh: str, configurations: Path) -> list[_Line]:
+    if names.split(maxsplit=1)[:1] == ["pytest"]:
+        return [_Line("pytest", _split(names)[1:])]
+    return [line for name in _listed(names or "demo") for line in _named_lines(name, mesh, configurations)]
+
+
+def _named_lines(name: str, mesh: str, configurations: Path) -> list[_Line]:
     known = commands()
     if name in (PARETO, PARETO_FROM_JSON):
         settings = format_pairs() if name == PARETO else files_in(configurations)
-        line = known["accuracy"].arguments(mesh)
-        return [(name, [*line, *options], setting, None) for setting, options in settings.items()]
-    found = []
-    for member in GROUPS.get(name, (name,)):
+        command = known["accuracy"]
+        return [
+            _Line(name, [*command.arguments(mesh), *options], command, setting) for setting, options in settings.items()
+        ]
+    members = GROUPS.get(name, (name,))
+    for member in members:
         if member not in known:
             raise ValueError(f"command {member!r} is not known; known are {', '.join(descriptions())}")
         if mesh not in known[member].devices:
             raise ValueError(f"{member}: device {mesh} has no such test; accepted: {', '.join(known[member].devices)}")
-        found.append((member, known[member].arguments(mesh), None, known[member].model))
-    return found
+    return [_Line(member, known[member].arguments(mesh), known[member]) for member in members]
 
 
 def format_pairs() -> dict[str, list[str]]:
@@ -194,14 +220,18 @@ def device(name: str) -> str:
     return check_mesh_name(name, source="device") if name else requested_mesh_name() or "N150"
 
 
-def model(text: str) -> tuple[str, dict[str, str | None]]:
-    """A model's name and the environment variables that choose it."""
+def model(text: str, default: str = BUNDLED.name) -> tuple[str, dict[str, str | None]]:
+    """A model's name and the environment variables that choose it.
+
+    For "" it is the environment's model, else `default`, which runs without a choice.
+    """
     if not text:
         for variable in ("HF_MODEL", "LLAMA_DIR"):
             if variable in os.environ:
                 return os.environ[variable], {variable: os.environ[variable]}
-    if text in ("", BUNDLED.name):
-        return BUNDLED.name, {"HF_MODEL": None, "LLAMA_DIR": None}
+        return default, {"HF_MODEL": None, "LLAMA_DIR": None}
+    if text == BUNDLED.name:
+        return text, {"HF_MODEL": str(BUNDLED), "LLAMA_DIR": None}
     directory = Path(text).expanduser()
     if directory.is_dir():
         meta = is_meta(directory)

@@ -44,8 +44,9 @@ def write(results: list[Result], path: Path) -> str:
         raise ValueError("there is no Pareto front: no run of a precision setting has passed and has a token accuracy")
     cost, costs = _costs(newest)
     points = {name: (result.figures.top1, result.figures.top5, costs[name]) for name, result in newest.items()}
-    spec = next(iter(newest.values())).run.spec
-    pareto.plot(points, f"{Path(spec.model).name}, {spec.device}", path, cost)
+    any_of_them = next(iter(newest.values()))
+    spec, backend = any_of_them.run.spec, any_of_them.figures.backend
+    pareto.plot(points, f"{Path(spec.model).name}, {spec.device} ({backend})", path, cost)
     return pareto.table(points, cost)
 
 

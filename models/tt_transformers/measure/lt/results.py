@@ -38,6 +38,8 @@ class Figures:
 
     backend: str
     precision: str
+    model: str = ""
+    device: str = ""
     speed: float | None = None
     ttft: float | None = None
     top1: float | None = None
@@ -121,6 +123,8 @@ def _figures(record: dict) -> Figures:
     return Figures(
         backend=str(record["backend"]),
         precision=str(record["precision"]),
+        model=str(record["model"]),
+        device=str(record["mesh"]),
         speed=median(measured["decode_t/s/u"]) if "decode_t/s/u" in measured else None,
         ttft=median(measured["TTFT"]) if "TTFT" in measured else None,
         **{name: _number(accuracy[name]) for name in ("top1", "top5") if name in accuracy},

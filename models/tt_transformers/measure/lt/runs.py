@@ -49,6 +49,7 @@ class Spec:
     """What to run.
 
     command: the name that a user chose, or "pytest".
+    model, device: "" if a pytest line does not name them.
     arguments: pytest's.
     environment: variables that the run has besides the tool's; None for one that must not be set.
     keeps_record: whether the run is one case of a demo, which writes a record.

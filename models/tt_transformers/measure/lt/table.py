@@ -16,7 +16,7 @@ _NO_FIGURES = Figures(backend="", precision="")
 def cells(result: Result) -> list[str]:
     """A run's row, in the order of `COLUMNS`; "" where there is nothing to say."""
     spec, figures = result.run.spec, result.figures or _NO_FIGURES
-    named = ("", "", "") if spec is None else (what(spec), spec.model, spec.device)
+    named = ("", "", "") if spec is None else (what(spec), spec.model or figures.model, spec.device or figures.device)
     texts = [
         result.run.name,
         result.state,
