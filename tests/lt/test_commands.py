@@ -153,3 +153,8 @@ def test_a_folder_without_settings_is_refused(tmp_path):
     (tmp_path / "half.json").write_text(json.dumps({"precision_cfg": {}})[:-4])
     with pytest.raises(ValueError, match=r"half\.json"):
         commands.specs("pareto_from_json", configurations=tmp_path)
+
+
+def test_the_guide_describes_each_command():
+    guide = (benchmark_record.ROOT / "docs" / "lt.md").read_text()
+    assert [name for name in commands.descriptions() if f"`{name}`" not in guide] == []
