@@ -158,9 +158,9 @@ def test_the_newest_figures_of_a_model_and_mode_share_a_row(folder, spec):
     modes = table.markdown(results).split("## Runs")[0]
     assert [line for line in modes.splitlines() if "N150" in line or line.startswith("#")] == [
         "## performance",
-        f"| tiny | N150 | 96.88 % | 100.00 % | 12.00 emulator | 250 emulator |  |  |",
+        "| tiny | N150 | 96.88 % | 100.00 % | 12.00 emulator | 250 emulator |  |  |",
         "## accuracy",
-        f"| tiny | N150 |  |  | 12.00 emulator | 250 emulator |  |  |",
+        "| tiny | N150 |  |  | 12.00 emulator | 250 emulator |  |  |",
     ]
 
 

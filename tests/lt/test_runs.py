@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,15 @@ def test_a_running_run_is_not_deleted(folder, line):
     until(lambda: run.state() == runs.CANCELLED)
     run.delete()
     assert folder.all() == [] and not run.folder.exists()
+
+
+def test_removing_the_folder_of_a_running_run_ends_it(folder, line):
+    run = add(folder, line(WITH_A_CHILD))
+    until(lambda: (run.folder / "group").exists(), folder)
+    child, supervising = child_of(run), supervisor_of(run)
+    shutil.rmtree(run.folder)
+    assert run.state() == runs.LOST
+    until(lambda: is_gone(child) and is_gone(supervising))
 
 
 def test_a_new_run_with_the_number_of_a_deleted_one_is_another_run(folder, line):

@@ -69,7 +69,7 @@ def now() -> str:
 
 
 def _wait(child: subprocess.Popen, folder: Path, tool: int) -> int:
-    """The exit status of `child`, whose process group is killed when it ends or is cancelled."""
+    """The exit status of `child`. Its process group is killed when it ends, is cancelled or its folder is removed."""
     with contextlib.suppress(OSError):  # a full disk: then only this process can cancel the run
         (folder / "group").write_text(str(child.pid))
     interrupted = None
@@ -78,7 +78,7 @@ def _wait(child: subprocess.Popen, folder: Path, tool: int) -> int:
         if os.getppid() != tool:
             with contextlib.suppress(OSError):
                 (folder / "left").touch()
-        if interrupted is None and (folder / "cancel").exists():
+        if interrupted is None and ((folder / "cancel").exists() or not folder.exists()):
             interrupted = time.monotonic()
             os.killpg(child.pid, signal.SIGINT)
         elif interrupted is not None and time.monotonic() > interrupted + GRACE:
