@@ -78,8 +78,8 @@ def test_cancelling_kills_what_the_tests_started(folder, line):
     child = child_of(run)
     run.cancel()
     assert run.state() == runs.CANCELLING
-    until(lambda: run.state() == runs.CANCELLED)
-    assert is_gone(child) and "KeyboardInterrupt" in (run.folder / "log.txt").read_text()
+    until(lambda: run.state() == runs.CANCELLED and is_gone(child))
+    assert "KeyboardInterrupt" in (run.folder / "log.txt").read_text()
 
 
 def test_pytest_heeds_the_interrupt_of_a_tool_in_the_background_of_a_shell(folder, line):
@@ -151,8 +151,7 @@ def test_a_cancelled_run_without_a_supervisor_is_killed_by_the_tool(folder, line
     run.cancel()
     long_ago = time.time() - 2 * supervisor.GRACE
     os.utime(run.folder / "cancel", (long_ago, long_ago))
-    until(lambda: run.state() == runs.CANCELLED, folder)
-    assert is_gone(child)
+    until(lambda: run.state() == runs.CANCELLED and is_gone(child), folder)
 
 
 def test_nothing_of_a_hundred_runs_is_lost_when_they_are_cancelled_and_the_tool_is_killed(folder, line):
