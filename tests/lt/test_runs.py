@@ -23,6 +23,13 @@ LT = benchmark_record.ROOT / "models" / "tt_transformers" / "lt"
 WITH_A_CHILD = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
 
 
+@pytest.fixture
+def waiting(tmp_path):
+    """The body of a test that waits for `go`, a file: (body, go)."""
+    go = tmp_path / "go"
+    return f"import os, time\n    while not os.path.exists('{go}'): time.sleep(0.05)", go
+
+
 def tool(folder, *arguments, **options):
     """A tool in a process of its own."""
     command = [sys.executable, str(LT), "--state", str(folder.folder), *arguments]
@@ -121,24 +128,29 @@ def test_a_cancelled_queued_run_never_starts(folder, line):
     assert first.state() == runs.CANCELLED and not (first.folder / "log.txt").exists()
 
 
-def test_a_run_goes_on_when_its_tool_is_killed_and_the_next_tool_runs_the_rest(folder, line):
-    running, queued = add(folder, line("import time; time.sleep(4)")), add(folder, line())
+def test_a_run_goes_on_when_its_tool_is_killed_and_the_next_tool_runs_the_rest(folder, line, waiting):
+    body, go = waiting
+    running, queued = add(folder, line(body, "waiting")), add(folder, line())
     process = tool(folder, "run", "--queued", start_new_session=True)
     until(lambda: running.state() == runs.RUNNING)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     until(lambda: read(running).note == "the tool that started it has ended; the run goes on")
     assert queued.state() == runs.QUEUED
+    go.touch()
     until(lambda: queued.state() == runs.PASSED, folder)
     assert running.state() == runs.PASSED
 
 
-def test_a_run_whose_supervisor_is_killed_is_lost_but_not_before_its_tests_end(folder, line):
-    run = add(folder, line("import time; time.sleep(2)"))
+def test_a_run_whose_supervisor_is_killed_is_lost_but_not_before_its_tests_end(folder, line, waiting):
+    body, go = waiting
+    run = add(folder, line(body))
     until(lambda: (run.folder / "group").exists(), folder)
-    os.kill(supervisor_of(run), signal.SIGKILL)
-    time.sleep(0.2)
+    supervising = supervisor_of(run)
+    os.kill(supervising, signal.SIGKILL)
+    until(lambda: is_gone(supervising))
     assert run.state() == runs.RUNNING
+    go.touch()
     until(lambda: run.state() == runs.LOST)
     assert read(run).note == "its processes ended without a result; run it again"
 
