@@ -110,7 +110,7 @@ def test_tests_that_ignore_the_interrupt_are_killed(folder, line):
     run = add(folder, line(f"{ignore}; time.sleep(600)"))
     impatient = (
         "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import supervisor; supervisor.GRACE = 0.3; "
-        "supervisor.main(pathlib.Path(sys.argv[2]), int(sys.argv[3]))"
+        "supervisor.main(pathlib.Path(sys.argv[2]), int(sys.argv[3]), 0)"
     )
     with run.claimed() as lock:
         arguments = [os.path.dirname(supervisor.__file__), run.folder, str(lock)]
@@ -132,7 +132,7 @@ def test_a_run_goes_on_when_its_tool_is_killed_and_the_next_tool_runs_the_rest(f
     body, go = waiting
     running, queued = add(folder, line(body, "waiting")), add(folder, line())
     process = tool(folder, "run", "--queued", start_new_session=True)
-    until(lambda: running.state() == runs.RUNNING)
+    until(lambda: (running.folder / "group").exists())
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     until(lambda: read(running).note == "the tool that started it has ended; the run goes on")

@@ -56,7 +56,7 @@ class Scheduler:
             try:
                 self._supervisors.append(
                     subprocess.Popen(
-                        [sys.executable, "-I", supervisor.__file__, str(run.folder), str(lock)],
+                        [sys.executable, "-I", supervisor.__file__, str(run.folder), str(lock), str(os.getpid())],
                         cwd=benchmark_record.ROOT,
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,

@@ -1,9 +1,9 @@
 """Runs one pytest process and writes down how it ended.
 
-    python supervisor.py FOLDER LOCK
+    python supervisor.py FOLDER LOCK TOOL
 
 FOLDER is the run's folder, with `run.json`. LOCK is the number of an open file descriptor that holds the run's lock:
-the run is alive as long as this process or pytest holds it. The supervisor has a session of its own, so it goes on when
+the run is alive as long as this process or pytest holds it. TOOL is the process that started it. The supervisor has a session of its own, so it goes on when
 the tool that started it ends. It uses only the standard library: importing `models` would take 300 MB for each run.
 """
 
@@ -24,9 +24,7 @@ GRACE = 10.0
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def main(folder: Path, lock: int) -> None:
-    # Read first: it changes when the tool ends, and this process gets another parent.
-    tool = os.getppid()
+def main(folder: Path, lock: int, tool: int) -> None:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     # A shell lets the jobs in its background ignore interrupts, and so would pytest, which inherits this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,7 +73,7 @@ def _wait(child: subprocess.Popen, folder: Path, tool: int) -> int:
     interrupted = None
     while child.poll() is None:
         time.sleep(POLL)
-        if os.getppid() != tool:
+        if os.getppid() != tool:  # the tool has ended, and this process has another parent
             with contextlib.suppress(OSError):
                 (folder / "left").touch()
         if interrupted is None and ((folder / "cancel").exists() or not folder.exists()):
@@ -102,4 +100,4 @@ def _write(path: Path, content: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
