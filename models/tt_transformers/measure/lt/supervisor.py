@@ -3,8 +3,9 @@
     python supervisor.py FOLDER LOCK TOOL
 
 FOLDER is the run's folder, with `run.json`. LOCK is the number of an open file descriptor that holds the run's lock:
-the run is alive as long as this process or pytest holds it. TOOL is the process that started it. The supervisor has a session of its own, so it goes on when
-the tool that started it ends. It uses only the standard library: importing `models` would take 300 MB for each run.
+the run is alive as long as this process or pytest holds it. TOOL is the number of the process that started this one.
+The supervisor has a session of its own, so it goes on when the tool ends. It uses only the standard library: importing
+`models` would take 300 MB for each run.
 """
 
 import contextlib
