@@ -10,7 +10,7 @@ PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving demo serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible perf-report
+.PHONY: help setup setup-serving demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ setup-serving:  ## make .venv-serving, with vLLM over the packages of .venv, onc
 
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
+
+lt: setup  ## queue and watch runs, make tables and Pareto fronts, in the terminal (ARGS= as in `lt --help`)
+	@$(PYTHON) models/tt_transformers/lt $(ARGS)
 
 serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (PORT=8000; ARGS= adds options of `vllm serve`)
 	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
@@ -49,7 +52,7 @@ full-size: setup  ## run models at full size with random weights, convert an 8B,
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
 
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table
-	$(PYTHON) -m models.tt_transformers.measure.vendor.validate $(if $(MODELS),--models $(MODELS))
+	$(PYTHON) -m models.tt_transformers.measure.vendor.validate $(if $(MODELS),--models $(MODELS)) $(if $(MESH),--mesh $(MESH))
 	TT_REQUIRE_VENDOR=1 $(PYTEST) -m vendor -k "not refuses_nothing and not whole_demo and not committed_record"
 
 accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 and T3K, then write PERF.md and LONG_CONTEXT.md

@@ -1,8 +1,9 @@
 """A model's weights on the mesh: the dimension that is split, the order of parts, the place in memory."""
 
+import copy
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -32,12 +33,20 @@ class _Planned:
             ttnn.copy_host_to_device_tensor(host, tensor)
 
 
+def _together(same: Sequence[_Planned]) -> _Planned:
+    """What several models plan alike, as one: converted once and copied to the tensors of all."""
+    return replace(same[0], tensors=tuple(tensor for planned in same for tensor in planned.tensors))
+
+
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
     A tensor that is given out has its memory on the devices, and no values until `load`. So a model that does not fit is
     refused before anything is read, and weights are read in the order of the files, whatever the order of the model. A
     linear's weight comes with its bias, in the two forms that `Linear` takes.
+
+    `replica` gives the same weights for another mesh of the same shape. `load` fills the replicas too, so that each
+    weight is read and converted once for all.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -47,11 +56,20 @@ class Weights:
         self.cache = cache
         self._tensors = []
         self._planned: list[_Planned] = []
+        self._replicas: list[Weights] = []
 
     @classmethod
     def of(cls, args) -> "Weights":
         """The weights of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
+
+    def replica(self, mesh_device) -> "Weights":
+        """The same weights for a model on another mesh of the same shape. Its tensors get their values in `load` of
+        this object."""
+        replica = copy.copy(self)
+        replica.mesh_device, replica._tensors, replica._planned = mesh_device, [], []
+        self._replicas.append(replica)
+        return replica
 
     def load(self) -> None:
         """Fills every tensor that was given out, from the weight cache or, if it has no valid entry, from the checkpoint.
@@ -60,8 +78,9 @@ class Weights:
         made. Besides the result, this holds the parts of one tensor and a few copies of it: less than a layer, or the
         embedding. Raises ValueError for a weight that is not finite, and then the model cannot be used.
         """
-        waiting = {planned: set(planned.sources) for planned in self._planned if not self._load_from_cache(planned)}
-        self._planned = []
+        everything = [_together(same) for same in zip(self._planned, *(replica._planned for replica in self._replicas), strict=True)]
+        self._planned, self._replicas = [], []
+        waiting = {planned: set(planned.sources) for planned in everything if not self._load_from_cache(planned)}
         uses, held = Counter(source for planned in waiting for source in planned.sources), {}
         with tqdm(total=len(uses), desc="Weights", unit="tensor", disable=None, delay=1) as progress:
             for names, weight in self.state_dict.read(list(uses)):
@@ -79,25 +98,29 @@ class Weights:
                 progress.update(len(names))
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
-        width, mapper = self.placement.model_ranks * config.n, self._mapper(model=3)
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias.
+
+        On a grid the input features, those of the residual stream, are split too."""
+        width, mapper = self.placement.model_ranks * config.n, self._column_parallel_mapper()
 
         def columns(weight):
-            return _padded(_padded(weight, config.k, dim=1), width, dim=0).t()
+            return _padded(_padded(weight, self._residual_columns(config.k), dim=1), width, dim=0).t()
 
         def bias(features):
-            return _padded(features, width, dim=0)[None]
+            return self._on_first_rank(_padded(features, width, dim=0))
 
         weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
         return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
-        sums, so the bias is on the first device only."""
-        mapper = self._mapper(model=2)
+        sums, so the bias is on the first device only. On a grid the output features, those of the residual stream, are
+        split too."""
+        mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            return _padded(_padded(weight, self.placement.model_ranks * config.k, dim=1), config.n, dim=0).t()
+            weight = _padded(weight, self.placement.model_ranks * config.k, dim=1)
+            return _padded(weight, self._residual_columns(config.n), dim=0).t()
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -107,7 +130,7 @@ class Weights:
         bias."""
         name = f"layers.{layer}.attention"
         head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
-        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
+        mapper, recipe = self._column_parallel_mapper(), dict(heads=[heads.query, heads.kv])
 
         def fused(wq, wk, wv):
             parts = []
@@ -117,10 +140,10 @@ class Weights:
             return _joined(parts)
 
         def columns(*weights):
-            return _padded(fused(*weights), config.k, dim=1).t()
+            return _padded(fused(*weights), self._residual_columns(config.k), dim=1).t()
 
         def bias(*biases):
-            return fused(*biases)[None]
+            return self._on_first_rank(fused(*biases))
 
         weights, biases = ([f"{name}.{part}.{kind}" for part in ("wq", "wk", "wv")] for kind in ("weight", "bias"))
         weight = self._linear(f"{name}.wqkv", weights, columns, config, mapper, **recipe)
@@ -130,11 +153,12 @@ class Weights:
         """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
         the bias is on the first device only."""
         name = f"layers.{layer}.attention.wo"
-        mapper = self._mapper(model=2)
+        mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            weight, head_dim = _padded(weight, config.n, dim=0).t(), config.k // heads.n_heads
-            return _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
+            weight, head_dim = _padded(weight, self._residual_columns(config.n), dim=0).t(), config.k // heads.n_heads
+            rows = _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
+            return rows.t().contiguous().t()  # in the memory order of the other weights
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -144,9 +168,10 @@ class Weights:
 
         def columns(output):
             parts = [_padded(output[start : start + config.n], config.n, dim=0) for start in starts]
-            return _padded(_joined(parts), config.k, dim=1).t()
+            return _padded(_joined(parts), self._residual_columns(config.k), dim=1).t()
 
-        return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
+        mapper = self._column_parallel_mapper()
+        return self._linear(f"output.{split}", ["output.weight"], columns, config, mapper, starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
@@ -160,13 +185,27 @@ class Weights:
         return self._interleaved((rows, self.placement.residual_width(columns)), padded, conversion)
 
     def norm(self, name: str, scale: NormScale):
-        """Norm weight as the op reads it, replicated; `scale` says its shape, dtype and layout."""
-        shape = scale.weight_shape[2:]
+        """Norm weight as the op reads it, for a device's columns; `scale` says its shape, dtype and layout."""
 
         def padded(weight):
-            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(shape)
+            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(scale.host_shape[2:])
 
-        return self._interleaved(shape, padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, self._mapper()))
+        mapper = self._mapper(residual=scale.weight_split)
+        return self._interleaved(scale.weight_shape[2:], padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper))
+
+    def _column_parallel_mapper(self):
+        return self._mapper(model=3, residual=self.placement.split_residual(2))
+
+    def _row_parallel_mapper(self):
+        return self._mapper(model=2, residual=self.placement.split_residual(3))
+
+    def _residual_columns(self, columns: int) -> int:
+        """The residual columns of a weight on all devices together, of which a device's matmuls have `columns`."""
+        return self.placement.input_ranks * columns
+
+    def _on_first_rank(self, bias: torch.Tensor) -> torch.Tensor:
+        """A bias [columns] as rows for the devices whose products are summed: zeros on all but the first."""
+        return _padded(bias[None], self.placement.input_ranks, dim=0)
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
@@ -191,7 +230,7 @@ class Weights:
 
     def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
         def rows(bias):
-            return _padded(_padded(bias, config.n, dim=0)[None], self.placement.model_ranks, dim=0)
+            return _padded(_padded(bias, self._residual_columns(config.n), dim=0)[None], self.placement.model_ranks, dim=0)
 
         return self._bias(name, [f"{name}.bias"], rows, config, mesh_mapper)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import L1_BYTES, TILE, whole_tiles
+from models.common.chip import TILE, whole_tiles
+from models.common.mesh import chip_of
 
 # What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
@@ -35,16 +36,17 @@ MAX_SUBBLOCK_TILES = 4
 
 @dataclass(frozen=True)
 class ChipLayout:
-    """The facts of a chip that the configs depend on: its grid of worker cores and its DRAM banks."""
+    """The facts of a chip that the configs depend on: its grid of worker cores, its DRAM banks, bytes of a core's L1."""
 
     grid_x: int
     grid_y: int
     dram_banks: int
+    l1_bytes: int
 
     @classmethod
     def of(cls, mesh_device) -> "ChipLayout":
-        grid, dram = mesh_device.compute_with_storage_grid_size(), mesh_device.dram_grid_size()
-        return cls(grid.x, grid.y, dram.x * dram.y)
+        grid, chip = mesh_device.compute_with_storage_grid_size(), chip_of(mesh_device)
+        return cls(grid.x, grid.y, chip.dram_banks, chip.l1_bytes)
 
     def rectangle(self, cores: int) -> tuple[int, int] | None:
         """(x, y) of the widest rectangle of exactly `cores` cores, or None if the grid has none."""
@@ -62,14 +64,15 @@ class ChipLayout:
             if k_tiles % cores == 0 and n_tiles % cores == 0 and self.rectangle(cores)
         )
 
-    def decode_width(self, k: int, n: int) -> int:
-        """The width, at least `n`, that a matrix [k, n] is padded to so that a decode matmul splits over enough cores.
+    def decode_width(self, k: int, n: int, unit: int = TILE) -> int:
+        """The width, at least `n` and a multiple of `unit`, that a matrix [k, n] is padded to so that a decode matmul splits
+        over enough cores.
 
         The smallest width that splits over `GOOD_DECODE_CORES`; if `MAX_PADDING` does not reach one, the width that
         splits over the most cores.
         """
-        n_tiles = math.ceil(n / TILE)
-        widths = [tiles * TILE for tiles in range(n_tiles, n_tiles + int(n_tiles * MAX_PADDING) + 1)]
+        units = math.ceil(n / unit)
+        widths = [count * unit for count in range(units, units + int(units * MAX_PADDING) + 1)]
         return max(widths, key=lambda width: (min(self.decode_cores(k, width), GOOD_DECODE_CORES), -width))
 
     def width_sharded(self, width: int, cores: int) -> ttnn.MemoryConfig:
@@ -78,9 +81,11 @@ class ChipLayout:
         return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), _core_rectangle(x, y))
 
     def user_sharded(self, users: int, width: int, rows: int = TILE) -> ttnn.MemoryConfig:
-        """L1, one user per core, `[rows, width]` each: the heads of a decode step, [1, users, <= rows, width]."""
-        cores = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(self.grid_x, self.grid_y), row_wise=True)
-        return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), cores)
+        """L1, one user per core, `[rows, width]` each: the heads of a decode step, [1, users, <= rows, width].
+
+        nlp_concat_heads_decode takes a rectangle of cores only.
+        """
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), _core_rectangle(*self.rectangle(users)))
 
     def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
         """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""
@@ -100,7 +105,7 @@ class ChipLayout:
         activations = (k_tiles + 3 * n_tiles) * TILE_BYTES[ttnn.bfloat16]
         product = bank_tiles * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES + bias * TILE_BYTES[ttnn.bfloat16])
         per_k_tile = 3 * bank_tiles * TILE_BYTES[weight_dtype] + 2 * TILE_BYTES[ttnn.bfloat16]
-        k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - activations - product) // per_k_tile
+        k_tiles_that_fit = (self.l1_bytes - L1_RESERVED_BYTES - activations - product) // per_k_tile
         return ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
             in0_block_w=_largest_divisor(k_tiles, max(1, min(8, k_tiles_that_fit))),
             per_core_M=1,
@@ -120,7 +125,7 @@ class ChipLayout:
         def k_tiles_that_fit(width: int) -> int:
             output = width * (per_core_m * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES) + bias * TILE_BYTES[ttnn.bfloat16])
             per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + width * TILE_BYTES[weight_dtype])
-            return (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
+            return (self.l1_bytes - L1_RESERVED_BYTES - output) // per_k_tile
 
         blocks = next(blocks for blocks in range(1, columns + 1) if k_tiles_that_fit(math.ceil(columns / blocks)) >= 1)
         block_w = math.ceil(columns / blocks)
