@@ -12,7 +12,7 @@ from models.tt_transformers.serving.devices import check_groups
 from models.tt_transformers.tt import generator_vllm
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows what is logged under its own name
 
 
 class TTPlatform(Platform):

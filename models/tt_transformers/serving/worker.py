@@ -12,7 +12,7 @@ from models.tt_transformers.serving.model_runner import ModelRunner
 from models.tt_transformers.serving.platform import ENGINES, tt_options
 from models.tt_transformers.tt import generator_vllm
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows what is logged under its own name
 
 
 class TTWorker(WorkerBase):
