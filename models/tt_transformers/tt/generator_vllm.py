@@ -14,6 +14,8 @@ original length, and with LongRoPE in families that do not compute keys again, i
 prompt.
 """
 
+import importlib
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
@@ -282,9 +284,21 @@ class Phi3ForCausalLM(ServedModel):
     model_capabilities = MappingProxyType({**ServedModel.model_capabilities, "supports_prefix_caching": False})
 
 
+# The versions of Llama that TT_LLAMA_TEXT_VER names, as in the vendor's plugin, and the modules of their classes.
+LLAMA_VERSIONS = {"tt_transformers": __name__, "llama3_70b_galaxy": "models.demos.llama3_70b_galaxy.tt.generator_vllm"}
+
+
 def class_of(architectures: Sequence[str]) -> type[ServedModel]:
-    """The class that runs the first of a checkpoint's `architectures`. ValueError if there is none."""
-    for served in (LlamaForCausalLM, QwenForCausalLM, MistralForCausalLM, Phi3ForCausalLM):
+    """The class that runs the first of a checkpoint's `architectures`, of a Llama the version that TT_LLAMA_TEXT_VER names.
+
+    Raises ValueError if there is none.
+    """
+    version = os.environ.get("TT_LLAMA_TEXT_VER", "tt_transformers")
+    if version not in LLAMA_VERSIONS:
+        raise ValueError(f"TT_LLAMA_TEXT_VER={version!r} is not known; known are {', '.join(LLAMA_VERSIONS)}")
+    if architectures[0] in LlamaForCausalLM.architectures:
+        return importlib.import_module(LLAMA_VERSIONS[version]).LlamaForCausalLM
+    for served in (QwenForCausalLM, MistralForCausalLM, Phi3ForCausalLM):
         if architectures[0] in served.architectures:
             return served
     raise ValueError(f"architecture {architectures[0]} is not supported")
