@@ -247,5 +247,5 @@ def test_a_slot_moves_within_its_group_only(tiny):
         generator.prefill([[3], [4], [5], [6]])
         generator.slots.move([1, 0, 2, 3])
         assert generator.sequences == [[4], [3], [5], [6]]
-        with pytest.raises(ValueError, match=r"slots \[2, 1, 0, 3\]: each must stay in its group of 2"):
+        with pytest.raises(ValueError, match=r"slots \[2, 1, 0, 3\]: each must stay among the 2 that share a pool of pages"):
             generator.slots.move([2, 1, 0, 3])
