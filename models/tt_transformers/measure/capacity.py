@@ -18,7 +18,7 @@ import ttnn
 
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import dram_capacity, open_mesh, without_values
-from models.common.mesh_names import MESH_SHAPES
+from models.common.mesh_names import MESHES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
@@ -163,7 +163,7 @@ def _gb(count: int) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mesh", choices=list(MESH_SHAPES), default="N150")
+    parser.add_argument("--mesh", choices=MESHES, default="N150")
     parser.add_argument("--context", type=int, default=131072, metavar="N", help="tokens, prompt and generated together")
     parser.add_argument("--users", type=int, choices=BATCH_SIZES, default=1, help="users with such a context each")
     parser.add_argument("--mode", choices=MODES, default="performance")
