@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from models.tt_transformers.tt.config.mlp_width import mlp_width
 from models.tt_transformers.tt.config.model_params import Limits, overrides_folder
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
-from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
+from models.tt_transformers.tt.config.prefill_chunks import IMAGE_CHUNK, prefill_chunk_size
 from models.tt_transformers.tt.config.program_configs import ChipLayout
 from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.text import Text
+from models.tt_transformers.tt.vision.images import ImageProcessor
 
 
 class ModelArgs:
@@ -48,6 +50,8 @@ class ModelArgs:
         hf_model: directory in Hugging Face's format, or org/name.
         llama_dir: directory in Meta's format. With neither, the environment's HF_MODEL or LLAMA_DIR names the model, else
             it is the bundled checkpoint.
+        max_images: most images of a user. With 0, the default, a model that reads images runs as a model of text, without
+            the layers and weights for images.
         page_params: `block_size` and `max_num_blocks` of a paged KV cache; None for one that is not paged.
 
     Raises ValueError, FileNotFoundError or RuntimeError that names the wrong value or file, before weights are read.
@@ -70,6 +74,7 @@ class ModelArgs:
         hf_model: str | os.PathLike | None = None,
         llama_dir: str | os.PathLike | None = None,
         page_params: Mapping[str, int] | None = None,
+        max_images: int = 0,
     ):
         named = {"hf_model": hf_model, "llama_dir": llama_dir}
         if hf_model is None and llama_dir is None:
@@ -80,7 +85,11 @@ class ModelArgs:
         self.model_dir = location.directory
         self.hf_config = model_config(location.directory)
         arch = Architecture.from_hf_config(self.hf_config)
-        self.arch = arch.with_layers(num_layers)
+        self._whole_arch = arch.with_layers(num_layers)
+        if max_images and arch.vision is None:
+            raise ValueError(f"max_images {max_images}: {location.name} ({arch.architecture}) reads no images")
+        self.max_images = max_images
+        self.arch = self._whole_arch if max_images else self._whole_arch.text_only()
 
         self.mesh_device = mesh_device
         self.placement = Placement.of(mesh_device)
@@ -102,15 +111,18 @@ class ModelArgs:
             paged=page_params is not None,
             max_seq_len=max_seq_len,
         )
+        if max_images:
+            self.prefill_chunk_size = min(self.prefill_chunk_size or IMAGE_CHUNK, IMAGE_CHUNK)
 
-        self.precision = resolve_precision(
-            self.arch.n_layers,
+        precision = resolve_precision(
+            self._whole_arch.n_layers,
             optimizations_base if optimizations is None else optimizations,
             base=optimizations_base,
             decoder_config_file=decoder_config_file,
             model_params_dir=overrides_folder(self.model_name),
             model_layers=arch.n_layers,
         )
+        self.precision = precision.of_layers(self.arch.layer_indices)
         self.dummy_weights = dummy_weights
         self.cache_hf = cache_hf
         self._hf_model = None
@@ -143,6 +155,26 @@ class ModelArgs:
         """Columns of the residual stream on all devices together; those after the model's `arch.dim` are zeros."""
         return self.placement.padded_dim(self.arch.dim)
 
+    # Images
+
+    @property
+    def max_image_tokens(self) -> int:
+        """The most image tokens that decoded text of one user attends to."""
+        return self.max_images * self.arch.vision.tokens_an_image
+
+    @property
+    def image_pages(self) -> PagedAttentionConfig | None:
+        """The pages of the image tokens, enough for all users; None if the KV caches are not paged."""
+        paged = self.paged_attention_config
+        if paged is None:
+            return None
+        return replace(paged, max_num_blocks=self.max_batch_size * paged.blocks_for(self.max_image_tokens))
+
+    @cached_property
+    def image_processor(self) -> ImageProcessor:
+        """Hugging Face's image processor of the model."""
+        return ImageProcessor(self.model_dir, self.arch.vision)
+
     # Weights
 
     def load_state_dict(self) -> Mapping[str, torch.Tensor]:
@@ -160,7 +192,7 @@ class ModelArgs:
     def _checkpoint(self) -> StateDict:
         checkpoint = StateDict(self._location.weights_directory, self.arch)
         self._add_notes(checkpoint.notes)
-        in_config = self.hf_config["num_hidden_layers"]
+        in_config = Architecture.from_hf_config(self.hf_config).n_layers
         if checkpoint.n_layers > in_config:
             config_name = checkpoint.files.config_name
             self._add_notes([f"the files have {checkpoint.n_layers} layers; {config_name} says {in_config}, which are used"])
@@ -190,8 +222,9 @@ class ModelArgs:
         Raises ValueError for files that do not hold the model, as `load_state_dict`, and for NaN or infinity.
         """
         if self._hf_model is None or self._hf_model.dtype != dtype:
-            weights = DummyStateDict(self.arch) if self.dummy_weights else self._checkpoint
-            model = load_model(self.model_dir, self.arch, weights, dtype)
+            arch = self._whole_arch  # Hugging Face's model has the parts for images in any case
+            weights = DummyStateDict(arch) if self.dummy_weights else StateDict(self._location.weights_directory, arch)
+            model = load_model(self.model_dir, arch, weights, dtype)
             if not self.cache_hf:
                 return model
             self._hf_model = model

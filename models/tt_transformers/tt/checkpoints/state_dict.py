@@ -17,9 +17,9 @@ import torch
 from models.tt_transformers.tt.checkpoints.formats import checkpoint_files
 from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, listed
 from models.tt_transformers.tt.config.architecture import Architecture
-from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
+from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT, SELF_ATTENTION
 
-_LAYER = re.compile(r"(?:model\.)?layers\.(\d+)\.")
+_LAYER = re.compile(r"(?:(?:language_model\.)?model\.)?layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,19 @@ def _interchanged(weight: torch.Tensor, n_heads: int, rotary_dim: int, sizes: tu
 def sources(arch: Architecture) -> dict[str, Source]:
     """Where each of our tensors lies in a checkpoint, in the order in which the model is built."""
     rows = {name: shape[0] for name, shape in shapes(arch).items()}
-    heads = {"wq": arch.n_heads, "wk": arch.n_kv_heads, "q_norm": 1, "k_norm": 1}
+    rotated = {
+        f"layers.{layer}.attention.{part}.{tensor}": heads
+        for layer, kind in enumerate(arch.layer_kinds)
+        if kind == SELF_ATTENTION
+        for part, heads in (("wq", arch.n_heads), ("wk", arch.n_kv_heads), ("q_norm", 1), ("k_norm", 1))
+        for tensor in ("weight", "bias")
+    }
     found = {}
     for theirs, parts in arch.tensors().items():
         stop = 0
         for ours in parts:
             start, stop = stop, stop + rows[ours]
-            n_heads = heads.get(ours.split(".")[-2])
+            n_heads = rotated.get(ours)
             found[ours] = Source(theirs, start, stop, rotated=n_heads and (n_heads, arch.rope.rotary_dim))
     if arch.tie_word_embeddings:
         found["output.weight"] = found["tok_embeddings.weight"]
@@ -91,14 +97,17 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         "attention.wo.weight": (arch.dim, q),
         "attention.q_norm.weight": (arch.head_dim,),
         "attention.k_norm.weight": (arch.head_dim,),
+        "attention.gate": (1,),
+        "feed_forward.gate": (1,),
         "feed_forward.w1.weight": (arch.hidden_dim, arch.dim),
         "feed_forward.w2.weight": (arch.dim, arch.hidden_dim),
         "feed_forward.w3.weight": (arch.hidden_dim, arch.dim),
-        "tok_embeddings.weight": (arch.vocab_size, arch.dim),
+        "tok_embeddings.weight": (arch.embeddings, arch.dim),
         "output.weight": (arch.vocab_size, arch.dim),
     }
     by_suffix |= {f"{name.removesuffix('weight')}bias": shape[:1] for name, shape in by_suffix.items() if len(shape) == 2}
-    return {name: by_suffix[_suffix(name)] for names in arch.tensors().values() for name in names}
+    vision = {} if arch.vision is None else arch.vision.shapes(arch.dim)
+    return {name: vision.get(name) or by_suffix[_suffix(name)] for names in arch.tensors().values() for name in names}
 
 
 class StateDict(Mapping[str, torch.Tensor]):
@@ -177,7 +186,8 @@ class StateDict(Mapping[str, torch.Tensor]):
 
 
 class DummyStateDict(Mapping[str, torch.Tensor]):
-    """Random weights and biases in bf16 under the same names: normal with a standard deviation of 0.02; norms all ones.
+    """Random weights and biases in bf16 under the same names: normal with a standard deviation of 0.02; norms and gates
+    all ones, so that images change the text.
 
     A tensor depends on its name, its shape and `seed` only, and is made again on every access. On the device "meta"
     the tensors have shapes but no values.
@@ -190,7 +200,7 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         shape = self._shapes[name]
-        if self._device == "meta" or name.endswith("norm.weight"):
+        if self._device == "meta" or _is_one(name):
             return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
         digest = hashlib.blake2b(f"{self._seed}:{self._drawn(name)}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
@@ -244,6 +254,10 @@ def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) 
     return weights
 
 
+def _is_one(name: str) -> bool:
+    return name.endswith((".gate", "norm.weight", "norm_pre.weight", "norm_post.weight"))
+
+
 def _grouped(names: Iterable[str], key) -> dict:
     """Key -> the names that have it, in their order."""
     groups = {}
@@ -263,6 +277,9 @@ def _layer(name: str) -> int | None:
 
 
 def _has_no_use(name: str, arch: Architecture) -> bool:
-    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from the config."""
+    """Whether a tensor is of a part that `arch` leaves out (layers after num_layers, those for images), or a table that is
+    computed from the config."""
     layer = _layer(name)
-    return (layer is not None and layer >= arch.n_layers) or name.endswith("rotary_emb.inv_freq") or name == "rope.freqs"
+    is_left_out = layer is not None and layer not in arch.layer_indices
+    is_of_images = arch.vision is None and name.startswith(("vision_model.", "multi_modal_projector."))
+    return is_left_out or is_of_images and bool(arch.prefix) or name.endswith("rotary_emb.inv_freq") or name == "rope.freqs"

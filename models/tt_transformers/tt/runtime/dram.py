@@ -5,7 +5,7 @@ import ttnn
 from models.common.chip import whole_tiles
 from models.common.mesh import dram_capacity
 from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, padded_prefill_length
-from models.tt_transformers.tt.modules.attention import AttentionConfig
+from models.tt_transformers.tt.modules.decoder import DECODERS
 from models.tt_transformers.tt.modules.lm_head import LMHeadConfig
 from models.tt_transformers.tt.modules.mlp import MLPConfig
 from models.tt_transformers.tt.modules.norm import NormConfig
@@ -18,8 +18,8 @@ def needed(args) -> tuple[int, int]:
     weights = args.arch.vocab_size * args.placement.residual_width(args.arch.dim) * 2  # the embedding, in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
     for layer in range(args.arch.n_layers):
-        attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)
-        linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
+        attention, mlp = _attention(args, layer), MLPConfig.resolve(args, layer)
+        linears += [*attention.linears, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
         rows, _, length, _ = attention.cache.shape(args)
         kv_cache += rows * _tiles(length) * _tile_of_tokens(attention.cache)
     norm = NormConfig.resolve(args, cores=1).scale
@@ -50,7 +50,7 @@ def pool_tokens(args) -> int:
     A page of the largest size is left out for each user, because its last page may be almost empty. 0 if nothing fits.
     """
     free = dram_capacity(args.mesh_device) - needed(args)[0] - _rope_tables(args) - _activations(args)
-    caches = (AttentionConfig.resolve(args, layer).cache for layer in range(args.arch.n_layers))
+    caches = (_attention(args, layer).cache for layer in range(args.arch.n_layers))
     tile_of_tokens = sum(map(_tile_of_tokens, caches))
     return max(0, free // tile_of_tokens * TILE - args.max_batch_size * BLOCK_SIZES[-1])
 
@@ -81,8 +81,12 @@ def _activations(args) -> int:
     if chunk is not None:
         rows = max(min(rows, chunk), min(chunk, GROUP_ROWS))
     hidden = MLPConfig.resolve(args, 0).ff1_3
-    widest = max(AttentionConfig.resolve(args, 0).wqkv.n * 2, hidden.n * TILE_BYTES[hidden.output_dtype] // TILE**2)
+    widest = max(_attention(args, 0).input.n * 2, hidden.n * TILE_BYTES[hidden.output_dtype] // TILE**2)
     return rows * (4 * args.placement.residual_width(args.arch.dim) + 4 * args.dim + 3 * widest)
+
+
+def _attention(args, layer: int):
+    return DECODERS[args.arch.layer_kinds[layer]].attention_config.resolve(args, layer)
 
 
 def _tile_of_tokens(cache) -> int:

@@ -1,6 +1,6 @@
 """Which pages of the KV cache belong to which user."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +89,11 @@ class PageTable:
         for _ in range(self._missing(user, tokens)):
             self.table[user, self._owned[user]] = self._free.pop()
             self._owned[user] += 1
+
+    def move(self, sources: Sequence[int]) -> None:
+        """User i gets the pages that user `sources[i]` had; `sources` is an order of all users."""
+        self.table = self.table[list(sources)]
+        self._owned = [self._owned[source] for source in sources]
 
     def release(self, user: int) -> None:
         """Takes back all pages of `user`."""
