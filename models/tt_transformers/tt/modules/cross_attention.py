@@ -119,28 +119,31 @@ class CrossAttention:
 
     def decode_forward(self, x, kv_cache, images: DecodeImages):
         """x: [1, 1, users, dim], L1 width-sharded over `wq.cores` -> [1, 1, users, dim / N], L1 interleaved."""
-        c = self.config
         q = ttnn.sharded_to_interleaved(self.wq.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
-        q = self.q_norm.prefill_forward(ttnn.reshape(q, (1, c.users, c.heads.n_heads, c.head_dim)))
+        q = ttnn.transpose(self.q_norm.prefill_forward(self._query_heads(q)), 1, 2)
         x = self._decode_heads.join(kv_cache.attend(q, images.positions, images.page_table))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
 
     def prefill_forward(self, x, kv_cache, slots, images: PromptImages):
         """x: [1, 1, seq_len, dim], DRAM interleaved, of the user in `slots` -> [1, 1, seq_len, dim / N]."""
-        c = self.config
         k, v = self._keys_and_values(images.tokens)
         kv_cache.fill(k, v, slots, images.page_table)
-        q, _, _ = ttnn.experimental.nlp_create_qkv_heads(
-            self.wq.prefill_forward(x),
-            num_heads=c.heads.n_heads,
+        q = self.q_norm.prefill_forward(self._query_heads(self.wq.prefill_forward(x)))
+        x = kv_cache.attend_images(q, k, v, images.mask)
+        x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
+
+    def _query_heads(self, q):
+        """q: [1, 1, rows, n_heads * head_dim], interleaved -> [1, n_heads, rows, head_dim], DRAM."""
+        heads, _, _ = ttnn.experimental.nlp_create_qkv_heads(
+            q,
+            num_heads=self.config.heads.n_heads,
             num_kv_heads=0,
             transpose_k_heads=False,
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
         )
-        x = kv_cache.attend_images(self.q_norm.prefill_forward(q), k, v, images.mask)
-        x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
+        return heads
 
     def _keys_and_values(self, tokens):
         """tokens: [1, 1, keys, dim] -> k, v: [1, n_kv_heads, keys, head_dim], in the cache's dtype."""
