@@ -56,7 +56,7 @@ def sources(arch: Architecture) -> dict[str, Source]:
     rows = {name: shape[0] for name, shape in shapes(arch).items()}
     rotated = {
         f"layers.{layer}.attention.{part}.{tensor}": heads
-        for layer, kind in enumerate(arch.layer_kinds)
+        for layer, kind in zip(arch.layer_indices, arch.layer_kinds)
         if kind == SELF_ATTENTION
         for part, heads in (("wq", arch.n_heads), ("wk", arch.n_kv_heads), ("q_norm", 1), ("k_norm", 1))
         for tensor in ("weight", "bias")

@@ -29,7 +29,7 @@ class Architecture:
 
     `windows`: for each layer, how many positions a token attends to, its own included; None for all.
     `layer_kinds`: the kind of each layer. `layer_tensors`: see `Family`; here for each kind, with the tensors that
-    `config.json` adds. `layer_indices`: each layer's number in the checkpoint. `embeddings`: the rows of the token
+    `config.json` adds. `layer_indices`: each layer's number in the checkpoint, which its tensors' names have. `embeddings`: the rows of the token
     embeddings, which may be more than the vocabulary. `vision`: the part that reads images, None for a model of text.
     """
 
@@ -175,8 +175,8 @@ class Architecture:
     def tensors(self) -> dict[str, tuple[str, ...]]:
         """Every tensor of the model by Hugging Face's name, with our names of its parts, in the order of the model."""
         layers = {
-            f"{self.prefix}model.layers.{index}.{theirs}": tuple(f"layers.{layer}.{ours}" for ours in parts)
-            for layer, (index, kind) in enumerate(zip(self.layer_indices, self.layer_kinds))
+            f"{self.prefix}model.layers.{index}.{theirs}": tuple(f"layers.{index}.{ours}" for ours in parts)
+            for index, kind in zip(self.layer_indices, self.layer_kinds)
             for theirs, parts in self.layer_tensors[kind].items()
         }
         embedding, *rest = ((self.prefix + theirs, ours) for theirs, ours in OUTSIDE_LAYERS.items())

@@ -29,6 +29,11 @@ class Reader:
         return value
 
 
+def language_config(config: Mapping) -> Mapping:
+    """The language model's keys of a `config.json`: those under `text_config`, if it has that, else its own."""
+    return config.get("text_config") or config
+
+
 def nested(config: Mapping, key: str) -> Mapping:
     """The object that `config.json` has under `key`; an empty one if it leaves the key out. ValueError for another value."""
     value = config.get(key) or {}

@@ -21,10 +21,11 @@ class Decoder:
     def __init__(self, args, weights, layer: int, ccl):
         attention, mlp = self.attention_config.resolve(args, layer), MLPConfig.resolve(args, layer)
         self.residual_dtype = args.precision.layer(layer).dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
-        self.attention = self.attention_class(attention, weights, layer, ccl)
-        self.mlp = MLP(mlp, weights, layer, ccl)
-        self.attention_norm = self._norm(args, weights, f"layers.{layer}.attention_norm", attention.input.cores, ccl)
-        self.ffn_norm = self._norm(args, weights, f"layers.{layer}.ffn_norm", mlp.ff1_3.cores, ccl)
+        index = args.arch.layer_indices[layer]
+        self.attention = self.attention_class(attention, weights, index, ccl)
+        self.mlp = MLP(mlp, weights, index, ccl)
+        self.attention_norm = self._norm(args, weights, f"layers.{index}.attention_norm", attention.input.cores, ccl)
+        self.ffn_norm = self._norm(args, weights, f"layers.{index}.ffn_norm", mlp.ff1_3.cores, ccl)
 
     @staticmethod
     def _norm(args, weights, name, cores, ccl):
