@@ -6,7 +6,7 @@ import ttnn
 
 from models.common.mesh_names import LINES
 from models.common.pcc import pcc
-from tests.support.generation import generator, random_tokens  # noqa: F401
+from tests.support.generation import generator, open_generator, random_tokens  # noqa: F401
 from tests.support.tiny_mllama import IMAGE, hugging_face_logits, picture, save_tiny_mllama
 from tests.support.wide import some_of
 
@@ -86,10 +86,9 @@ def test_a_batch_with_and_without_images_follows_hugging_face(generator, tiny, m
 def test_users_with_images_do_not_depend_on_the_batch(generator, tiny):
     """A user joins a running batch in the place of another one, and gets the logits that it gets alone, to the last bit."""
     (long, tiles), (text_only, _), (prompt, four), _ = PROMPTS
-    alone = generator("N150", tiny[0], max_seq_len=128, max_images=1)
-    images = images_of(alone, four)
-    expected = forced(alone, [prompt], [images], TEXTS[:1])[0]
-    alone.close()
+    with open_generator("N150", tiny[0], max_seq_len=128, max_images=1) as alone:
+        images = images_of(alone, four)
+        expected = forced(alone, [prompt], [images], TEXTS[:1])[0]
     made = generator("N150", tiny[0], users=2, max_seq_len=128, max_images=1)
     made.prefill([text_only, long], [None, images_of(made, tiles, seed=5)])
     made.decode([5, 6])
@@ -113,7 +112,8 @@ def test_a_prompt_with_an_image_runs_in_chunks(generator, tiny, monkeypatch):
 def test_without_images_the_layers_for_images_are_left_out(generator, tiny):
     """Hugging Face skips them; here they have no weights and no caches."""
     prompt, _ = PROMPTS[1]
-    generator("N300", tiny[0], max_seq_len=128, max_images=1).close()  # fills the cache of weights
+    with open_generator("N300", tiny[0], max_seq_len=128, max_images=1):
+        pass  # fills the cache of weights
     made = generator("N300", tiny[0], max_seq_len=128)
     assert (made.args.arch.layer_indices, made.model.vision, len(made.model.kv_caches)) == ((0, 2), None, 2)
     assert not any("vision" in name or "gate" in name for name in made.args.load_state_dict())
@@ -146,9 +146,8 @@ def test_images_that_do_not_fit_the_prompt_are_refused(generator, tiny, prompt, 
 
 
 def test_a_model_of_text_refuses_images(generator, tiny):
-    made = generator("N150", tiny[0], max_seq_len=64, max_images=1)
-    images = images_of(made, [1])
-    made.close()
+    with open_generator("N150", tiny[0], max_seq_len=64, max_images=1) as with_images:
+        images = images_of(with_images, [1])
     made = generator("N150", tiny[0], max_seq_len=64)
     with pytest.raises(ValueError, match=r"user 0 has 1 image\(s\); model runs without images \(max_images is 0\)"):
         made.prefill([[1, IMAGE]], [images])

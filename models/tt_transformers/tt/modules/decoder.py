@@ -32,7 +32,7 @@ class Decoder:
         config = NormConfig.resolve(args, cores)
         return DistributedNorm(config, weights.norm(name, config.scale), ccl)
 
-    def decode_forward(self, x, rotate, kv_cache, positions, page_table, images):
+    def decode_forward(self, x, rotate, kv_cache, positions, page_table, images=None):
         """x: [1, 1, users, dim / N] -> the same, in the layer's residual dtype; the rest as in
         `Attention.decode_forward`. `images` is for other kinds of layers."""
         attended = self.attention.decode_forward(
@@ -42,7 +42,7 @@ class Decoder:
         fed_forward = self.mlp.decode_forward(self.ffn_norm.decode_forward(x))
         return ttnn.add(x, fed_forward, dtype=self.residual_dtype, memory_config=ttnn.L1_MEMORY_CONFIG)
 
-    def prefill_forward(self, x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start, images):
+    def prefill_forward(self, x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start, images=None):
         """x: [1, 1, n_users * seq_len, dim / N] -> the same; the rest as in `Attention.prefill_forward`. `images` is
         for other kinds of layers."""
         attended = self.attention.prefill_forward(
@@ -63,14 +63,14 @@ class CrossDecoder(Decoder):
 
     attention_config, attention_class = CrossAttentionConfig, CrossAttention
 
-    def decode_forward(self, x, rotate, kv_cache, positions, page_table, images):
+    def decode_forward(self, x, rotate, kv_cache, positions, page_table, images=None):
         """x: [1, 1, users, dim / N] -> the same; images: `DecodeImages`; the rest is for other kinds of layers."""
         attended = self.attention.decode_forward(self.attention_norm.decode_forward(x), kv_cache, images)
         x = self._add(x, ttnn.mul(attended, images.sees, memory_config=ttnn.L1_MEMORY_CONFIG), ttnn.L1_MEMORY_CONFIG)
         fed_forward = self.mlp.decode_forward(self.ffn_norm.decode_forward(x))
         return self._add(x, ttnn.mul(fed_forward, images.sees, memory_config=ttnn.L1_MEMORY_CONFIG), ttnn.L1_MEMORY_CONFIG)
 
-    def prefill_forward(self, x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start, images):
+    def prefill_forward(self, x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start, images=None):
         """x: [1, 1, seq_len, dim / N] -> the same; images: `PromptImages` of one user, None for users without images;
         the rest is for other kinds of layers."""
         if images is None:
