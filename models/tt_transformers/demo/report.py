@@ -37,6 +37,11 @@ def _shown(prompt):
     return f"{prompt[:half]}\n[... {left_out} characters not shown ...]\n{prompt[-half:]}"
 
 
+def _prompt_of(user) -> str:
+    images = f", with {', '.join(user.image_names)}" if user.image_names else ""
+    return f"Prompt of user {user.index}, batch {user.batch}{images}:\n{_shown(user.prompt)}"
+
+
 def _line(label, value):
     print(f"  {label:<28}{value}", flush=True)
 
@@ -71,7 +76,7 @@ class Stream:
 
     def __init__(self, user, decode):
         self._text = TextStream(decode)
-        print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}\n\nGenerated:", flush=True)
+        print(f"\n{_prompt_of(user)}\n\nGenerated:", flush=True)
 
     def add(self, token_id: int):
         print(self._text.add(token_id), end="", flush=True)
@@ -84,7 +89,7 @@ def print_texts(batches, args):
     """Prints the texts of all users except the streamed ones, and why each user stopped."""
     for users in batches:
         for user in users[1:]:
-            print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}")
+            print(f"\n{_prompt_of(user)}")
             print(f"\nGenerated:\n{args.decode(user.token_ids)}", flush=True)
     if batches:
         print("\nUsers")

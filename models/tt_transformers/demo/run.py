@@ -9,12 +9,15 @@ from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
 from models.tt_transformers.demo import record, report
 from models.tt_transformers.demo.case import Case
+from models.tt_transformers.tt.checkpoints.location import in_environment
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, reference_path
 from models.tt_transformers.tt.runtime import dram
+from models.tt_transformers.tt.runtime.images import check_images
 from models.tt_transformers.tt.token_accuracy import TeacherForcing
+from models.tt_transformers.tt.vision.images import UserImages, read_image
 
 
 @dataclass
@@ -28,6 +31,8 @@ class User:
     token_ids: list[int] = field(default_factory=list)
     stop_reason: str | None = None
     note: str | None = None
+    images: UserImages | None = None
+    image_names: tuple[str, ...] = ()
 
     def add(self, token_id: int, stop_token_ids, max_generated_tokens: int, max_seq_len: int):
         self.token_ids.append(token_id)
@@ -55,6 +60,8 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             for users in batches:
                 check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
                 check_tokens(args, [user.prompt_ids for user in users])
+                for user in users:
+                    check_images(args, user.index, user.prompt_ids, user.images)
             stop_token_ids = args.stop_token_ids if settings.stop_at_eos else frozenset()
             dram.check_fits(args)
             weights = make_weights(args)
@@ -64,9 +71,9 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
 
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
         with profiler.timed("compile_prefill"):
-            generator.prefill([batches[0][0].prompt_ids])
+            prefill(generator, batches[0][:1])
         with profiler.timed("compile_decode"):
-            generator.compile_decode()
+            generator.compile_decode(trace=settings.enable_trace)
         measurements = [
             Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
         ]
@@ -107,9 +114,18 @@ def clear_errors(kinds=(ValueError, OSError, RuntimeError)):
         raise RunError(str(error)) from error
 
 
+def model_of(settings) -> dict:
+    """The arguments that name the model of a run: the environment's, or the default of the case with random weights."""
+    named = in_environment()
+    if settings.default_model is None or any(value is not None for value in named.values()):
+        return {**named, "dummy_weights": settings.dummy_weights}
+    return {"hf_model": settings.default_model, "dummy_weights": True}
+
+
 def make_args(settings, mode, mesh_device) -> ModelArgs:
     return ModelArgs(
         mesh_device,
+        **model_of(settings),
         max_batch_size=settings.batch_size,
         max_seq_len=settings.max_seq_len,
         instruct=settings.instruct,
@@ -117,9 +133,9 @@ def make_args(settings, mode, mesh_device) -> ModelArgs:
         optimizations=settings.optimizations,
         optimizations_base=mode,
         decoder_config_file=settings.decoder_config_file,
-        dummy_weights=settings.dummy_weights,
         num_layers=settings.num_layers,
         page_params=settings.page_params if settings.paged_attention else None,
+        max_images=settings.max_images,
     )
 
 
@@ -145,8 +161,9 @@ def make_user(settings, args, batch, index, prompt) -> User:
     """The user of a prompt. The prompt's context is cut to leave room to generate within max_seq_len."""
     limit = settings.max_seq_len - settings.max_generated_tokens
     try:
-        fitted = prompt.fitted(lambda text: len(args.encode_prompt(text)), limit)
-        user = User(batch, index, fitted.text, args.encode_prompt(fitted.text))
+        fitted = prompt.fitted(lambda text: len(encode(args, text, prompt)), limit)
+        names = tuple(file.name for file in prompt.images)
+        user = User(batch, index, fitted.text, encode(args, fitted.text, prompt), images=read(args, prompt), image_names=names)
     except ValueError as error:
         raise ValueError(f"{prompt.source}: {error}") from error
     if fitted != prompt:
@@ -155,6 +172,25 @@ def make_user(settings, args, batch, index, prompt) -> User:
             f"for {settings.max_generated_tokens} tokens to fit max_seq_len {settings.max_seq_len}"
         )
     return user
+
+
+def encode(args, text: str, prompt) -> list[int]:
+    """Token ids of a prompt's text. ValueError for a prompt with images if the model runs without."""
+    if not prompt.images:
+        return args.encode_prompt(text)
+    if len(prompt.images) > args.max_images:
+        raise ValueError(f"{len(prompt.images)} image(s); at most {args.max_images} for this run of {args.model_name}")
+    return args.text.encode_with_images(text, len(prompt.images))
+
+
+def read(args, prompt) -> UserImages | None:
+    """The images of a prompt, read and cut into tiles; None if it has none. ValueError that names a file."""
+    return args.image_processor([read_image(file) for file in prompt.images]) if prompt.images else None
+
+
+def prefill(generator, users):
+    """Starts a batch of these users -> the logits of their first tokens."""
+    return generator.prefill([user.prompt_ids for user in users], [user.images for user in users])
 
 
 def make_sampler(settings, users, reference=None):
@@ -172,14 +208,14 @@ def generate(generator, users, sampler, settings, args, stop_token_ids) -> list[
     """
     profiler = Profiler()
     if not backend.values_meaningful():
-        generator.decode(sampler(generator.prefill([user.prompt_ids for user in users])))
+        generator.decode(sampler(prefill(generator, users)))
         return []
 
     stream = report.Stream(users[0], args.decode)
     with profiler.timed("generate"):
         with profiler.timed("TTFT"):
             with profiler.timed("inference_prefill"):
-                logits = generator.prefill([user.prompt_ids for user in users])
+                logits = prefill(generator, users)
             tokens = sampler(logits)
         active = [True] * len(users)
         while True:

@@ -5,36 +5,12 @@ README.md in this folder lists the cases and the options that change them.
 
 import pytest
 
-from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.cases import CASES
-from models.tt_transformers.demo.run import RunError, clear_errors, run
-from models.tt_transformers.tt.checkpoints.formats import model_config
-from models.tt_transformers.tt.checkpoints.location import in_environment, locate
-from models.tt_transformers.tt.config.architecture import Architecture
+from models.tt_transformers.demo.pytest_case import run_case
 from models.tt_transformers.tt.config.precision import DEMO_MODES
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("mode", DEMO_MODES)
 def test_simple_text_demo(case, mode, settings, capsys, request):
-    with capsys.disabled():
-        try:
-            if request.config.getoption("max_seq_len") is None:
-                skip_beyond_the_model(settings)
-            run(settings, mode)
-        except RunError as error:
-            raise pytest.fail.Exception(str(error), pytrace=False) from None  # or pytest shows the causes as well
-
-
-def skip_beyond_the_model(settings: Case):
-    """Skips a case whose own max_seq_len is more than the model's context, so that `-k long` runs the cases that fit.
-
-    A max_seq_len that the user gave is an error instead, found with the other settings.
-    """
-    with clear_errors():
-        model = locate(**in_environment(), dummy_weights=settings.dummy_weights)
-        context = Architecture.from_hf_config(model_config(model.directory)).max_context_len
-    if settings.max_seq_len > context:
-        reason = f"{settings.name} needs a context of {settings.max_seq_len} tokens, the model has {context}; give --max_seq_len"
-        print(f"\nskipped: {reason}")
-        pytest.skip(reason)
+    run_case(settings, mode, capsys, request)

@@ -181,9 +181,10 @@ class Generator:
         """[users, pages] int32: the pages of all users (see `PageTable`); None if the KV caches are not paged."""
         return None if self.page_table is None else self.page_table.table
 
-    def compile_decode(self) -> None:
-        """Compiles the decode step and, where the device can, captures its trace; else the first decode does it."""
-        self.runner.compile_decode(self.pages)
+    def compile_decode(self, *, trace: bool = True) -> None:
+        """Compiles the decode step and, with `trace` and where the device can, captures its trace; else the first decode
+        does it."""
+        self.runner.compile_decode(self.pages, trace=trace)
 
     def _check_user(self, user: int) -> None:
         if not 0 <= user < self.users:
