@@ -8,29 +8,20 @@ of a head that are not rotated stay at its end.
 
 import hashlib
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from models.tt_transformers.tt.checkpoints import meta_vision
 from models.tt_transformers.tt.checkpoints.formats import checkpoint_files
 from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, listed
+from models.tt_transformers.tt.checkpoints.source import Source
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT, SELF_ATTENTION
 
 _LAYER = re.compile(r"(?:(?:language_model\.)?model\.)?layers\.(\d+)\.")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one of our tensors lies in the checkpoint: rows [start, stop) of the tensor `name`."""
-
-    name: str
-    start: int
-    stop: int
-    # Number of heads whose rows are permuted to the interleaved order, and how many rows of each.
-    rotated: tuple[int, int] | None = None
 
 
 def reverse_permute(weight: torch.Tensor, n_heads: int, rotary_dim: int) -> torch.Tensor:
@@ -73,11 +64,14 @@ def sources(arch: Architecture) -> dict[str, Source]:
     return found
 
 
-def meta_sources(arch: Architecture, stored: Container[str]) -> dict[str, Source]:
-    """Where each of our tensors lies in a checkpoint in Meta's format: under its own name, in the interleaved order.
+def meta_sources(arch: Architecture, stored: Mapping) -> dict[str, Source]:
+    """Where each of our tensors lies in a checkpoint in Meta's format: under its own name, in the interleaved order. A
+    model that reads images has other names (`meta_vision`).
 
-    `stored`: the names in the checkpoint. The LM head is the token embeddings if it is not among them.
+    `stored`: the tensors of the checkpoint by name. The LM head is the token embeddings if it is not among them.
     """
+    if arch.prefix:
+        return meta_vision.sources(arch, shapes(arch), stored)
     found = {name: Source(name, 0, shape[0]) for name, shape in shapes(arch).items()}
     if arch.tie_word_embeddings and "output.weight" not in stored:
         found["output.weight"] = found["tok_embeddings.weight"]
@@ -138,10 +132,13 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         source = self._sources[name]
         weight = self.files.read(source.name, source.start, source.stop)
+        if source.appended is not None:
+            weight = torch.cat([weight, self.files.read(source.appended[0], 0, source.appended[1])])
         # Both are NaN if a value is. Rounding keeps the order, so no other value is larger in bf16. Nothing is copied.
         if not all(extreme.bfloat16().isfinite() for extreme in weight.aminmax()):
             file = self.files.tensors[source.name].file
             raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
+        weight = weight if source.convert is None else source.convert(weight)
         return weight if source.rotated is None else reverse_permute(weight, *source.rotated)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -234,7 +231,9 @@ def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> di
     ours, result = shapes(arch), {}
     for name, source in sources.items():
         rows = max(source.stop, result.get(source.name, (0,))[0])
-        result[source.name] = (rows, *ours[name][1:])
+        result[source.name] = source.stored_shape or (rows, *ours[name][1:])
+        if source.appended is not None:
+            result[source.appended[0]] = (source.appended[1], *ours[name][1:])
     return result
 
 
@@ -282,4 +281,5 @@ def _has_no_use(name: str, arch: Architecture) -> bool:
     layer = _layer(name)
     is_left_out = layer is not None and layer not in arch.layer_indices
     is_of_images = arch.vision is None and name.startswith(("vision_model.", "multi_modal_projector."))
-    return is_left_out or is_of_images and bool(arch.prefix) or name.endswith("rotary_emb.inv_freq") or name == "rope.freqs"
+    is_table = name.endswith(("rotary_emb.inv_freq", "rope.freqs"))
+    return is_left_out or is_table or bool(arch.prefix) and (is_of_images or meta_vision.is_of_other_layers(name, arch))
