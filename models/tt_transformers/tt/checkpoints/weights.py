@@ -80,26 +80,29 @@ class Weights:
                 progress.update(len(names))
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
-        width, mapper = self.placement.model_ranks * config.n, self._mapper(model=3)
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias.
+
+        On a grid the input features, those of the residual stream, are split too."""
+        width, mapper = self.placement.model_ranks * config.n, self._column_parallel_mapper()
 
         def columns(weight):
-            return _padded(_padded(weight.flatten(1), config.k, dim=1), width, dim=0).t()
+            return _padded(_padded(weight.flatten(1), self._residual_columns(config.k), dim=1), width, dim=0).t()
 
         def bias(features):
-            return _padded(features, width, dim=0)[None]
+            return self._on_first_rank(_padded(features, width, dim=0))
 
         weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
         return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig, ordered: Callable = lambda weight: weight):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
-        sums, so the bias is on the first device only. `ordered` puts the columns of the torch weight into the order of
-        the input features."""
-        mapper = self._mapper(model=2)
+        sums, so the bias is on the first device only. On a grid the output features, those of the residual stream, are
+        split too. `ordered` puts the columns of the torch weight into the order of the input features."""
+        mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            return _padded(_padded(ordered(weight), self.placement.model_ranks * config.k, dim=1), config.n, dim=0).t()
+            weight = _padded(ordered(weight), self.placement.model_ranks * config.k, dim=1)
+            return _padded(weight, self._residual_columns(config.n), dim=0).t()
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -113,7 +116,7 @@ class Weights:
         the bias. `parts`: the name of each projection in `attention` -> the heads of each rank."""
         name = f"{attention}.w{''.join(part[1:] for part in parts)}"
         head_dim = config.n // sum(len(ranks[0]) for ranks in parts.values())
-        mapper, recipe = self._mapper(model=3), dict(heads=list(parts.values()))
+        mapper, recipe = self._column_parallel_mapper(), dict(heads=list(parts.values()))
 
         def fused(*weights):
             chosen = zip(*parts.values())  # for each rank, the heads of each projection
@@ -126,10 +129,10 @@ class Weights:
             )
 
         def columns(*weights):
-            return _padded(fused(*weights), config.k, dim=1).t()
+            return _padded(fused(*weights), self._residual_columns(config.k), dim=1).t()
 
         def bias(*biases):
-            return fused(*biases)[None]
+            return self._on_first_rank(fused(*biases))
 
         weights, biases = ([f"{attention}.{part}.{kind}" for part in parts] for kind in ("weight", "bias"))
         weight = self._linear(name, weights, columns, config, mapper, **recipe)
@@ -139,10 +142,10 @@ class Weights:
         """The rows of wo of `attention` for each device's query heads: [1, 1, n, dim] on each device. Products are
         partial sums, so the bias is on the first device only."""
         name = f"{attention}.wo"
-        mapper = self._mapper(model=2)
+        mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            weight, head_dim = _padded(weight, config.n, dim=0).t(), config.k // heads.n_heads
+            weight, head_dim = _padded(weight, self._residual_columns(config.n), dim=0).t(), config.k // heads.n_heads
             return _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
@@ -153,9 +156,10 @@ class Weights:
 
         def columns(output):
             parts = [_padded(output[start : start + config.n], config.n, dim=0) for start in starts]
-            return _padded(_joined(parts), config.k, dim=1).t()
+            return _padded(_joined(parts), self._residual_columns(config.k), dim=1).t()
 
-        return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
+        mapper = self._column_parallel_mapper()
+        return self._linear(f"output.{split}", ["output.weight"], columns, config, mapper, starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
@@ -175,15 +179,28 @@ class Weights:
         return self._plan(local, sources, padded, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
 
     def norm(self, name: str, scale: NormScale, kind: str = "weight"):
-        """Weight or bias of a norm as the op reads it, replicated; `scale` says its shape, dtype and layout."""
-        shape = scale.weight_shape[2:]
+        """Weight or bias of a norm as the op reads it, for a device's columns; `scale` says its shape, dtype and layout."""
 
         def padded(weight):
-            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(shape)
+            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(scale.host_shape[2:])
 
-        name = f"{name}.{kind}"
-        conversion = self._conversion(name, scale.weight_dtype, scale.weight_layout, self._mapper())
-        return self._plan(shape, [name], padded, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
+        mapper, name = self._mapper(residual=scale.weight_split), f"{name}.{kind}"
+        conversion = self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper)
+        return self._plan(scale.weight_shape[2:], [name], padded, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
+
+    def _column_parallel_mapper(self):
+        return self._mapper(model=3, residual=self.placement.split_residual(2))
+
+    def _row_parallel_mapper(self):
+        return self._mapper(model=2, residual=self.placement.split_residual(3))
+
+    def _residual_columns(self, columns: int) -> int:
+        """The residual columns of a weight on all devices together, of which a device's matmuls have `columns`."""
+        return self.placement.input_ranks * columns
+
+    def _on_first_rank(self, bias: torch.Tensor) -> torch.Tensor:
+        """A bias [columns] as rows for the devices whose products are summed: zeros on all but the first."""
+        return _padded(bias[None], self.placement.input_ranks, dim=0)
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
@@ -207,7 +224,7 @@ class Weights:
 
     def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
         def rows(bias):
-            return _padded(_padded(bias, config.n, dim=0)[None], self.placement.model_ranks, dim=0)
+            return _padded(_padded(bias, self._residual_columns(config.n), dim=0)[None], self.placement.model_ranks, dim=0)
 
         return self._bias(name, [f"{name}.bias"], rows, config, mesh_mapper)
 

@@ -8,7 +8,7 @@ import ttnn
 from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import ChipLayout
-from models.tt_transformers.tt.modules.heads import decode_heads
+from models.tt_transformers.tt.modules.heads import decode_heads, joined_cores
 from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 from models.tt_transformers.tt.modules.norm import HeadNorm, NormScale
 from models.tt_transformers.tt.placement import HeadSplit
@@ -77,7 +77,7 @@ class CrossAttentionConfig:
             )  # fmt: skip
 
         wo = LinearConfig(
-            chip=chip, k=q_width, n=dim, cores=decode_heads(chip, heads, head_dim, args.max_batch_size).joined_cores,
+            chip=chip, k=q_width, n=dim, cores=joined_cores(chip, heads, head_dim),
             weight_dtype=precision.dtype(TensorGroup.WO),
             output_dtype=precision.dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16,
             decode_kernel=precision.kernel(OpGroup.LI_O_DECODE), prefill_kernel=precision.kernel(OpGroup.LI_O_PREFILL),
@@ -115,7 +115,7 @@ class CrossAttention:
         self.q_norm, self.k_norm = (
             HeadNorm(config.head_norm, weights.norm(f"{name}.{norm}", config.head_norm)) for norm in ("q_norm", "k_norm")
         )
-        self._decode_heads = decode_heads(config.chip, heads, config.head_dim, config.users)
+        self._decode_heads = decode_heads(config.chip, heads, config.head_dim, config.users, config.users, ccl)
 
     def decode_forward(self, x, kv_cache, images: DecodeImages):
         """x: [1, 1, users, dim], L1 width-sharded over `wq.cores` -> [1, 1, users, dim / N], L1 interleaved."""
@@ -123,7 +123,7 @@ class CrossAttention:
         q = ttnn.transpose(self.q_norm.prefill_forward(self._query_heads(q)), 1, 2)
         x = self._decode_heads.join(kv_cache.attend(q, images.positions, images.page_table))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
+        return self.ccl.sum_residual(x, ttnn.L1_MEMORY_CONFIG)
 
     def prefill_forward(self, x, kv_cache, slots, images: PromptImages):
         """x: [1, 1, seq_len, dim], DRAM interleaved, of the user in `slots` -> [1, 1, seq_len, dim / N]."""
@@ -132,7 +132,7 @@ class CrossAttention:
         q = self.q_norm.prefill_forward(self._query_heads(self.wq.prefill_forward(x)))
         x = kv_cache.attend_images(q, k, v, images.mask)
         x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.sum_residual(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
 
     def _query_heads(self, q):
         """q: [1, 1, rows, n_heads * head_dim], interleaved -> [1, n_heads, rows, head_dim], DRAM."""

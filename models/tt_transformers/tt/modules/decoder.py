@@ -10,7 +10,7 @@ from models.tt_transformers.tt.families.family import CROSS_ATTENTION, SELF_ATTE
 from models.tt_transformers.tt.modules.attention import Attention, AttentionConfig
 from models.tt_transformers.tt.modules.cross_attention import CrossAttention, CrossAttentionConfig
 from models.tt_transformers.tt.modules.mlp import MLP, MLPConfig
-from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
+from models.tt_transformers.tt.modules.norm import residual_norm
 
 
 class Decoder:
@@ -24,13 +24,8 @@ class Decoder:
         index = args.arch.layer_indices[layer]
         self.attention = self.attention_class(attention, weights, index, ccl)
         self.mlp = MLP(mlp, weights, index, ccl)
-        self.attention_norm = self._norm(args, weights, f"layers.{index}.attention_norm", attention.input.cores, ccl)
-        self.ffn_norm = self._norm(args, weights, f"layers.{index}.ffn_norm", mlp.ff1_3.cores, ccl)
-
-    @staticmethod
-    def _norm(args, weights, name, cores, ccl):
-        config = NormConfig.resolve(args, cores)
-        return DistributedNorm(config, weights.norm(name, config.scale), ccl)
+        self.attention_norm = residual_norm(args, weights, f"layers.{index}.attention_norm", attention.input.cores, ccl)
+        self.ffn_norm = residual_norm(args, weights, f"layers.{index}.ffn_norm", mlp.ff1_3.cores, ccl)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table, images=None):
         """x: [1, 1, users, dim / N] -> the same, in the layer's residual dtype; the rest as in

@@ -31,7 +31,7 @@ class LayerNorm:
         )
 
     def forward(self, x):
-        return ttnn.layer_norm(self.ccl.all_gather(x, ttnn.DRAM_MEMORY_CONFIG), **self._options)
+        return ttnn.layer_norm(self.ccl.gather_residual(x, ttnn.DRAM_MEMORY_CONFIG), **self._options)
 
 
 class VisionAttention:
@@ -64,7 +64,7 @@ class VisionAttention:
         ttnn.deallocate(x)
         x = ttnn.transformer.scaled_dot_product_attention(q, k, v, attn_mask=mask, **self._sdpa)
         x = ttnn.experimental.nlp_concat_heads(x, memory_config=ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.sum_residual(self.wo.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
 
 
 class VisionMLP:
@@ -81,7 +81,7 @@ class VisionMLP:
         hidden = self.w1.prefill_forward(x)
         ttnn.deallocate(x)
         hidden = ttnn.gelu(hidden, fast_and_approximate_mode=False, memory_config=ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(self.w2.prefill_forward(hidden), ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.sum_residual(self.w2.prefill_forward(hidden), ttnn.DRAM_MEMORY_CONFIG)
 
 
 class VisionLayer:

@@ -75,7 +75,7 @@ class VisionModel:
         these rows [1, 1, len(rows), text dim], tiled, on every device."""
         table = ttnn.concat(images, dim=2, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         tokens = Embedding(table).forward(self._indices(rows), ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.all_gather(tokens, ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.gather_residual(tokens, ttnn.DRAM_MEMORY_CONFIG)
 
     def deallocate(self) -> None:
         """Frees what is not a weight."""
@@ -85,7 +85,7 @@ class VisionModel:
         """x: [1, 1, rows, dim], the same on every device -> [1, 1, rows, dim / N]. The parts that are added up are
         divided by N first, which is exact for a power of 2."""
         share = ttnn.mul(x, 1 / self.config.ranks, memory_config=ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(share, ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.sum_residual(share, ttnn.DRAM_MEMORY_CONFIG)
 
     def _make_mask(self, tiles: int):
         """[1, 1, rows, rows] bfp4 for an image of `tiles` tiles with content.

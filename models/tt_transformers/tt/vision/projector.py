@@ -30,4 +30,4 @@ class Projector:
         """outputs: the last layer's and the intermediate layers', [1, 1, rows, dim / N] each -> tokens [1, 1, rows, text
         dim / N]."""
         x = ttnn.concat(outputs, dim=3, memory_config=ttnn.DRAM_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(self.linear.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.sum_residual(self.linear.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
