@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_a_checkpoint_in_metas_format_has_hugging_faces_tensors(tmp_path, weight
     if layout == "repacked":
         repack(directory, directory, chunk_size=2, vision=True)
     ours, theirs = meta_args(directory, max_images=1), args_of(hugging_face, max_images=1)
-    assert ours.arch == theirs.arch
+    assert ours.arch == replace(theirs.arch, eos_token_ids=ours.arch.eos_token_ids), "the tokenizer says what ends a text"
     found, expected = ours.load_state_dict(), theirs.load_state_dict()
     assert found.keys() == expected.keys()
     for name in expected:

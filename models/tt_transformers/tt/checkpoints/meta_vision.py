@@ -71,6 +71,7 @@ def with_vision(config: dict, files, params: Mapping) -> dict:
     count = params["n_layers"] + crossing
     text = {key: value for key, value in config.items() if key not in ("architectures", "model_type")}
     text |= {"num_hidden_layers": count, "cross_attention_layers": list(range(frequency - 1, count, frequency + 1))}
+    text["pad_token_id"] = None  # Hugging Face's default is a token of Llama 3's vocabulary, whatever the model's
     patch = _shape(files, f"{_ENCODER}conv1._linear.weight")
     return {
         "architectures": ["MllamaForConditionalGeneration"],
