@@ -4,9 +4,15 @@ import pytest
 import torch
 import ttnn
 
+from models.common.mesh import open_mesh
 from models.common.mesh_names import LINES
 from models.common.pcc import pcc
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.runtime import dram
+from models.tt_transformers.tt.vision.config import VisionConfig
 from tests.support.generation import generator, open_generator, random_tokens  # noqa: F401
+from tests.support.model_args import args_of
 from tests.support.tiny_mllama import IMAGE, hugging_face_logits, picture, save_tiny_mllama
 from tests.support.wide import some_of
 
@@ -143,6 +149,37 @@ def test_images_that_do_not_fit_the_prompt_are_refused(generator, tiny, prompt, 
         made.prefill([prompt], [images_of(made, tiles)])
     with pytest.raises(ValueError, match=message):
         made.add(0, prompt, images_of(made, tiles))
+
+
+@pytest.mark.parametrize(
+    "model, mesh, users, options, message",
+    [
+        ("11B", "N150", 32, dict(max_images=4), r"does not fit N150: 8.67 GB of weights and \d+.\d\d GB of KV cache a device, which has"),
+        ("90B", "T3K", 1, dict(max_images=200), r"does not fit T3K: 8.2\d GB of weights .* fewer images \(max_images\)"),
+        ("90B", "N300", 1, dict(max_images=1), "is not supported on N300; meshes it runs on: T3K"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_numbers_before_weights_are_read(model, mesh, users, options, message):
+    pages = {"block_size": 32, "max_num_blocks": 64 * users}
+    with open_mesh(mesh) as mesh_device, pytest.raises(ValueError, match=message):
+        args = ModelArgs(
+            mesh_device, hf_model=f"meta-llama/Llama-3.2-{model}-Vision", max_batch_size=users, dummy_weights=True,
+            page_params=pages, **options,
+        )  # fmt: skip
+        dram.check_fits(args)
+
+
+def test_a_model_of_text_takes_no_images_and_a_grid_runs_none(tiny):
+    with pytest.raises(ValueError, match="max_images 1: Phi-3-tiny-kjv \\(Phi3ForCausalLM\\) reads no images"):
+        args_of(BUNDLED, max_images=1)
+    with open_mesh("TG") as mesh_device, pytest.raises(ValueError, match="images need devices in a line; TG is a grid"):
+        ModelArgs(mesh_device, hf_model=tiny[0], max_images=1)
+
+
+def test_a_width_that_does_not_split_over_the_devices_is_refused(tmp_path):
+    save_tiny_mllama(tmp_path, vision=dict(hidden_size=160, attention_heads=4, vision_output_dim=480))
+    with pytest.raises(ValueError, match="hidden_size 160 does not split over T3K in whole tiles; it must be a multiple of 256"):
+        VisionConfig.resolve(args_of(tmp_path, num_devices=8, max_images=1))
 
 
 def test_a_model_of_text_refuses_images(generator, tiny):
