@@ -9,6 +9,7 @@ from models.common.mesh_names import LINES
 from models.common.pcc import pcc
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.reference import predictions
 from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.vision.config import VisionConfig
 from tests.support.generation import generator, open_generator, random_tokens  # noqa: F401
@@ -131,6 +132,16 @@ def test_the_reference_has_the_checkpoints_weights_without_images_too(generator,
     args = generator("N150", tiny[0], max_seq_len=64).args
     theirs, ours = tiny[1].state_dict(), args.reference_transformer(dtype=torch.float32).state_dict()
     assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in theirs)
+
+
+def test_a_reference_for_token_accuracy_is_made_of_the_text_model(generator, tiny):
+    """`generate_reference_hf` runs Hugging Face's model, which reads images too, on texts."""
+    rope = generator("N150", tiny[0], max_seq_len=64).args.arch.rope
+    texts = torch.tensor([random_tokens(24, seed=9)])
+    top5, log_probs = predictions(tiny[1], texts, 16, rope)
+    expected = hugging_face_logits(tiny[1], texts[0, :16].tolist(), None, texts[0, 16:].tolist()).log_softmax(-1)
+    assert torch.equal(top5[0, :, 0], expected.argmax(-1).int())
+    assert torch.allclose(log_probs[0], expected.gather(-1, texts[0, 16:, None])[:, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize(
