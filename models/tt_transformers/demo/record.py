@@ -10,7 +10,7 @@ from models.common import backend, benchmark_record, whole_file
 
 SCHEMA_VERSION = 1
 
-STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len")
+STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len", "repeated_step")
 
 _NUMBER = (int, float)
 
@@ -33,6 +33,7 @@ _SCHEMA = {
         {
             "batch": int,
             "user": int,
+            "group?": int,
             "prompt": str,
             "prompt_tokens": int,
             "images?": [str],
@@ -107,7 +108,7 @@ def keep_benchmark(args, settings, measurements, accuracy):
     if accuracy is not None:
         entries += [benchmark_record.measurement(name, getattr(accuracy, name), "%") for name in ("top1", "top5")]
     benchmark = benchmark_record.make(
-        mesh=args.device_name,
+        mesh=args.mesh_name,
         model=args.model_name,
         precision=args.precision.name,
         case=settings.name,
@@ -128,7 +129,7 @@ def make_record(args, settings, batches, measurements, notes, accuracy=None) -> 
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "backend": backend.name(),
         "values_meaningful": backend.values_meaningful(),
-        "mesh": args.device_name,
+        "mesh": args.mesh_name,
         "model": args.model_name,
         "precision": args.precision.name,
         "precision_settings": args.precision.describe(),
@@ -141,6 +142,7 @@ def make_record(args, settings, batches, measurements, notes, accuracy=None) -> 
             {
                 "batch": user.batch,
                 "user": user.index,
+                **({} if args.data_parallel == 1 else {"group": user.index // settings.batch_size}),
                 "prompt": user.prompt,
                 "prompt_tokens": len(user.prompt_ids),
                 **({"images": list(user.image_names)} if user.image_names else {}),

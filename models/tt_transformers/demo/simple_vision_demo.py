@@ -7,11 +7,12 @@ with random weights, whose text means nothing.
 import pytest
 
 from models.tt_transformers.demo.cases import VISION_CASES
-from models.tt_transformers.demo.pytest_case import run_case
+from models.tt_transformers.demo.simple_text_demo import run_case
 from models.tt_transformers.tt.config.precision import DEMO_MODES
 
 
 @pytest.mark.parametrize("case", VISION_CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("mode", DEMO_MODES)
 def test_simple_vision_demo(case, mode, settings, capsys, request):
-    run_case(settings, mode, capsys, request)
+    with capsys.disabled():
+        run_case(settings, mode, request.config)

@@ -18,7 +18,7 @@ import torch
 import ttnn
 
 from models.common import backend, benchmark_record, console, whole_file
-from models.common.mesh import dram_capacity, open_mesh
+from models.common.mesh import dram_capacity, open_mesh, without_values
 from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
@@ -91,7 +91,7 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
     on_emulator = backend.name() == "emulator"
     with ExitStack() as stack:
         if on_emulator:
-            stack.enter_context(_shape_only())
+            stack.enter_context(without_values())
         mesh_device = stack.enter_context(open_mesh(mesh_name))
         capacity, before = dram_capacity(mesh_device), allocated_bytes(mesh_device)
         if on_emulator:
@@ -134,12 +134,6 @@ def _images(args) -> UserImages | None:
     pixels = torch.zeros(args.max_images, vision.max_tiles, vision.channels, vision.image_size, vision.image_size)
     ratio = vision.tile_counts.index(vision.max_tiles) + 1
     return UserImages(pixels, (ratio,) * args.max_images, (vision.max_tiles,) * args.max_images)
-
-
-def _shape_only():
-    from models.common.ttnn_emulator.device import shape_only
-
-    return shape_only()
 
 
 def largest(mesh_name: str, limit: int, **options) -> Usage | None:

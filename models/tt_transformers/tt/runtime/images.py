@@ -35,16 +35,20 @@ class ImageKeys:
     lengths: tuple[int, ...]
     page_table: torch.Tensor | None
 
+    def of(self, slots: slice) -> "ImageKeys":
+        """Those of some slots."""
+        return ImageKeys(self.lengths[slots], None if self.page_table is None else self.page_table[slots])
+
 
 class ImageSlots:
-    """The image tokens of each slot, and their pages. Every slot has room for `max_images` images, so pages never run
-    out."""
+    """The image tokens of each of `users` slots, and their pages. Every slot has room for `max_images` images, so pages
+    never run out."""
 
-    def __init__(self, args):
+    def __init__(self, args, users: int):
         self.args = args
         pages = args.image_pages
-        self._pages = pages and PageTable(pages, args.max_batch_size, args.max_image_tokens)
-        self._lengths = [0] * args.max_batch_size
+        self._pages = pages and PageTable(pages, users, args.max_image_tokens, args.max_batch_size)
+        self._lengths = [0] * users
 
     def start(self, slot: int, tokens: Sequence[int], images: UserImages | None) -> None:
         """Makes room for the images of a new prompt, in place of those that the slot had."""
@@ -86,9 +90,9 @@ class NoImageSlots:
         """Nothing."""
 
 
-def image_slots(args):
+def image_slots(args, users: int):
     """`ImageSlots` of a model with images, `NoImageSlots` of another."""
-    return NoImageSlots() if args.arch.vision is None else ImageSlots(args)
+    return NoImageSlots() if args.arch.vision is None else ImageSlots(args, users)
 
 
 class PrefillImages:
@@ -157,7 +161,7 @@ def decode_inputs(args, keys: ImageKeys | None):
 
 def no_images(args) -> ImageKeys | None:
     """The keys of slots without images; None for a model without images."""
-    return image_slots(args).keys
+    return image_slots(args, args.max_batch_size).keys
 
 
 def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:

@@ -27,13 +27,17 @@ class Slots:
 
     def __init__(self, runner: Runner):
         self.runner = runner
-        self.sequences: list[list[int]] = [[] for _ in range(runner.args.max_batch_size)]
-        self.images = image_slots(runner.args)
+        self.sequences: list[list[int]] = [[] for _ in range(runner.users)]
+        self.images = image_slots(runner.args, runner.users)
 
     def move(self, sources: Sequence[int]) -> None:
-        """Slot i gets what slot `sources[i]` had. ValueError unless `sources` is an order of all slots."""
+        """Slot i gets what slot `sources[i]` had. ValueError unless `sources` is an order of all slots, in which each
+        stays in its group: another one does not have its pages."""
         if sorted(sources) != list(range(len(self.sequences))):
             raise ValueError(f"slots {list(sources)}: they must be 0 to {len(self.sequences) - 1} in some order")
+        group = self.runner.args.max_batch_size
+        if any(slot // group != source // group for slot, source in enumerate(sources)):
+            raise ValueError(f"slots {list(sources)}: each must stay in its group of {group}")
         self.sequences[:] = [self.sequences[source] for source in sources]
         self.images.move(sources)
 
