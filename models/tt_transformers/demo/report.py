@@ -58,8 +58,10 @@ def notes(args, settings) -> list[str]:
         found.append("validated, values meaningless: no text and no speed")
     else:
         found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
-    if args.arch.n_layers < args.hf_config["num_hidden_layers"]:
-        found.append(f"{args.arch.n_layers} of the model's {args.hf_config['num_hidden_layers']} layers")
+    if args.num_layers is not None and args.num_layers < args.model_layers:
+        found.append(f"{args.num_layers} of the model's {args.model_layers} layers")
+    if args.reads_images and not args.max_images:
+        found.append("the model runs without its layers for images")
     if args.dummy_weights:
         found.append("random weights: the text means nothing")
     if args.dummy_weights and args.text.tokenizer_is_stand_in:

@@ -78,6 +78,7 @@ def test_the_text_demo_runs_the_model_without_images(demo, monkeypatch):
     monkeypatch.setenv("HF_MODEL", TINY)
     record = demo("batch-1", dummy_weights=True)
     assert record["model"] == "Llama-3.2-Vision-tiny" and len(record["users"][0]["token_ids"]) == 6
+    assert "the model runs without its layers for images" in record["notes"]
 
 
 BAD = {

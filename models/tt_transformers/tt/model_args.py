@@ -91,6 +91,8 @@ class ModelArgs:
         self.model_dir = location.directory
         self.hf_config = model_config(location.directory)
         arch = Architecture.from_hf_config(self.hf_config)
+        self.model_layers = arch.n_layers
+        self.num_layers = num_layers
         self._whole_arch = arch.with_layers(num_layers)
         if max_images and arch.vision is None:
             raise ValueError(f"max_images {max_images}: {location.name} ({arch.architecture}) reads no images")
@@ -228,6 +230,11 @@ class ModelArgs:
     # Images
 
     @property
+    def reads_images(self) -> bool:
+        """Whether the checkpoint has parts for images; with a `max_images` of 0 they are left out."""
+        return self._whole_arch.vision is not None
+
+    @property
     def max_image_tokens(self) -> int:
         """The most image tokens that decoded text of one user attends to."""
         return self.max_images * self.arch.vision.tokens_an_image
@@ -262,10 +269,9 @@ class ModelArgs:
     def _checkpoint(self) -> StateDict:
         checkpoint = StateDict(self._location.weights_directory, self.arch)
         self._add_notes(checkpoint.notes)
-        in_config = Architecture.from_hf_config(self.hf_config).n_layers
-        if checkpoint.n_layers > in_config:
+        if checkpoint.n_layers > self.model_layers:
             config_name = checkpoint.files.config_name
-            self._add_notes([f"the files have {checkpoint.n_layers} layers; {config_name} says {in_config}, which are used"])
+            self._add_notes([f"the files have {checkpoint.n_layers} layers; {config_name} says {self.model_layers}, which are used"])
         return checkpoint
 
     def _add_notes(self, notes) -> None:
