@@ -11,7 +11,7 @@ from models.common.chip import Chip
 from .dtypes import BufferType
 from .shapes import round_up
 
-_TRACE_ALIGNMENT = 4096
+_TRACE_ALIGNMENT = 8192
 
 
 @dataclass(frozen=True)

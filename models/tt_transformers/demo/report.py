@@ -4,7 +4,7 @@ from models.common import backend
 from models.tt_transformers.demo.text_stream import TextStream
 
 # How to read a speed of each backend; no speed is shown without this note.
-_SPEEDS_ARE = {
+SPEEDS_ARE = {
     "silicon": "measured on the card",
     "simulator": "measured on the simulator, not a card's speed",
     "emulator": "of the emulator on this CPU, not a card's speed",
@@ -57,7 +57,7 @@ def notes(args, settings) -> list[str]:
     elif not backend.values_meaningful():
         found.append("validated, values meaningless: no text and no speed")
     else:
-        found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
+        found.append(f"speeds are {SPEEDS_ARE[backend.name()]}")
     if args.num_layers is not None and args.num_layers < args.model_layers:
         found.append(f"{args.num_layers} of the model's {args.model_layers} layers")
     if args.reads_images and not args.max_images:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.placement import create_submeshes  # noqa: F401  (the vendor's vLLM plugin takes it from here)
 from models.tt_transformers.tt.runtime.data_parallel import make_runner
 from models.tt_transformers.tt.runtime.decode_step import SKIP
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
