@@ -5,22 +5,50 @@ The mock device has to know the mesh before `ttnn` is imported. So this module i
 
 import math
 import os
+from dataclasses import dataclass
 from typing import Optional
 
-# Rows and columns of devices.
-MESH_SHAPES = {"N150": (1, 1), "N300": (1, 2), "T3K": (1, 8), "TG": (8, 4)}
-# Lines of devices, on which models are validated and measured.
-LINES = tuple(name for name, (rows, _) in MESH_SHAPES.items() if rows == 1)
+from models.common.chip import P100, P150, WORMHOLE, Chip
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Rows and columns of devices, and the chip that each of them is."""
+
+    shape: tuple[int, int]
+    chip: Chip
+
+    @property
+    def arch(self) -> str:
+        return self.chip.arch
+
+
+MESHES = {
+    "N150": Mesh((1, 1), WORMHOLE),
+    "N300": Mesh((1, 2), WORMHOLE),
+    "N150x4": Mesh((1, 4), WORMHOLE),
+    "T3K": Mesh((1, 8), WORMHOLE),
+    "TG": Mesh((8, 4), WORMHOLE),
+    "P100": Mesh((1, 1), P100),
+    "P150": Mesh((1, 1), P150),
+    "P150x4": Mesh((1, 4), P150),
+}
+MESH_SHAPES = {name: mesh.shape for name, mesh in MESHES.items()}
+# The meshes of which every measurement has a record.
+LINES = ("N150", "N300", "T3K")
 
 # FAKE_DEVICE is the older name of MESH_DEVICE.
 _VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")
 
 
-def mesh_name_of(shape) -> str:
-    """The name of a mesh of `shape` (rows, columns), by its number of devices; for other numbers a text like "1x4"."""
+def mesh_name_of(shape, chip: Chip) -> str:
+    """The name of a mesh of `shape` (rows, columns), by its number of devices and their chip.
+
+    For a number of devices that no mesh has, a text like "1x3".
+    """
     rows, columns = shape
-    names = {math.prod(mesh_shape): name for name, mesh_shape in MESH_SHAPES.items()}
-    return names.get(rows * columns, f"{rows}x{columns}")
+    names = {(math.prod(mesh.shape), mesh.chip): name for name, mesh in MESHES.items()}
+    return names.get((rows * columns, chip), f"{rows}x{columns}")
 
 
 def check_mesh_name(name: str, source: str = "mesh") -> str:

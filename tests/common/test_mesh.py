@@ -1,9 +1,11 @@
+import math
 from types import SimpleNamespace
 
 import pytest
 
 from models.common import mesh
-from models.common.mesh_names import mesh_name_of, requested_mesh_name
+from models.common.chip import P150, WORMHOLE
+from models.common.mesh_names import MESHES, mesh_name_of, requested_mesh_name
 
 ETH = mesh.ETH_DISPATCH_YAML
 
@@ -15,16 +17,16 @@ def no_mesh_requested(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["MESH_DEVICE", "FAKE_DEVICE"])
-@pytest.mark.parametrize("name", ["N150", "N300", "T3K", "TG"])
+@pytest.mark.parametrize("name", MESHES)
 def test_either_variable_names_the_mesh(monkeypatch, variable, name):
     monkeypatch.setenv(variable, name)
     assert requested_mesh_name() == name
 
 
-@pytest.mark.parametrize("name", ["n150", "P150", "", "8"])
+@pytest.mark.parametrize("name", ["n150", "P300", "", "8"])
 def test_unknown_mesh_is_refused_and_names_the_known_ones(monkeypatch, name):
     monkeypatch.setenv("MESH_DEVICE", name)
-    with pytest.raises(ValueError, match="MESH_DEVICE: .*known are N150, N300, T3K, TG"):
+    with pytest.raises(ValueError, match="MESH_DEVICE: .*known are N150, N300, N150x4, T3K, TG, P100, P150, P150x4"):
         requested_mesh_name()
 
 
@@ -72,9 +74,10 @@ def test_unknown_wh_arch_yaml_is_refused(backend_name):
         mesh.dispatch_core_kind(backend_name, "N150", "other.yaml")
 
 
-def test_tg_refuses_ethernet_dispatch():
-    with pytest.raises(ValueError, match="TG dispatches from worker cores"):
-        mesh.dispatch_core_kind("silicon", "TG", ETH)
+@pytest.mark.parametrize("machine", ["TG", "P100", "P150", "P150x4"])
+def test_ethernet_dispatch_is_refused_where_ethernet_cores_do_not_dispatch(machine):
+    with pytest.raises(ValueError, match=f"a {machine} dispatches from worker cores"):
+        mesh.dispatch_core_kind("silicon", machine, ETH)
 
 
 def test_another_shape_needs_the_same_number_of_devices():
@@ -93,14 +96,15 @@ def test_mesh_larger_than_the_machine_is_refused_with_both_numbers():
 class FakeTtnn:
     """A card's `ttnn` for the given cluster type. It only records the calls."""
 
-    def __init__(self, cluster_type, device_count):
+    def __init__(self, cluster_type, device_count, chip=WORMHOLE):
+        self.chip = chip
         self.calls = []
         self.cluster = SimpleNamespace(get_cluster_type=lambda: SimpleNamespace(name=cluster_type))
         self.get_num_devices = lambda: device_count
         self.FabricConfig = SimpleNamespace(FABRIC_1D="1d", DISABLED="disabled")
         self.DispatchCoreType = SimpleNamespace(ETH="eth", WORKER="worker")
-        self.DispatchCoreAxis = SimpleNamespace(ROW="row")
-        self.DispatchCoreConfig = lambda kind, axis=None: kind
+        self.DispatchCoreAxis = SimpleNamespace(ROW="row", COL="col")
+        self.DispatchCoreConfig = lambda kind, axis=None: kind if axis is None else f"{kind} {axis}"
         self.MeshShape = lambda rows, cols: (rows, cols)
 
     def set_fabric_config(self, config):
@@ -108,7 +112,11 @@ class FakeTtnn:
 
     def open_mesh_device(self, mesh_shape, dispatch_core_config, **options):
         self.calls.append(("open", mesh_shape, dispatch_core_config))
-        return SimpleNamespace(shape=mesh_shape)
+        return SimpleNamespace(
+            shape=mesh_shape,
+            arch=lambda: SimpleNamespace(name=self.chip.arch.upper()),
+            dram_grid_size=lambda: SimpleNamespace(x=self.chip.dram_banks, y=1),
+        )
 
     def close_mesh_device(self, mesh_device):
         self.calls.append(("close",))
@@ -116,8 +124,8 @@ class FakeTtnn:
 
 @pytest.fixture
 def card(monkeypatch):
-    def insert(cluster_type, device_count):
-        fake = FakeTtnn(cluster_type, device_count)
+    def insert(*machine):
+        fake = FakeTtnn(*machine)
         monkeypatch.setattr(mesh, "ttnn", fake)
         monkeypatch.setattr(mesh.backend, "name", lambda: "silicon")
         return fake
@@ -137,17 +145,34 @@ def test_one_device_has_no_fabric(card):
     fake = card("N150", 1)
     with mesh.open_mesh():
         pass
-    assert fake.calls == [("open", (1, 1), "worker"), ("close",)]
+    assert fake.calls == [("open", (1, 1), "worker row"), ("close",)]
 
 
 @pytest.mark.parametrize(
-    "cluster_type, device_count, name", [("N150", 1, "N150"), ("N300", 2, "N300"), ("T3K", 8, "T3K"), ("GALAXY", 32, "TG")]
+    "cluster_type, name",
+    [("N150", "N150"), ("N300", "N300"), ("T3K", "T3K"), ("GALAXY", "TG"), ("P100", "P100"), ("P150", "P150"), ("P150_X4", "P150x4"), ("N150", "N150x4")],
 )
-def test_silicon_defaults_to_all_devices(card, cluster_type, device_count, name):
-    card(cluster_type, device_count)
+def test_silicon_defaults_to_all_devices(card, cluster_type, name):
+    shape, chip = MESHES[name].shape, MESHES[name].chip
+    card(cluster_type, math.prod(shape), chip)
     assert mesh.mesh_name_from_environment() == name
     with mesh.open_mesh() as mesh_device:
-        assert mesh_name_of(mesh_device.shape) == name
+        assert mesh_name_of(mesh_device.shape, mesh.chip_of(mesh_device)) == name
+
+
+def test_a_blackhole_dispatches_from_a_column_of_worker_cores(card):
+    fake = card("P150", 1, P150)
+    with mesh.open_mesh():
+        pass
+    assert fake.calls[0] == ("open", (1, 1), "worker col")
+
+
+def test_a_mesh_of_other_chips_than_the_machine_is_refused_with_both(card):
+    card("P150", 1, P150)
+    message = "Mesh N150 is of wormhole_b0 chips with 12 DRAM banks, this machine of blackhole chips with 8 DRAM banks"
+    with pytest.raises(ValueError, match=message):
+        with mesh.open_mesh("N150"):
+            pass
 
 
 def test_dispatch_follows_the_machine_where_fewer_devices_are_opened(card, monkeypatch):
@@ -159,17 +184,23 @@ def test_dispatch_follows_the_machine_where_fewer_devices_are_opened(card, monke
 
 
 def test_unsupported_machine_is_refused(card):
-    card("P150", 1)
-    with pytest.raises(ValueError, match="type P150 are not supported; supported are N150, N300, T3K, GALAXY"):
+    card("P300", 2)
+    with pytest.raises(ValueError, match="type P300 are not supported; supported are N150, N300, T3K, GALAXY, P100, P150, P150_X4"):
         mesh.mesh_name_from_environment()
 
 
 @pytest.mark.parametrize(
-    "name, shape", [("N150", None), ("N300", None), ("T3K", None), ("T3K", (2, 4)), ("TG", None)], ids=str
+    "name, shape", [*((name, None) for name in MESHES), ("T3K", (2, 4))], ids=str
 )
-def test_every_mesh_opens_on_the_emulator_with_an_8x8_grid(name, shape):
+def test_every_mesh_opens_on_the_emulator_with_the_grid_of_its_chip(name, shape):
     with mesh.open_mesh(name, shape) as mesh_device:
         assert tuple(mesh_device.shape) == (shape or mesh.MESH_SHAPES[name])
         grid = mesh_device.compute_with_storage_grid_size()
-        assert (grid.x, grid.y) == (8, 8)
-        assert mesh_name_of(mesh_device.shape) == name
+        assert (grid.x, grid.y) == MESHES[name].chip.grid
+        assert mesh_name_of(mesh_device.shape, mesh.chip_of(mesh_device)) == name
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_meshs_name_follows_from_its_shape_and_its_chip(name):
+    assert mesh_name_of(MESHES[name].shape, MESHES[name].chip) == name
+    assert MESHES[name].arch == ("blackhole" if name.startswith("P") else "wormhole_b0")

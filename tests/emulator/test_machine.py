@@ -4,7 +4,10 @@ import pytest
 import ttnn
 
 
-@pytest.mark.parametrize("mesh, kind, devices", [(None, "N150", 1), ("N300", "N300", 2), ("T3K", "T3K", 8), ("TG", "GALAXY", 32)])
+@pytest.mark.parametrize(
+    "mesh, kind, devices",
+    [(None, "N150", 1), ("N300", "N300", 2), ("N150x4", "N150", 4), ("TG", "GALAXY", 32), ("P150", "P150", 1), ("P150x4", "P150_X4", 4)],
+)
 def test_the_machine_is_the_one_that_mesh_device_names(monkeypatch, mesh, kind, devices):
     monkeypatch.delenv("FAKE_DEVICE", raising=False)
     monkeypatch.delenv("MESH_DEVICE", raising=False)

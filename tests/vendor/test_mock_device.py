@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from models.common.mesh_names import MESHES
 from models.common.vendor.mock import runtime_root
 
 OPEN_AND_COMPUTE = """
@@ -46,6 +47,10 @@ with mesh.open_mesh(name, shape) as device:
         ("T3K", "T3K", [1, 8], ["1"]),
         ("T3K", "T3K", [2, 4], ["0", "1"]),
         ("TG", "GALAXY", [8, 4], ["0", "1"]),
+        ("N150x4", "N150", [1, 4], ["1"]),
+        ("P100", "P100", [1, 1], []),
+        ("P150", "P150", [1, 1], []),
+        ("P150x4", "P150_X4", [1, 4], ["1"]),
     ],
 )
 def test_every_mesh_opens_and_validates_ops(run_on_mock, name, cluster, shape, axes):
@@ -54,10 +59,32 @@ def test_every_mesh_opens_and_validates_ops(run_on_mock, name, cluster, shape, a
         "backend": "mock",
         "cluster": cluster,
         "shape": shape,
-        "grid": [8, 8],
+        "grid": list(MESHES[name].chip.grid),
         "linear": [1, 1, 32, 256],
         "reduced": {axis: [1, 1, 32, 256] for axis in axes},
     }
+
+
+RING = """
+import models
+import torch, ttnn
+from models.common import mesh
+
+ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D_RING)
+rows = ttnn.DispatchCoreConfig(ttnn.DispatchCoreType.WORKER, ttnn.DispatchCoreAxis.ROW)
+device = ttnn.open_mesh_device(mesh_shape=ttnn.MeshShape(8, 4), dispatch_core_config=rows)
+x = ttnn.from_torch(torch.zeros(1, 1, 32, 2048), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+for axis in (0, 1):
+    gathered = ttnn.all_gather(x, 3, cluster_axis=axis, topology=ttnn.Topology.Ring)
+    scattered = ttnn.reduce_scatter(x, 3, cluster_axis=axis, topology=ttnn.Topology.Ring)
+    reduced = ttnn.all_reduce(x, cluster_axis=axis, topology=ttnn.Topology.Ring)
+    print(*(tensor.shape[3] for tensor in (gathered, scattered, reduced)))
+"""
+
+
+@pytest.mark.vendor
+def test_a_tg_opens_a_ring_and_runs_collectives_on_both_axes(run_on_mock):
+    assert run_on_mock("TG", RING).splitlines()[-2:] == ["16384 256 2048", "8192 512 2048"]
 
 
 WRONG_MATMUL = """

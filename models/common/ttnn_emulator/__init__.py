@@ -75,7 +75,7 @@ from .dtypes import (
     tile_size,
     ttnn_dtype_to_torch_dtype,
 )
-from .machine import GetNumAvailableDevices, get_device_ids, get_num_devices, using_distributed_env
+from .machine import GetNumAvailableDevices, get_arch_name, get_device_ids, get_num_devices, using_distributed_env
 from .memory import (
     DRAM_MEMORY_CONFIG,
     L1_BLOCK_SHARDED_MEMORY_CONFIG,

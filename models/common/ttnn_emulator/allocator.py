@@ -6,10 +6,9 @@ A tensor on a mesh takes the same bytes in the same bank of every chip. So one c
 import math
 from dataclasses import dataclass
 
-from models.common.chip import DRAM_BANK_BYTES, DRAM_BANKS, L1_BANK_BYTES, L1_BYTES
+from models.common.chip import Chip
 
 from .dtypes import BufferType
-from .memory import DRAM_BASE, L1_BANKS
 from .shapes import round_up
 
 _TRACE_ALIGNMENT = 4096
@@ -29,19 +28,20 @@ class MemoryView:
 class Allocator:
     """Counts allocated bytes per bank; `peak` keeps the highest count of each kind of memory."""
 
-    def __init__(self, l1_small_size: int, trace_region_size: int, worker_l1_size: int):
-        trace = round_up(math.ceil(trace_region_size / DRAM_BANKS), _TRACE_ALIGNMENT)
-        l1 = worker_l1_size or L1_BANK_BYTES
-        if not 0 <= l1_small_size < l1 <= L1_BANK_BYTES:
-            raise ValueError(f"l1_small_size {l1_small_size} and worker_l1_size {l1} must fit in {L1_BANK_BYTES} B")
+    def __init__(self, chip: Chip, l1_small_size: int, trace_region_size: int, worker_l1_size: int):
+        trace = round_up(math.ceil(trace_region_size / chip.dram_banks), _TRACE_ALIGNMENT)
+        l1, cores = worker_l1_size or chip.l1_bank_bytes, math.prod(chip.grid)
+        if not 0 <= l1_small_size < l1 <= chip.l1_bank_bytes:
+            raise ValueError(f"l1_small_size {l1_small_size} and worker_l1_size {l1} must fit in {chip.l1_bank_bytes} B")
+        self.chip = chip
         self.banks = {
-            BufferType.DRAM: DRAM_BANKS,
-            BufferType.L1: L1_BANKS,
-            BufferType.L1_SMALL: L1_BANKS if l1_small_size else 0,
-            BufferType.TRACE: DRAM_BANKS,
+            BufferType.DRAM: chip.dram_banks,
+            BufferType.L1: cores,
+            BufferType.L1_SMALL: cores if l1_small_size else 0,
+            BufferType.TRACE: chip.dram_banks,
         }
         self.capacity = {
-            BufferType.DRAM: DRAM_BANK_BYTES - trace,
+            BufferType.DRAM: chip.dram_bank_bytes - trace,
             BufferType.L1: l1 - l1_small_size,
             BufferType.L1_SMALL: l1_small_size,
             BufferType.TRACE: trace,
@@ -54,7 +54,7 @@ class Allocator:
     @classmethod
     def of_submesh(cls, parent: "Allocator") -> "Allocator":
         """An allocator for some of `parent`'s chips. Each of the two counts the other's bytes in their common banks."""
-        child = cls(0, 0, 0)
+        child = cls(parent.chip, 0, 0, 0)
         child.banks, child.capacity, child.parent = parent.banks, parent.capacity, parent
         parent.children.append(child)
         return child
@@ -90,8 +90,8 @@ class Allocator:
 
     def base_address(self, buffer_type: BufferType) -> int:
         if buffer_type is BufferType.DRAM:
-            return DRAM_BASE
-        return L1_BYTES - self.capacity[BufferType.L1] - self.capacity[BufferType.L1_SMALL]
+            return self.chip.dram_base
+        return self.chip.l1_bytes - self.capacity[BufferType.L1] - self.capacity[BufferType.L1_SMALL]
 
 
 class Buffer:

@@ -1,8 +1,5 @@
 """Coordinates and sets of cores on a chip, as used in shard grids."""
 
-GRID_X = 8
-GRID_Y = 8
-
 
 class CoreCoord:
     """A core, given by its logical column `x` and row `y`."""

@@ -1,14 +1,15 @@
-"""Meshes of emulated Wormhole chips: opening and closing them, their grids and memory."""
+"""Meshes of emulated chips: opening and closing them, their grids and memory."""
 
 import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
 
+from . import machine
 from .allocator import Allocator, MemoryView
-from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid
+from .cores import CoreCoord, CoreGrid
 from .declaration import NoEffect, NotEmulated
 from .dtypes import Arch, BufferType, DispatchCoreAxis, DispatchCoreType, FabricConfig, FabricReliabilityMode
-from .memory import DRAM_ALIGNMENT, DRAM_BANKS, L1_ALIGNMENT
+from .memory import L1_ALIGNMENT
 from .op import FUNCTIONS, op
 from .shapes import MeshCoordinate, MeshShape
 
@@ -17,9 +18,6 @@ DEFAULT_L1_SMALL_SIZE = 0
 DEFAULT_TRACE_REGION_SIZE = 0
 DEFAULT_WORKER_L1_SIZE = 0
 
-# The vendor's number: L1 with the smallest possible reservation. A mesh gets less by default.
-_MAX_WORKER_L1_BYTES = 1_463_968
-
 _open_meshes = weakref.WeakSet()
 _fabric_config = FabricConfig.DISABLED
 _default_device = None
@@ -27,7 +25,7 @@ _shape_only = False
 
 
 class DispatchCoreConfig:
-    """The kind of core that sends commands. The emulator has no dispatch: both kinds leave the same 8x8 grid."""
+    """The kind of core that sends commands. The emulator has no dispatch: all kinds leave the same grid."""
 
     def __init__(self, type: DispatchCoreType = None, axis: DispatchCoreAxis = None, fabric_tensix_config=None):
         self.type = DispatchCoreType.WORKER if type is None else type
@@ -46,6 +44,7 @@ class MeshDevice:
     ):
         self.shape = shape
         self.allocator = allocator
+        self.chip = allocator.chip
         self.shape_only = shape_only
         self.num_devices = shape.mesh_size()
         self.capture = None
@@ -57,19 +56,20 @@ class MeshDevice:
 
     @property
     def core_grid(self) -> CoreGrid:
-        return CoreGrid(x=GRID_X, y=GRID_Y)
+        columns, rows = self.chip.grid
+        return CoreGrid(x=columns, y=rows)
 
     def arch(self) -> Arch:
-        return Arch.WORMHOLE_B0
+        return Arch[self.chip.arch.upper()]
 
     def id(self) -> int:
         return self._device_ids[0]
 
     def compute_with_storage_grid_size(self) -> CoreCoord:
-        return CoreCoord(GRID_X, GRID_Y)
+        return CoreCoord(self.chip.grid)
 
     def dram_grid_size(self) -> CoreCoord:
-        return CoreCoord(DRAM_BANKS, 1)
+        return CoreCoord(self.chip.dram_banks, 1)
 
     def get_num_devices(self) -> int:
         return self.num_devices
@@ -172,10 +172,19 @@ def open_mesh_device(
     ids = list(physical_device_ids) or list(range(shape.mesh_size()))
     if len(ids) != shape.mesh_size():
         raise RuntimeError(f"{len(ids)} physical_device_ids for {shape}")
-    allocator = Allocator(l1_small_size, trace_region_size, worker_l1_size)
+    allocator = Allocator(_take_chip(), l1_small_size, trace_region_size, worker_l1_size)
     mesh = MeshDevice(shape, ids, allocator, _shape_only, num_command_queues)
     _open_meshes.add(mesh)
     return mesh
+
+
+def _take_chip():
+    """The machine's chip, which stays the same while meshes are open. RuntimeError if the open ones have another."""
+    chip = machine.own_chip()
+    if any(mesh.chip != chip for mesh in _open_meshes):
+        raise RuntimeError(f"a mesh of {chip} cannot be opened beside meshes of other chips: {list(_open_meshes)}")
+    machine.hold_chip(chip)
+    return chip
 
 
 def close_mesh_device(mesh_device: MeshDevice) -> None:
@@ -183,6 +192,8 @@ def close_mesh_device(mesh_device: MeshDevice) -> None:
     global _default_device
     mesh_device._close()
     _open_meshes.discard(mesh_device)
+    if not _open_meshes:
+        machine.hold_chip(None)
     if _default_device is mesh_device:
         _default_device = None
 
@@ -299,7 +310,7 @@ def get_allocator_base_address(device: MeshDevice, buffer_type: BufferType) -> i
 
 
 def get_dram_alignment() -> int:
-    return DRAM_ALIGNMENT
+    return machine.chip().dram_alignment
 
 
 def get_l1_alignment() -> int:
@@ -307,5 +318,5 @@ def get_l1_alignment() -> int:
 
 
 def get_max_worker_l1_unreserved_size() -> int:
-    return _MAX_WORKER_L1_BYTES
+    return machine.chip().max_worker_l1_bytes
 

@@ -1,14 +1,16 @@
 """Memory configs and shard specs, and how many bytes a tensor takes in each bank.
 
-Sizes are those of a Wormhole chip, and the free bytes agree with the vendor's allocator. Only bytes per bank are
+Sizes are those of the machine's chip, and the free bytes agree with the vendor's allocator. Only bytes per bank are
 counted and no addresses are assigned, so fragmentation is not modelled.
 """
 
 import functools
+import math
 
-from models.common.chip import DRAM_BANKS
+from models.common.chip import Chip
 
-from .cores import GRID_X, GRID_Y, CoreCoord, CoreGrid, CoreRange, CoreRangeSet, corerange_to_cores
+from . import machine
+from .cores import CoreCoord, CoreGrid, CoreRange, CoreRangeSet, corerange_to_cores
 from .dtypes import (
     BLOCK_FLOAT,
     TILE_SIZE,
@@ -23,9 +25,6 @@ from .dtypes import (
 )
 from .shapes import Shape, round_up, volume
 
-DRAM_BASE = 1_048_640
-DRAM_ALIGNMENT = 32
-L1_BANKS = GRID_X * GRID_Y
 L1_ALIGNMENT = 16
 
 
@@ -168,27 +167,35 @@ def padded_shape(shape, layout: Layout) -> tuple:
     return sizes[:-2] + (round_up(sizes[-2], TILE_SIZE), round_up(sizes[-1], TILE_SIZE))
 
 
-@functools.lru_cache(maxsize=65536)
 def plan(shape: tuple, dtype: DataType, layout: Layout, memory_config: MemoryConfig):
     """(padded shape, bytes per bank) of a tensor. RuntimeError if a card does not support this layout in memory."""
+    return _plan(shape, dtype, layout, memory_config, machine.chip())
+
+
+@functools.lru_cache(maxsize=65536)
+def _plan(shape: tuple, dtype: DataType, layout: Layout, memory_config: MemoryConfig, chip: Chip):
     if dtype in BLOCK_FLOAT and layout is not Layout.TILE:
         raise RuntimeError(f"{dtype} tensors must be in TILE layout, got {layout}")
     if any(size < 0 for size in shape):
         raise RuntimeError(f"a tensor's sizes must not be negative, got {list(shape)}")
     padded = padded_shape(shape, layout)
     if memory_config.is_sharded():
-        return _plan_sharded(padded, dtype, layout, memory_config)
+        return _plan_sharded(padded, dtype, layout, memory_config, chip)
     in_dram = memory_config.buffer_type is BufferType.DRAM
-    banks, alignment = (DRAM_BANKS, DRAM_ALIGNMENT) if in_dram else (L1_BANKS, L1_ALIGNMENT)
+    banks = chip.dram_banks if in_dram else math.prod(chip.grid)
     if layout is Layout.TILE:
         page, pages = tile_size(dtype), volume(padded) // (TILE_SIZE * TILE_SIZE)
     else:
         width = padded[-1] if padded else 1
         page, pages = width * element_size(dtype), volume(padded) // max(width, 1)
-    return Shape(padded), round_up(_divide_up(pages, banks) * round_up(page, alignment), DRAM_ALIGNMENT)
+    return Shape(padded), round_up(_divide_up(pages, banks) * round_up(page, _alignment(memory_config, chip)), chip.dram_alignment)
 
 
-def _plan_sharded(padded, dtype, layout, memory_config):
+def _alignment(memory_config, chip):
+    return chip.dram_alignment if memory_config.buffer_type is BufferType.DRAM else L1_ALIGNMENT
+
+
+def _plan_sharded(padded, dtype, layout, memory_config, chip):
     spec = memory_config.shard_spec
     if spec is None:
         raise RuntimeError(f"a sharded tensor needs a shard_spec, got {memory_config}")
@@ -198,13 +205,12 @@ def _plan_sharded(padded, dtype, layout, memory_config):
     if layout is Layout.ROW_MAJOR and padded:
         padded = padded[:-1] + (round_up(padded[-1], shard_width),)
     _check_shards_fit(padded, memory_config)
-    _check_cores_exist(memory_config)
+    _check_cores_exist(memory_config, chip)
     if layout is Layout.TILE:
         shard_bytes = shard_height * shard_width // (TILE_SIZE * TILE_SIZE) * tile_size(dtype)
     else:
-        alignment = DRAM_ALIGNMENT if memory_config.buffer_type is BufferType.DRAM else L1_ALIGNMENT
-        shard_bytes = shard_height * round_up(shard_width * element_size(dtype), alignment)
-    return Shape(padded), round_up(shard_bytes, DRAM_ALIGNMENT)
+        shard_bytes = shard_height * round_up(shard_width * element_size(dtype), _alignment(memory_config, chip))
+    return Shape(padded), round_up(shard_bytes, chip.dram_alignment)
 
 
 def _check_shards_fit(padded, memory_config):
@@ -237,8 +243,8 @@ def _check_shards_fit(padded, memory_config):
             )
 
 
-def _check_cores_exist(memory_config):
-    limit = (DRAM_BANKS, 1) if memory_config.buffer_type is BufferType.DRAM else (GRID_X, GRID_Y)
+def _check_cores_exist(memory_config, chip):
+    limit = (chip.dram_banks, 1) if memory_config.buffer_type is BufferType.DRAM else chip.grid
     for core in corerange_to_cores(memory_config.shard_spec.grid):
         if core.x >= limit[0] or core.y >= limit[1]:
             raise RuntimeError(

@@ -14,8 +14,7 @@ from pathlib import Path
 import models  # noqa: F401
 
 from models.common import backend, benchmark_record, console, whole_file
-from models.common.mesh import open_mesh
-from models.common.mesh_names import mesh_name_of
+from models.common.mesh import mesh_name_from_environment, open_mesh
 from models.tt_transformers.measure.capacity import BLOCK_SIZE, MODEL, AllocatedWeights, allocate
 from models.tt_transformers.tt.config.model_params import Limits
 from models.tt_transformers.tt.config.precision import DEMO_MODES
@@ -60,7 +59,7 @@ def search() -> dict:
             name: {str(size): try_chunk(mesh_device, size, optimizations) for size in SIZES}
             for name, optimizations in PRECISIONS.items()
         }
-        name = mesh_name_of(mesh_device.shape)
+    name = mesh_name_from_environment()
     accepted = [size for size in SIZES if all(given[str(size)] == "pass" for given in answers.values())]
     model = MODEL.split("/")[1]
     return {

@@ -72,7 +72,7 @@ def test_more_kv_heads_than_a_device_takes_are_refused_with_the_meshes_that_work
 
 
 def test_a_line_serves_all_users_everywhere_and_has_its_machines_name():
-    for shape, name in (((1, 1), "N150"), ((1, 2), "N300"), ((1, 8), "T3K"), ((1, 4), "1x4")):
+    for shape, name in (((1, 1), "N150"), ((1, 2), "N300"), ((1, 8), "T3K"), ((1, 4), "N150x4"), ((1, 3), "1x3")):
         line = Placement(shape)
         assert (line.name, line.num_devices, line.model_ranks, line.residual_ranks) == (name, *[shape[1]] * 3)
         assert line.users(32) == 32

@@ -69,7 +69,7 @@ def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named(monkeypa
 @pytest.mark.parametrize("file", sorted(MODEL_PARAMS.glob("*/limits.json")), ids=lambda file: file.parent.name)
 def test_limits_hold_accepted_sizes_by_mesh_and_their_source(file):
     limits = Limits.of(file.parent.name)
-    assert list(limits.prefill_chunk_size) == list(MESH_SHAPES) and limits.source
+    assert set(limits.prefill_chunk_size) <= set(MESH_SHAPES) and limits.source
     sizes = [*limits.prefill_chunk_size.values(), *(longer["prefill_chunk_size"] for longer in limits.long_context.values())]
     assert all(size is None or size in SIZES for size in sizes)
 
@@ -84,7 +84,7 @@ def test_a_fine_tuned_model_has_the_limits_of_the_model_with_its_sizes():
 
 
 def test_a_mesh_without_a_limit_of_its_own_has_the_general_default():
-    assert prefill_chunk_size(PHI_3, "1x4", paged=True, max_seq_len=4096) == FALLBACK * 1024
+    assert prefill_chunk_size(PHI_3, "1x3", paged=True, max_seq_len=4096) == FALLBACK * 1024
 
 
 def test_unpaged_caches_take_whole_prompts():

@@ -6,10 +6,10 @@ import pytest
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
-from models.common.chip import DRAM_BANKS, L1_BANK_BYTES
+from models.common.chip import WORMHOLE
 from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, ChipLayout
 
-CHIP = ChipLayout(8, 8, DRAM_BANKS)
+CHIP = ChipLayout(*WORMHOLE.grid, WORMHOLE.dram_banks, WORMHOLE.l1_bytes)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_blocks_of_a_prefill_matmul_fit_l1_and_cover_all_columns(k, n, dtype, bi
     config = CHIP.prefill_matmul(1024, True, k, n, dtype, ttnn.bfloat8_b, bias)
     product = config.per_core_M * config.out_block_w * (TILE_BYTES[ttnn.bfloat8_b] + TILE_BYTES[ttnn.float32])
     inputs = 2 * config.in0_block_w * (config.per_core_M * TILE_BYTES[ttnn.bfloat16] + config.out_block_w * TILE_BYTES[dtype])
-    assert product + inputs + bias * config.out_block_w * TILE_BYTES[ttnn.bfloat16] <= L1_BANK_BYTES
+    assert product + inputs + bias * config.out_block_w * TILE_BYTES[ttnn.bfloat16] <= WORMHOLE.l1_bank_bytes
     assert config.per_core_N % config.out_block_w == 0 and config.per_core_N * CHIP.grid_x * TILE >= n
     assert (config.out_block_w == config.per_core_N) == (n == 8192)  # one block where that fits
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import TILE, whole_tiles
+from models.common.chip import TILE, WORMHOLE, Chip, whole_tiles
+from models.common.mesh import chip_of
 from models.common.mesh_names import LINES, MESH_SHAPES, mesh_name_of
 
 # The most KV heads of one device: paged_update_cache writes one tile of heads.
@@ -66,6 +67,7 @@ class Placement:
         model_axis: splits heads, the MLP's hidden columns and the vocabulary.
         residual_axis: splits the columns of the residual stream.
         users_axis: splits users and their KV caches; None if every device serves all users.
+        chip: what each device is.
 
     On a line (1xN) one axis splits everything; see `of`. A Galaxy (8x4) can split the model over its 8 rows, and the
     residual stream and the users over its 4 columns: `Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1)`.
@@ -75,6 +77,7 @@ class Placement:
     model_axis: int = 1
     residual_axis: int = 1
     users_axis: int | None = None
+    chip: Chip = WORMHOLE
 
     @classmethod
     def of(cls, mesh_device) -> "Placement":
@@ -82,7 +85,7 @@ class Placement:
         rows, columns = tuple(mesh_device.shape)
         if rows != 1:
             raise ValueError(f"mesh {rows}x{columns}: tensor parallel runs on 1xN meshes (N150 1x1, N300 1x2, T3K 1x8)")
-        return cls((rows, columns))
+        return cls((rows, columns), chip=chip_of(mesh_device))
 
     @property
     def num_devices(self) -> int:
@@ -91,7 +94,7 @@ class Placement:
     @property
     def name(self) -> str:
         """The mesh's name, such as T3K. A shape without a name, such as a part of a machine, gives rows x columns."""
-        return mesh_name_of(self.mesh_shape)
+        return mesh_name_of(self.mesh_shape, self.chip)
 
     @property
     def model_ranks(self) -> int:

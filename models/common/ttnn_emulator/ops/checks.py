@@ -4,18 +4,20 @@ The functions with one parameter `value` are kinds of arguments, for the annotat
 Their docstrings are parts of error messages.
 """
 
-from ..cores import GRID_X, GRID_Y, CoreRangeSet
+from .. import machine
+from ..cores import CoreRangeSet
 from ..dtypes import FLOATS, DataType, Layout
 from ..memory import MemoryConfig
 from ..tensor import Tensor
 
 
 def worker_cores(value) -> bool:
-    """a CoreRangeSet of one or more of the chip's 8x8 worker cores"""
+    """a CoreRangeSet of one or more of the chip's worker cores"""
     if not isinstance(value, CoreRangeSet) or value.empty():
         return False
     last = value.bounding_box().end
-    return last.x < GRID_X and last.y < GRID_Y
+    grid = machine.worker_grid()
+    return last.x < grid.x and last.y < grid.y
 
 
 def positive(value) -> bool:
@@ -60,8 +62,9 @@ def check_indices(argument: str, tensor: Tensor) -> None:
 
 def check_grid(argument: str, grid) -> None:
     """Checks that a CoreCoord or CoreGrid lies on the chip."""
-    if not (1 <= grid.x <= GRID_X and 1 <= grid.y <= GRID_Y):
-        raise RuntimeError(f"{argument} {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
+    available = machine.worker_grid()
+    if not (1 <= grid.x <= available.x and 1 <= grid.y <= available.y):
+        raise RuntimeError(f"{argument} {grid.x}x{grid.y} does not fit the device's {available.x}x{available.y} cores")
 
 
 def check_multicore(use_multicore: bool, sub_core_grids: CoreRangeSet) -> None:

@@ -2,7 +2,8 @@
 
 import torch
 
-from ..cores import GRID_X, GRID_Y, CoreCoord, num_cores_to_corerangeset
+from .. import machine
+from ..cores import num_cores_to_corerangeset
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
@@ -89,7 +90,7 @@ def nlp_create_qkv_heads_decode(
     if not overlap_qk_coregrid and input_tensor.memory_config().is_sharded():
         raise NotImplementedError("overlap_qk_coregrid=False is not emulated; use True")
     head_dim = _head_dim(input_tensor, num_heads + 2 * num_kv_heads)
-    cores = num_cores_to_corerangeset(batch, CoreCoord(GRID_X, GRID_Y), row_wise=True)
+    cores = num_cores_to_corerangeset(batch, machine.worker_grid(), row_wise=True)
     if memory_config is not None and memory_config.shard_spec is not None:
         cores = memory_config.shard_spec.grid
     counts = (num_heads, num_kv_heads, num_kv_heads)
@@ -162,7 +163,7 @@ def nlp_concat_heads_decode(
         joined = values[0, :, :num_heads].reshape(1, 1, batch, width)
         return joined if batch == TILE_SIZE else torch.nn.functional.pad(joined, (0, 0, 0, TILE_SIZE - batch))
 
-    cores = num_cores_to_corerangeset(num_heads, CoreCoord(GRID_X, GRID_Y), row_wise=True)
+    cores = num_cores_to_corerangeset(num_heads, machine.worker_grid(), row_wise=True)
     shard = ShardSpec(cores, (TILE_SIZE, head_dim), ShardOrientation.ROW_MAJOR)
     sharded = MemoryConfig(TensorMemoryLayout.WIDTH_SHARDED, BufferType.L1, shard)
     spec = TensorSpec([1, 1, TILE_SIZE, width], input_tensor.dtype, Layout.TILE, sharded)

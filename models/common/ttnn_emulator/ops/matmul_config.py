@@ -3,9 +3,10 @@
 The rules are the vendor's: each was found by calling the vendor's op on its mock device.
 """
 
-from models.common.chip import L1_BANK_BYTES
+import math
 
-from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
+from .. import machine
+from ..cores import CoreCoord, CoreRange, CoreRangeSet, num_cores_to_corerangeset
 from ..dtypes import TILE_SIZE, BufferType, ShardOrientation, TensorMemoryLayout, tile_size
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig, ShardSpec
 from ..program_config import (
@@ -39,7 +40,7 @@ def matmul_memory_config(shape, memory_config, program_config) -> MemoryConfig:
     if isinstance(program_config, MatmulMultiCoreReuseMultiCastProgramConfig):
         return _block_sharded(rows, columns, memory_config, program_config)
     width = program_config.per_core_N * TILE_SIZE
-    cores = num_cores_to_corerangeset(-(-columns // program_config.per_core_N), CoreCoord(GRID_X, GRID_Y), row_wise=True)
+    cores = num_cores_to_corerangeset(-(-columns // program_config.per_core_N), machine.worker_grid(), row_wise=True)
     return _with_shards(memory_config, cores, (height, width))
 
 
@@ -90,10 +91,9 @@ def _check_dram_sharded(a, b, shape, memory_config, config):
         )
     if config.per_core_M != rows:
         raise RuntimeError(f"{kind} per_core_M={config.per_core_M} must be the {rows} tile rows of a")
-    if -(-columns // config.per_core_N) > GRID_X * GRID_Y:
-        raise RuntimeError(
-            f"{kind} per_core_N={config.per_core_N} spreads {columns} tiles over more than {GRID_X * GRID_Y} cores"
-        )
+    cores = math.prod(machine.chip().grid)
+    if -(-columns // config.per_core_N) > cores:
+        raise RuntimeError(f"{kind} per_core_N={config.per_core_N} spreads {columns} tiles over more than {cores} cores")
 
 
 def _check_blocks(a, b, shape, config, kernel_config):
@@ -140,9 +140,10 @@ def _check_buffers(a, b, dtype, config):
         needed += copies * block_h * config.in0_block_w * tile_size(a.dtype)
     if b.memory_config().buffer_type is BufferType.DRAM:
         needed += copies * block_w * config.in0_block_w * tile_size(b.dtype)
-    if needed > L1_BANK_BYTES:
+    available = machine.chip().l1_bank_bytes
+    if needed > available:
         raise RuntimeError(
-            f"{type(config).__name__} needs circular buffers of {needed} B a core, L1 has {L1_BANK_BYTES} B; "
+            f"{type(config).__name__} needs circular buffers of {needed} B a core, L1 has {available} B; "
             "take smaller blocks"
         )
 

@@ -4,7 +4,7 @@ import torch
 
 from .. import loops
 from ..compiled import bits, in_threads
-from ..cores import GRID_X, GRID_Y, CoreCoord, CoreRange, CoreRangeSet
+from ..cores import CoreCoord, CoreRange, CoreRangeSet
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
@@ -17,7 +17,7 @@ from ..program_config import (
 )
 from ..shapes import volume
 from ..tensor import Tensor, TensorSpec
-from .checks import check_dtype, check_tiled
+from .checks import check_dtype, check_grid, check_tiled
 
 _ProgramConfig = LayerNormDefaultProgramConfig | LayerNormShardedMultiCoreProgramConfig
 _NORMALISED = (DataType.BFLOAT16, DataType.FLOAT32, DataType.BFLOAT8_B)
@@ -211,8 +211,7 @@ def _check_config(tensor, config):
     if not held.is_sharded():
         raise RuntimeError(f"{kind} takes a sharded input_tensor, got {held}")
     grid = config.compute_with_storage_grid_size
-    if grid.x > GRID_X or grid.y > GRID_Y:
-        raise RuntimeError(f"{kind} grid {grid.x}x{grid.y} does not fit the device's {GRID_X}x{GRID_Y} cores")
+    check_grid(f"{kind} compute_with_storage_grid_size", grid)
     height, width = (size // TILE_SIZE for size in held.shard_spec.shape)
     if config.block_w != width or config.block_h != height:
         raise RuntimeError(

@@ -36,7 +36,7 @@ class MockUnavailable(RuntimeError):
 
 
 def prepare(mesh_name: str) -> dict:
-    """Builds the files of a mock cluster of `mesh_name` (N150, N300, T3K, TG), once. Returns its environment variables.
+    """Builds the files of a mock cluster of `mesh_name`, a name of `MESHES`, once. Returns its environment variables.
 
     The variables must be in `os.environ` before the vendor's `ttnn` is imported. The user's own values for log
     levels and backtraces are kept. Two processes may call this at the same time.

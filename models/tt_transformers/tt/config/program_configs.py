@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import ttnn
 
-from models.common.chip import L1_BYTES, TILE, whole_tiles
+from models.common.chip import TILE, whole_tiles
+from models.common.mesh import chip_of
 
 # What of a core's L1 is left alone: the firmware's, and a margin.
 L1_RESERVED_BYTES = 112 * 1024
@@ -35,16 +36,17 @@ MAX_SUBBLOCK_TILES = 4
 
 @dataclass(frozen=True)
 class ChipLayout:
-    """The facts of a chip that the configs depend on: its grid of worker cores and its DRAM banks."""
+    """The facts of a chip that the configs depend on: its grid of worker cores, its DRAM banks, bytes of a core's L1."""
 
     grid_x: int
     grid_y: int
     dram_banks: int
+    l1_bytes: int
 
     @classmethod
     def of(cls, mesh_device) -> "ChipLayout":
-        grid, dram = mesh_device.compute_with_storage_grid_size(), mesh_device.dram_grid_size()
-        return cls(grid.x, grid.y, dram.x * dram.y)
+        grid, chip = mesh_device.compute_with_storage_grid_size(), chip_of(mesh_device)
+        return cls(grid.x, grid.y, chip.dram_banks, chip.l1_bytes)
 
     def rectangle(self, cores: int) -> tuple[int, int] | None:
         """(x, y) of the widest rectangle of exactly `cores` cores, or None if the grid has none."""
@@ -100,7 +102,7 @@ class ChipLayout:
         activations = (k_tiles + 3 * n_tiles) * TILE_BYTES[ttnn.bfloat16]
         product = bank_tiles * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES + bias * TILE_BYTES[ttnn.bfloat16])
         per_k_tile = 3 * bank_tiles * TILE_BYTES[weight_dtype] + 2 * TILE_BYTES[ttnn.bfloat16]
-        k_tiles_that_fit = (L1_BYTES - L1_RESERVED_BYTES - activations - product) // per_k_tile
+        k_tiles_that_fit = (self.l1_bytes - L1_RESERVED_BYTES - activations - product) // per_k_tile
         return ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
             in0_block_w=_largest_divisor(k_tiles, max(1, min(8, k_tiles_that_fit))),
             per_core_M=1,
@@ -120,7 +122,7 @@ class ChipLayout:
         def k_tiles_that_fit(width: int) -> int:
             output = width * (per_core_m * (TILE_BYTES[output_dtype] + FP32_TILE_BYTES) + bias * TILE_BYTES[ttnn.bfloat16])
             per_k_tile = 2 * (per_core_m * TILE_BYTES[ttnn.bfloat16] + width * TILE_BYTES[weight_dtype])
-            return (L1_BYTES - L1_RESERVED_BYTES - output) // per_k_tile
+            return (self.l1_bytes - L1_RESERVED_BYTES - output) // per_k_tile
 
         blocks = next(blocks for blocks in range(1, columns + 1) if k_tiles_that_fit(math.ceil(columns / blocks)) >= 1)
         block_w = math.ceil(columns / blocks)
