@@ -85,3 +85,8 @@ class Call:
     cores: int | None = None
     settings: Mapping = field(default_factory=dict)
     name: str = ""
+
+    @property
+    def key(self) -> tuple:
+        """Equal for calls that are alike."""
+        return self.op, self.name, self.inputs, self.outputs, self.fidelity, self.cores, tuple(sorted(self.settings.items()))

@@ -11,119 +11,111 @@ Sources, by the names that the comments use:
 
 from dataclasses import dataclass, replace
 
+from models.common.chip import P100, P150, WORMHOLE, Chip
+from models.common.mesh_names import MESHES
+
 # Clock cycles of a product of two tiles of 32x32 in one pass (LoFi): 65536 FLOP at 4096 FLOP a cycle (ISA, GEMM).
 PRODUCT_CYCLES = 16
 PASSES = {"LoFi": 1, "HiFi2": 2, "HiFi3": 3, "HiFi4": 4}
 
 
 @dataclass(frozen=True)
-class Chip:
-    """One chip.
+class ChipSpeed:
+    """What bounds the speed of a chip.
 
     Attributes:
-        name: of the architecture, as the vendor's package spells it.
+        chip: its banks, their bytes and the grid of its worker cores.
         clock_hz: of the cores and the NoC.
-        grid: columns and rows of worker cores that dispatch leaves.
-        dram_banks, dram_bytes: banks, and bytes of all of them together.
         dram_bytes_s: peak of all banks together, in bytes a second.
         reader_bytes_s: what one core reads from DRAM at most, over one NoC, in bytes a second.
         dram_latency_s, l1_latency_s: from a core's read of one page to its arrival, in seconds.
         link_bytes_s: one ethernet link, one direction, in bytes a second. 0 for a board without links.
         hop_s: latency from one chip to its neighbour, in seconds.
+        is_calibrated: whether measured times of kernels on this architecture were used.
     """
 
-    name: str
+    chip: Chip
     clock_hz: float
-    grid: tuple[int, int]
-    dram_banks: int
-    dram_bytes: int
     dram_bytes_s: float
     reader_bytes_s: float
     dram_latency_s: float
     l1_latency_s: float
     link_bytes_s: float
     hop_s: float
+    is_calibrated: bool
 
     @property
     def cores(self) -> int:
-        return self.grid[0] * self.grid[1]
+        return self.chip.grid[0] * self.chip.grid[1]
 
-    def tile_flops(self, fidelity: str) -> float:
+    def flops(self, fidelity: str) -> float:
         """Peak FLOP a second of all cores at a math fidelity."""
         return 65536 / (PRODUCT_CYCLES * PASSES[fidelity]) * self.clock_hz * self.cores
 
 
 @dataclass(frozen=True)
 class Card:
-    """A machine: chips of one kind, joined by links.
+    """A mesh: chips of one kind, joined by links.
 
     Attributes:
-        shape: rows and columns of chips.
-        links: links that a collective uses to each neighbour, on the axis of the rows' index and of the columns' index.
-        ring: whether a line of chips closes to a ring, on the same axes.
+        links: links that a collective uses to each neighbour, along the rows' axis and the columns' axis.
+        ring: whether the chips of an axis close to a ring, on the same axes.
     """
 
     name: str
-    chip: Chip
-    shape: tuple[int, int]
+    speed: ChipSpeed
     links: tuple[int, int] = (0, 0)
     ring: tuple[bool, bool] = (False, False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of chips."""
+        return MESHES[self.name].shape
 
     @property
     def chips(self) -> int:
         return self.shape[0] * self.shape[1]
 
 
-WORMHOLE = Chip(
-    name="wormhole_b0",
+_WORMHOLE = ChipSpeed(
+    chip=WORMHOLE,
     clock_hz=1.0e9,  # spec
-    grid=(8, 8),  # mock: what ethernet dispatch (or one harvested row) leaves
-    dram_banks=12,  # mock
-    dram_bytes=12 << 30,  # spec
     dram_bytes_s=288e9,  # spec: 6 channels at 12 GT/s
     reader_bytes_s=28e9,  # the vendor's table of bandwidth by page size, 2 KiB and more
     dram_latency_s=358e-9,  # the same table: first access, in cycles
     l1_latency_s=259e-9,  # the same
     link_bytes_s=12.5e9,  # npe: 100 Gb/s
     hop_s=0.8e-6,  # golden: 16 B in 0.79 to 0.89 us
+    is_calibrated=True,
 )
-# A Galaxy's DRAM runs at 14 GT/s (DRAM), and its ops leave dispatch 7x10 of the cores (tt-metal, llama3_70b_galaxy).
-GALAXY_CHIP = replace(WORMHOLE, grid=(7, 10), dram_bytes_s=336e9)
-# Blackhole has no published microbenchmark by page size: its NoC is twice as wide (64 B a cycle, ISA), at 1.35 times
-# the clock, and its latencies are taken to be Wormhole's in cycles.
-P150_CHIP = Chip(
-    name="blackhole",
+# A Galaxy's DRAM runs at 14 GT/s (DRAM). Its ops use 7x10 of the cores (tt-metal, llama3_70b_galaxy).
+_GALAXY = replace(_WORMHOLE, chip=replace(WORMHOLE, grid=(7, 10)), dram_bytes_s=336e9)
+# Blackhole has no published microbenchmark by page size. Its NoC is twice as wide (64 B a cycle, ISA), at 1.35 times
+# the clock. Its latencies are taken to be Wormhole's in cycles, its hops Wormhole's in time.
+_P150 = ChipSpeed(
+    chip=P150,
     clock_hz=1.35e9,  # spec
-    grid=(13, 10),  # mock: of 140 cores, dispatch leaves 130
-    dram_banks=8,  # mock
-    dram_bytes=32 << 30,  # spec
-    dram_bytes_s=512e9,  # spec: 8 GDDR6 chips of 32 bit at 16 GT/s
+    dram_bytes_s=512e9,  # spec: 8 GDDR6 chips at 16 GT/s
     reader_bytes_s=75.6e9,
     dram_latency_s=265e-9,
     l1_latency_s=192e-9,
     link_bytes_s=50e9,  # spec: an 800G port has two links of 400 Gb/s
-    hop_s=0.8e-6,  # taken to be Wormhole's
+    hop_s=0.8e-6,
+    is_calibrated=False,
 )
-P100_CHIP = replace(
-    P150_CHIP,
-    grid=(11, 10),  # mock: of 120 cores, dispatch leaves 110
-    dram_banks=7,  # mock
-    dram_bytes=28 << 30,  # spec
-    dram_bytes_s=448e9,  # spec
-    link_bytes_s=0,  # spec: no ports
-)
+_P100 = replace(_P150, chip=P100, dram_bytes_s=448e9, link_bytes_s=0)  # spec
 
 CARDS = {
     card.name: card
     for card in (
-        Card("N150", WORMHOLE, (1, 1)),
-        Card("N300", WORMHOLE, (1, 2), links=(1, 1)),  # ccl
-        Card("N150x4", WORMHOLE, (1, 4), links=(1, 1)),  # ccl
-        Card("T3K", WORMHOLE, (1, 8), links=(1, 1), ring=(False, True)),  # ccl; its 8 chips form a ring
-        Card("TG", GALAXY_CHIP, (8, 4), links=(4, 4), ring=(True, True)),  # golden: the 6U machine
-        Card("P100", P100_CHIP, (1, 1)),
-        Card("P150", P150_CHIP, (1, 1)),
-        Card("P150x4", P150_CHIP, (1, 4), links=(2, 2), ring=(False, True)),  # ccl; cabled as a ring
+        Card("N150", _WORMHOLE),
+        Card("N300", _WORMHOLE, links=(1, 1)),  # ccl
+        Card("N150x4", _WORMHOLE, links=(1, 1)),  # ccl
+        Card("T3K", _WORMHOLE, links=(1, 1), ring=(False, True)),  # ccl; its 8 chips form a ring
+        Card("TG", _GALAXY, links=(4, 4), ring=(True, True)),  # golden: the 6U machine
+        Card("P100", _P100),
+        Card("P150", _P150),
+        Card("P150x4", _P150, links=(2, 2), ring=(False, True)),  # ccl
     )
 }
 ALIASES = {"Galaxy": "TG"}

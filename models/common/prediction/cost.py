@@ -27,7 +27,7 @@ class Rates:
     # The same where one operand streams past the other: the Galaxy's ring matmuls (galaxy_decode_ops.csv).
     streamed_overhead: float = 8
     # Cycles of a pass of one tile through the vector unit: unpack, compute, pack.
-    vector_cycles: float = 300
+    vector_cycles: float = 150
     # Seconds of a line of 32 bytes among many in flight.
     line: float = 0.05 * US
     # Share of DRAM's peak: banks read by the core beside them; pages over all banks in turn (the vendor's 190 GB/s of 288
@@ -52,7 +52,9 @@ class Rates:
     score_tile: float = 0.7 * US
     key_tile: float = 2.1 * US
     multicast_tile: float = 0.137 * US
+    # A tile filled with an op's scalar; erf of a tile, a polynomial (wormhole_op_times.csv, as `op_start` and `line`).
     scalar_tile: float = 3.6 * US
+    erf_tile: float = 3.6 * US
     untilize_tile: float = 0.39 * US  # the vendor's table
     topk_tile: float = 0.57 * US
     argmax_number: float = 10e-9
@@ -84,7 +86,7 @@ class Time:
 
 def time_of(work: Work, card: Card, rates: Rates = RATES) -> Time:
     """Predicted time of an op's work on one device of a card."""
-    chip = card.chip
+    chip = card.speed
     cycle = 1 / chip.clock_hz
     overhead = rates.streamed_overhead if work.streamed else rates.product_overhead
     compute = (work.products * (PRODUCT_CYCLES * work.passes + overhead) + work.vector * rates.vector_cycles) * cycle

@@ -1,14 +1,13 @@
 """The time of a step: its ops one after the other, the gaps between them, and the host's share.
 
 A traced step is replayed: the chip goes from op to op by itself. Without a trace the host sends every op, and where that
-takes longer than the op before, the chip waits. `HostRates` are fitted to whole models (`measure/calibration.py`), the gap
+takes longer than the ops, the chips wait. `HostRates` are fitted to whole models (`measure/calibration.py`), the gap
 to ops.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .cost import Time
+from .ops import Ops
 
 US, MS = 1e-6, 1e-3
 
@@ -20,15 +19,15 @@ class HostRates:
     # Between two ops of a trace: 0.6 to 0.9 us in a Galaxy's decode layer (galaxy_decode_ops.csv).
     gap: float = 0.75 * US
     # One op sent by the host; and what each further chip adds.
-    dispatch: float = 40 * US
-    dispatch_chip: float = 3 * US
+    dispatch: float = 32 * US
+    dispatch_chip: float = 3.7 * US
     # A decode step's inputs, its submission, and the reading of its result. Further replicas of data parallel wait their turn.
-    step: float = 1.5 * MS
+    step: float = 1.7 * MS
     replica: float = 0.65 * MS
     # A number of the logits, padding of the users to 32 included, that is read and searched on the host.
     logit: float = 1.5e-9
     # A prompt's inputs and the reading of its last token's logits.
-    prompt: float = 5 * MS
+    prompt: float = 4.4 * MS
 
 
 HOST = HostRates()
@@ -38,9 +37,9 @@ HOST = HostRates()
 class Host:
     """What the host does in a step: chips that it sends ops to, replicas that it serves in turn, logits that it reads."""
 
-    chips: int = 1
-    replicas: int = 1
-    logits: int = 0
+    chips: int
+    replicas: int
+    logits: int
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,13 @@ class Step:
         return self.kernels + self.gaps + self.host
 
 
-def traced(times: Sequence[Time], counts: Sequence[int], host: Host | None, rates: HostRates = HOST) -> Step:
-    """A replayed step, in which op i runs `counts[i]` times. `host`: None if the host works ahead of the chips."""
-    kernels = sum(time.seconds * count for time, count in zip(times, counts))
+def traced(ops: Ops, host: Host | None, rates: HostRates = HOST) -> Step:
+    """A replayed step. `host`: None if the host works ahead of the chips."""
     added = 0 if host is None else rates.step + (host.replicas - 1) * rates.replica + host.logits * rates.logit
-    return Step(kernels, sum(counts) * rates.gap, added)
+    return Step(ops.seconds, ops.count * rates.gap, added)
 
 
-def sent(times: Sequence[Time], counts: Sequence[int], host: Host, rates: HostRates = HOST) -> Step:
-    """A step whose ops the host sends one by one; an op lasts at least as long as the sending of the next."""
-    dispatch = rates.dispatch + (host.chips - 1) * rates.dispatch_chip
-    kernels = sum(time.seconds * count for time, count in zip(times, counts))
-    gaps = sum(max(0, dispatch - time.seconds) * count for time, count in zip(times, counts))
-    return Step(kernels, gaps, rates.prompt + host.logits * rates.logit)
+def sent(ops: Ops, host: Host, rates: HostRates = HOST) -> Step:
+    """A step whose ops the host sends one by one, ahead of the chips: the slower of the two sets the pace."""
+    sending = ops.count * (rates.dispatch + (host.chips - 1) * rates.dispatch_chip)
+    return Step(ops.seconds, max(ops.count * rates.gap, sending - ops.seconds), rates.prompt + host.logits * rates.logit)

@@ -90,7 +90,7 @@ def _dram(*operands: Operand | None) -> int:
 
 def _dram_sharded(call, card, m, k, n):
     """Each core beside a bank computes the columns that its bank holds, while it reads them."""
-    banks = call.inputs[1].shards or card.chip.dram_banks
+    banks = call.inputs[1].shards or card.speed.chip.dram_banks
     return Work(
         "matmul, DRAM-sharded", products=m * k * math.ceil(n / banks), passes=_passes(call), streamed=True,
         dram_bytes=_dram(*call.inputs), banked=True, fixed=(("matmul_start", 1),),
@@ -122,7 +122,7 @@ def _mcast_2d(call, card, m, k, n):
 
 def _mcast_1d(call, card, m, k, n):
     """Every core reads its own columns of the weight; the activations are multicast."""
-    cores = call.cores or min(n, card.chip.cores)
+    cores = call.cores or min(n, card.speed.cores)
     n_core = math.ceil(n / cores)
     return Work(
         "matmul, 1D", products=m * k * n_core, passes=_passes(call), dram_bytes=_dram(*call.inputs, *call.outputs),
@@ -169,7 +169,7 @@ MATMULS: dict[str, Callable] = {
 
 
 # Passes of a tile through the vector unit; 1 for an op that only copies, adds or multiplies.
-VECTOR_PASSES = {"SILU": 3, "EXP": 2, "GELU": 3, "ERF": 8}
+VECTOR_PASSES = {"SILU": 3, "EXP": 4, "GELU": 16}
 
 
 def _tilewise(kind: str, passes: float = 1):
@@ -185,8 +185,9 @@ def _tilewise(kind: str, passes: float = 1):
         dram, l1 = ((share * (place in places[0]) or share * (place in places[1])) + (place in places[1]) for place in ("DRAM", "L1"))
         vector = VECTOR_PASSES.get(call.settings.get("activation"), 0) + passes
         fixed = (("op_start", 1),) + ((("scalar_tile", 1),) if call.settings.get("scalar") else ())
+        paced = ("erf_tile", share) if call.settings.get("activation") == "ERF" else None
         return Work(
-            kind, vector=share * vector, dram_pages=dram, dram_page_bytes=largest.page_bytes, l1_pages=l1,
+            kind, vector=share * vector, paced=paced, dram_pages=dram, dram_page_bytes=largest.page_bytes, l1_pages=l1,
             l1_page_bytes=largest.page_bytes,
             dram_bytes=_dram(*tensors, *call.outputs), fixed=fixed,
         )  # fmt: skip
@@ -196,7 +197,7 @@ def _tilewise(kind: str, passes: float = 1):
 
 def _cores(tensor: Operand, card: Card) -> int:
     """Cores that work on a tensor: those that hold its shards, else as many as it has tiles for."""
-    return tensor.shards if tensor.shards and not tensor.in_dram else min(tensor.tiles, card.chip.cores)
+    return tensor.shards if tensor.shards and not tensor.in_dram else min(tensor.tiles, card.speed.cores)
 
 
 def _norm(call: Call, card: Card) -> Work:
@@ -206,12 +207,13 @@ def _norm(call: Call, card: Card) -> Work:
     width, rows = -(-x.shape[-1] // TILE), -(-x.rows // TILE)
     if x.shards:
         return Work("norm", vector=3 * math.ceil(width / x.shards), fixed=(("op_start", 1), ("sharded_norm", 1)))
-    cores = call.cores or min(rows, card.chip.cores)
+    cores = call.cores or min(rows, card.speed.cores)
     weights = [weight for weight in call.inputs[1:] if weight is not None]
     share = math.ceil(rows / cores) * width
+    pages = share + len(weights) * width
     return Work(
-        "norm", vector=3 * share, dram_pages=share * (1 + len(weights)) if x.in_dram else 0, dram_page_bytes=x.page_bytes,
-        l1_pages=0 if x.in_dram else share * (1 + len(weights)), l1_page_bytes=x.page_bytes,
+        "norm", vector=3 * share, dram_pages=pages if x.in_dram else 0, dram_page_bytes=x.page_bytes,
+        l1_pages=0 if x.in_dram else pages, l1_page_bytes=x.page_bytes,
         dram_bytes=_dram(x, *call.outputs), fixed=(("op_start", 1),),
     )  # fmt: skip
 
@@ -220,7 +222,7 @@ def _softmax(call: Call, card: Card) -> Work:
     x = call.inputs[0]
     share = math.ceil(x.tiles / (call.cores or _cores(x, card)))
     return Work(
-        "softmax", vector=12 * share, dram_pages=3 * share, dram_page_bytes=x.page_bytes, dram_bytes=_dram(x, *call.outputs),
+        "softmax", vector=24 * share, dram_pages=3 * share, dram_page_bytes=x.page_bytes, dram_bytes=_dram(x, *call.outputs),
         fixed=(("op_start", 1),),
     )  # fmt: skip
 
@@ -231,7 +233,7 @@ def _embedding(call: Call, card: Card) -> Work:
     indices, table = call.inputs[:2]
     output = call.outputs[0]
     rows = math.prod((indices.logical or indices.shape))
-    cores = call.cores or min(math.ceil(rows / TILE), card.chip.cores)
+    cores = call.cores or min(math.ceil(rows / TILE), card.speed.cores)
     share = math.ceil(rows / cores)
     row_bytes = table.shape[-1] * 2
     return Work(
@@ -257,7 +259,7 @@ def _untilize(call: Call, card: Card) -> Work:
     """A row of tiles goes to one core, at the rate that the vendor measured."""
     x = call.inputs[0]
     rows = -(-x.rows // TILE)
-    share = math.ceil(rows / min(rows, card.chip.cores)) * (x.shape[-1] // TILE)
+    share = math.ceil(rows / min(rows, card.speed.cores)) * (x.shape[-1] // TILE)
     return Work("layout", dram_bytes=_dram(x, *call.outputs), fixed=(("op_start", 1), ("untilize_tile", share)))
 
 
@@ -287,7 +289,7 @@ def _transpose(call: Call, card: Card) -> Work:
 def _rotary(call: Call, card: Card) -> Work:
     """A product with the 32x32 matrix, two multiplications and a sum for each tile."""
     x = call.inputs[0]
-    cores = x.shards or min(-(-x.shape[-2] // TILE) * (1 if x.shape[0] == 1 else x.shape[0]), card.chip.cores)
+    cores = x.shards or min(-(-x.shape[-2] // TILE) * (1 if x.shape[0] == 1 else x.shape[0]), card.speed.cores)
     share = math.ceil(x.tiles / cores)
     return Work(
         "rotary", products=share, vector=2 * share, dram_pages=2 * share if x.in_dram else 0, dram_page_bytes=x.page_bytes,
@@ -298,7 +300,7 @@ def _rotary(call: Call, card: Card) -> Work:
 def _update_cache(call: Call, card: Card) -> Work:
     """A user's core reads the tiles that hold its position, changes a row and writes them back."""
     update = call.inputs[1]
-    tiles = math.ceil(update.tiles / (update.shards or 1)) * call.settings.get("heads", 1)
+    tiles = math.ceil(update.tiles / (update.shards or 1)) * (update.logical or update.shape)[-2]
     return Work(
         "KV cache", vector=2 * tiles, dram_pages=2, dram_page_bytes=tiles * call.inputs[0].page_bytes,
         dram_bytes=2 * tiles * call.inputs[0].page_bytes * (update.shards or 1), fixed=(("op_start", 1),),
@@ -313,8 +315,8 @@ def _sdpa_decode(call: Call, card: Card) -> Work:
     q, keys = call.inputs[:2]
     users, kv_heads, head_tiles = q.shape[1], keys.shape[1], -(-keys.shape[-1] // TILE)
     context = call.settings["context"]
-    heads_in_turn = math.ceil(users * kv_heads / card.chip.cores)
-    cores_a_head = max(1, min(MAX_CORES_A_HEAD, card.chip.cores // (users * kv_heads)))
+    heads_in_turn = math.ceil(users * kv_heads / card.speed.cores)
+    cores_a_head = max(1, min(MAX_CORES_A_HEAD, card.speed.cores // (users * kv_heads)))
     key_tiles = math.ceil(context / TILE / cores_a_head) * heads_in_turn
     cached = users * kv_heads * context * head_tiles * (keys.page_bytes / TILE) * 2
     return Work(
@@ -335,7 +337,7 @@ def _sdpa(call: Call, card: Card) -> Work:
     keys_a_query = before + (queries + 1) / 2 if window is None else min(before + (queries + 1) / 2, window / TILE)
     blocks = batch * heads * math.ceil(q.shape[-2] / call.settings.get("chunk", 128))
     tiles = batch * heads * queries * keys_a_query
-    share = tiles / min(blocks, card.chip.cores)
+    share = tiles / min(blocks, card.speed.cores)
     return Work(
         "attention, prefill", products=2 * head_tiles * share, passes=_passes(call),
         dram_bytes=_dram(*call.inputs[:3], *call.outputs), paced=("score_tile", share), fixed=(("op_start", 1),),
@@ -359,7 +361,7 @@ def _collective(kind: str, rounds: Callable[[float, int], float]):
         devices, axis = call.settings["devices"], call.settings["axis"]
         whole = max(tensor.bytes for tensor in (*call.inputs[:1], *call.outputs))
         # Around a ring of all chips of the axis, half of the data goes each way.
-        ring = card.ring[axis] and devices == card.shape[axis] and devices > 2
+        ring = call.settings.get("ring", card.ring[axis] and devices == card.shape[axis]) and devices > 2
         wire = rounds(whole, devices) / card.links[axis] / (2 if ring else 1)
         local = _dram(*call.inputs[:1], *call.outputs)
         return Work(kind, wire_bytes=wire, hops=devices - 1, ring=ring, dram_bytes=local, fixed=(("collective_start", 1),))
@@ -382,7 +384,7 @@ def _topk(call: Call, card: Card) -> Work:
 def _argmax(call: Call, card: Card) -> Work:
     """Scalar code compares number by number; the cores share a row's pages."""
     x = call.inputs[0]
-    numbers = x.rows * x.shape[-1] / card.chip.cores
+    numbers = x.rows * x.shape[-1] / card.speed.cores
     return Work("sampling", dram_bytes=_dram(x), fixed=(("op_start", 1), ("argmax_number", numbers)))
 
 
@@ -408,6 +410,8 @@ RULES: dict[str, Callable[[Call, Card], Work]] = {
     "PermuteDeviceOperation": _rows_moved("transpose", waits=False),
     "ReshapeDeviceOperation": _rows_moved("data movement", waits=True),
     "LayerNormDeviceOperation": _norm,
+    "LayerNormPreAllGatherDeviceOperation": _norm,
+    "LayerNormPostAllGatherDeviceOperation": _norm,
     "SoftmaxDeviceOperation": _softmax,
     "EmbeddingsDeviceOperation": _embedding,
     "TilizeWithValPaddingDeviceOperation": _tilize,

@@ -26,6 +26,8 @@ class OpRecord:
             default. A tensor is replaced by its TensorSpec. If the call left out the topology of a collective, this is
             the topology that the op chose.
         mesh_shape: rows and columns of the mesh that the op ran on. TensorSpecs are those of one device.
+        is_view: whether the output is the input's memory, so that no kernel runs.
+        is_captured: whether the call was captured in a trace.
     """
 
     name: str
@@ -33,6 +35,8 @@ class OpRecord:
     outputs: tuple
     arguments: dict
     mesh_shape: MeshShape
+    is_view: bool = False
+    is_captured: bool = False
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def recording():
         active = False
 
 
-def add(name, program, outputs, arguments: dict, mesh_shape) -> None:
+def add(name, program, outputs, arguments: dict, device) -> None:
     """Appends a call to the recording. `arguments` may hold Tensors, whose specs are kept."""
     arguments = {**arguments, **(program.chosen or {})}
     _entries.append(
@@ -57,7 +61,9 @@ def add(name, program, outputs, arguments: dict, mesh_shape) -> None:
             tuple(map(_spec, program.inputs)),
             tuple(map(_spec, outputs)),
             {name: _spec(value) for name, value in arguments.items()},
-            mesh_shape,
+            device.shape,
+            program.view,
+            device.capture is not None,
         )
     )
 

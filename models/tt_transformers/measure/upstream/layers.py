@@ -84,8 +84,14 @@ def sharded(width: int, cores: int = 32, dtype: str = "BFLOAT16") -> Operand:
 
 def by_user(line: Line, heads: int) -> Operand:
     """Heads of a decode step in L1, a user on each core."""
-    rows = max(TILE, math.ceil(heads / TILE) * TILE)
-    return Operand((1, line.users, rows, line.head_dim), "BFLOAT16", place="L1", sharding="HEIGHT_SHARDED", shards=line.users)
+    return by_user_of(line.users, heads, line.head_dim)
+
+
+def by_user_of(users: int, heads: int, head_dim: int) -> Operand:
+    return Operand(
+        (1, users, whole_tiles(heads), head_dim), "BFLOAT16", place="L1", sharding="HEIGHT_SHARDED", shards=users,
+        logical=(1, users, heads, head_dim),
+    )  # fmt: skip
 
 
 def interleaved(rows: int, width: int, place: str = "L1", dtype: str = "BFLOAT16") -> Operand:
@@ -137,7 +143,7 @@ def decode_layer(line: Line, formats: Formats, context: float) -> list[Call]:
     attended = Operand((1, line.users, q.shape[2], line.head_dim), "BFLOAT16")
     add = Call("BinaryNgDeviceOperation", (part, part), (part,))
     bias = [Call("BinaryNgDeviceOperation", (qkv, interleaved(ROWS, line.qkv, "DRAM")), (qkv,))] if line.bias else []
-    update = Call("PagedUpdateCacheDeviceOperation", (cache, kv), (cache,), settings={"heads": line.n_kv_heads})
+    update = Call("PagedUpdateCacheDeviceOperation", (cache, kv), (cache,))
     return [
         *decode_norm(line),
         decode_linear(sharded(line.dim), line.qkv, formats.wqkv),
