@@ -58,23 +58,28 @@ class Card:
     """A mesh: chips of one kind, joined by links.
 
     Attributes:
+        shape: rows and columns of chips.
         links: links that a collective uses to each neighbour, along the rows' axis and the columns' axis.
         ring: whether the chips of an axis close to a ring, on the same axes.
     """
 
     name: str
     speed: ChipSpeed
+    shape: tuple[int, int]
     links: tuple[int, int] = (0, 0)
     ring: tuple[bool, bool] = (False, False)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of chips."""
-        return MESHES[self.name].shape
-
-    @property
     def chips(self) -> int:
         return self.shape[0] * self.shape[1]
+
+    def replica(self, replicas: int) -> "Card":
+        """The line of chips that one of several replicas of data parallel has. ValueError if they do not share evenly."""
+        if self.chips % replicas:
+            raise ValueError(f"data_parallel {replicas} does not divide the {self.chips} chips of {self.name}")
+        if replicas == 1:
+            return self
+        return replace(self, shape=(1, self.chips // replicas), links=(max(self.links),) * 2, ring=(False, False))
 
 
 _WORMHOLE = ChipSpeed(
@@ -105,19 +110,18 @@ _P150 = ChipSpeed(
 )
 _P100 = replace(_P150, chip=P100, dram_bytes_s=448e9, link_bytes_s=0)  # spec
 
-CARDS = {
-    card.name: card
-    for card in (
-        Card("N150", _WORMHOLE),
-        Card("N300", _WORMHOLE, links=(1, 1)),  # ccl
-        Card("N150x4", _WORMHOLE, links=(1, 1)),  # ccl
-        Card("T3K", _WORMHOLE, links=(1, 1), ring=(False, True)),  # ccl; its 8 chips form a ring
-        Card("TG", _GALAXY, links=(4, 4), ring=(True, True)),  # golden: the 6U machine
-        Card("P100", _P100),
-        Card("P150", _P150),
-        Card("P150x4", _P150, links=(2, 2), ring=(False, True)),  # ccl
-    )
+_LINKS = {
+    "N150": {},
+    "N300": dict(links=(1, 1)),  # ccl
+    "N150x4": dict(links=(1, 1)),  # ccl
+    "T3K": dict(links=(1, 1), ring=(False, True)),  # ccl; its 8 chips form a ring
+    "TG": dict(links=(4, 4), ring=(True, True)),  # golden: the 6U machine
+    "P100": {},
+    "P150": {},
+    "P150x4": dict(links=(2, 2), ring=(False, True)),  # ccl
 }
+_SPEEDS = {"TG": _GALAXY, "P100": _P100, "P150": _P150, "P150x4": _P150}
+CARDS = {name: Card(name, _SPEEDS.get(name, _WORMHOLE), MESHES[name].shape, **links) for name, links in _LINKS.items()}
 ALIASES = {"Galaxy": "TG"}
 
 

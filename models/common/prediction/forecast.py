@@ -45,7 +45,7 @@ class Forecast:
 
     Attributes:
         card: of one replica, with `replica_users` users. `replicas`: copies of the model that data parallel runs side by side.
-        decode, prefill: ops of one replica's step, and of one user's prompt.
+        decode, prefill: ops of one replica's step, and of a prefill of `prompts` users.
         logits, prompt_logits: numbers that the host reads and searches after a step and after a prompt; 0 if the chip samples.
         waits: whether the host reads a step's result before it submits the next.
         prompt_traced: whether prompts are replayed from traces too.
@@ -56,6 +56,7 @@ class Forecast:
     replicas: int
     decode: Ops
     prefill: Ops
+    prompts: int
     logits: int
     prompt_logits: int
     waits: bool
@@ -93,7 +94,8 @@ class Forecast:
 
     @property
     def ttft_ms(self) -> Interval:
-        return Interval.around(self.prompt.seconds * 1e3, TTFT_FACTOR, self.card)
+        """A user's share of the prefill, as the vendor publishes it."""
+        return Interval.around(self.prompt.seconds / self.prompts * 1e3, TTFT_FACTOR, self.card)
 
     def as_json(self) -> dict:
         """The figures as the record of a run and `--json` hold them."""
@@ -106,8 +108,8 @@ class Forecast:
 
 def forecast(
     card: Card, decode: Iterable[tuple[Call, int]], prefill: Iterable[tuple[Call, int]], *, users: int, replicas: int = 1, logits: int,
-    prompt_logits: int, waits: bool = True, prompt_traced: bool = False, rates: Rates = RATES, host: HostRates = HOST,
+    prompt_logits: int, prompts: int = 1, waits: bool = True, prompt_traced: bool = False, rates: Rates = RATES, host: HostRates = HOST,
 ) -> Forecast:  # fmt: skip
     """The forecast of op lists (call, how often it runs); see `Forecast`. Raises ValueError for an op without a cost."""
     decode_ops, prefill_ops = Ops.of(decode, card, rates), Ops.of(prefill, card, rates)
-    return Forecast(card, users, replicas, decode_ops, prefill_ops, logits, prompt_logits, waits, prompt_traced, host)
+    return Forecast(card, users, replicas, decode_ops, prefill_ops, prompts, logits, prompt_logits, waits, prompt_traced, host)

@@ -13,23 +13,29 @@ from .work import Work, work_of
 
 @dataclass(frozen=True)
 class Ops:
-    """Calls of a step that are alike, with how many times each runs, and its work and time on a card."""
+    """Calls of a step that differ, with how many times each runs, and its work and time on a card.
+
+    `order`: the index of each call that runs, in the step's order.
+    """
 
     calls: tuple[Call, ...]
     counts: tuple[int, ...]
     works: tuple[Work, ...]
     times: tuple[Time, ...]
+    order: tuple[int, ...]
 
     @classmethod
     def of(cls, calls: Iterable[tuple[Call, int]], card: Card, rates: Rates = RATES) -> "Ops":
         """`calls`: (call, times it runs). Raises ValueError for an op without a cost."""
-        counts, known = Counter(), {}
+        counts, known, order = Counter(), {}, []
+        indices = {}
         for call, count in calls:
             counts[call.key] += count
             known[call.key] = call
+            order += [indices.setdefault(call.key, len(indices))] * count
         works = [work_of(call, card) for call in known.values()]
         times = [time_of(work, card, rates) for work in works]
-        return cls(tuple(known.values()), tuple(counts[key] for key in known), tuple(works), tuple(times))
+        return cls(tuple(known.values()), tuple(counts[key] for key in known), tuple(works), tuple(times), tuple(order))
 
     @cached_property
     def seconds(self) -> float:
@@ -47,6 +53,7 @@ class Ops:
             {
                 "op": call.name or call.op, "kind": work.kind, "shape": _shapes(call), "calls": count,
                 "seconds": time.seconds * count, "bound": time.bound, "share": time.share,
+                "flops": work.flops * count, "dram_bytes": work.dram_bytes * count,
             }
             for call, count, work, time in zip(self.calls, self.counts, self.works, self.times)
         ]  # fmt: skip

@@ -6,12 +6,12 @@ Figures are those of the busiest core, because a kernel ends when its last core 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .call import TILE, Call, Operand
 from .card import Card
 
-# Cores that compute a DRAM-sharded matmul: the one beside each bank (the vendor's docstring of its program config).
+PRODUCT_FLOPS = 2 * TILE**3
 # Cores of a user's head in a decode's attention at most: the vendor's default, max_cores_per_head_batch.
 MAX_CORES_A_HEAD = 16
 # A tile has 64 lines of 32 bytes (16 numbers of bf16): ops that move rows within tiles address each of them.
@@ -24,6 +24,7 @@ class Work:
 
     Attributes:
         kind: the row of the table by kind that it belongs to.
+        flops: multiplications and additions of all cores together, those of whole matrices only.
         products: products of two tiles on the busiest core, `passes` each (1 for LoFi to 4 for HiFi4). `streamed`: one
             operand stays in L1 and the other streams through, so that unpacking hides behind multiplying.
         vector: passes of a tile through the vector unit on the busiest core.
@@ -40,6 +41,7 @@ class Work:
     """
 
     kind: str
+    flops: float = 0
     products: float = 0
     passes: int = 4
     streamed: bool = False
@@ -75,8 +77,7 @@ def _matmul(call: Call, card: Card) -> Work:
     a, b = call.inputs[:2]
     k, n = -(-b.shape[-2] // TILE), -(-b.shape[-1] // TILE)
     m = -(-a.rows // TILE)
-    work = MATMULS[call.settings["program"]](call, card, m, k, n)
-    return work
+    return replace(MATMULS[call.settings["program"]](call, card, m, k, n), flops=PRODUCT_FLOPS * m * k * n)
 
 
 def _passes(call: Call) -> int:
@@ -193,6 +194,16 @@ def _tilewise(kind: str, passes: float = 1):
         )  # fmt: skip
 
     return rule
+
+
+def _only(operands: Callable[[Call], tuple], rule):
+    """`rule` for an op that reads no more of its inputs than these operands have, such as a slice."""
+
+    def of_part(call: Call, card: Card) -> Work:
+        part = operands(call)
+        return rule(replace(call, inputs=part, outputs=part), card)
+
+    return of_part
 
 
 def _cores(tensor: Operand, card: Card) -> int:
@@ -320,7 +331,8 @@ def _sdpa_decode(call: Call, card: Card) -> Work:
     key_tiles = math.ceil(context / TILE / cores_a_head) * heads_in_turn
     cached = users * kv_heads * context * head_tiles * (keys.page_bytes / TILE) * 2
     return Work(
-        "attention, decode", products=2 * head_tiles * key_tiles, passes=_passes(call), dram_bytes=cached,
+        "attention, decode", flops=PRODUCT_FLOPS * users * kv_heads * math.ceil(context / TILE) * 2 * head_tiles,
+        products=2 * head_tiles * key_tiles, passes=_passes(call), dram_bytes=cached,
         paced=("key_tile", key_tiles), fixed=(("op_start", 1), ("decode_attention", 1)),
     )  # fmt: skip
 
@@ -337,10 +349,11 @@ def _sdpa(call: Call, card: Card) -> Work:
     keys_a_query = before + (queries + 1) / 2 if window is None else min(before + (queries + 1) / 2, window / TILE)
     blocks = batch * heads * math.ceil(q.shape[-2] / call.settings.get("chunk", 128))
     tiles = batch * heads * queries * keys_a_query
+    cached = 2 * batch * keys.shape[1] * min(before + queries, 2 * keys_a_query) * head_tiles * keys.page_bytes
     share = tiles / min(blocks, card.speed.cores)
     return Work(
-        "attention, prefill", products=2 * head_tiles * share, passes=_passes(call),
-        dram_bytes=_dram(*call.inputs[:3], *call.outputs), paced=("score_tile", share), fixed=(("op_start", 1),),
+        "attention, prefill", flops=PRODUCT_FLOPS * tiles * 2 * head_tiles, products=2 * head_tiles * share, passes=_passes(call),
+        dram_bytes=_dram(q, *call.outputs) + cached, paced=("score_tile", share), fixed=(("op_start", 1),),
     )  # fmt: skip
 
 
@@ -402,7 +415,7 @@ RULES: dict[str, Callable[[Call, Card], Work]] = {
     "ShardedToInterleavedDeviceOperation": _tilewise("data movement"),
     "InterleavedToShardedDeviceOperation": _tilewise("data movement"),
     "ReshardDeviceOperation": _tilewise("data movement"),
-    "SliceDeviceOperation": _tilewise("data movement"),
+    "SliceDeviceOperation": _only(lambda call: call.outputs, _tilewise("data movement")),
     "ConcatDeviceOperation": _tilewise("data movement"),
     "PadDeviceOperation": _tilewise("data movement"),
     "FillPadDeviceOperation": _tilewise("data movement"),
@@ -418,8 +431,8 @@ RULES: dict[str, Callable[[Call, Card], Work]] = {
     "UntilizeDeviceOperation": _untilize,
     "RotaryEmbeddingLlamaDeviceOperation": _rotary,
     "PagedUpdateCacheDeviceOperation": _update_cache,
-    "PagedFillCacheDeviceOperation": _tilewise("KV cache"),
-    "UpdateKVCacheOperation": _tilewise("KV cache"),
+    "PagedFillCacheDeviceOperation": _only(lambda call: call.inputs[1:2], _tilewise("KV cache")),
+    "UpdateKVCacheOperation": _only(lambda call: call.inputs[1:2], _tilewise("KV cache")),
     "SdpaDecodeDeviceOperation": _sdpa_decode,
     "SDPAOperation": _sdpa,
     "NLPCreateQKVHeadsDecodeDeviceOperation": _heads_decode,

@@ -67,9 +67,7 @@ class Row:
         return Formats(ff1_3=ff1_3, ff2=ff2, wo=wo or Formats.wo)
 
     def predicted(self, rates: Rates = RATES, host: HostRates = HOST) -> Forecast:
-        card = card_of(self.mesh)
-        if self.replicas > 1:
-            card = card_of({1: "N150", 2: "N300"}[card.chips // self.replicas])
+        card = card_of(self.mesh).replica(self.replicas)
         chunks = Limits.of(_FOLDERS.get(self.model, self.model), self._config).prefill_chunk_size
         # The README's table is of a release that samples on the device.
         return upstream_forecast(

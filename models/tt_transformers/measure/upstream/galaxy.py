@@ -146,7 +146,7 @@ def prefill(grid: Grid, prompt: int) -> list[tuple[Call, int]]:
         Call("RotaryEmbeddingLlamaDeviceOperation", (q,), (q,)),
         Call("RotaryEmbeddingLlamaDeviceOperation", (kv,), (kv,)),
         *(Call("TypecastDeviceOperation", (kv,), (cached,)) for _ in range(2)),
-        *(Call("PagedFillCacheDeviceOperation", (cached,), (cached,)) for _ in range(2)),
+        *(Call("PagedFillCacheDeviceOperation", (cached, cached), (cached,)) for _ in range(2)),
         Call("SDPAOperation", (q, cached, cached), (q,), "HiFi4", settings={"chunk": 256 if rows >= 2048 else 64}),
         Call("NLPConcatHeadsDeviceOperation", (q,), (heads,)),
         linear(grid.heads_width, grid.dim, "BFLOAT8_B", "HiFi2"),
