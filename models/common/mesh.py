@@ -6,7 +6,7 @@ from typing import Optional
 
 import ttnn
 
-from models.common import backend
+from models.common import backend, links
 from models.common.chip import Chip, chip_with
 from models.common.mesh_names import MESH_SHAPES, MESHES, check_mesh_name, requested_mesh_name
 
@@ -19,6 +19,8 @@ _ON_HARDWARE = ("silicon", "simulator")
 _MESH_OF_CLUSTER = {
     "N150": "N150", "N300": "N300", "T3K": "T3K", "GALAXY": "TG", "P100": "P100", "P150": "P150", "P150_X4": "P150x4"
 }  # fmt: skip
+# Machines with links from the last chip of each row and column to the first.
+_RINGS = ("TG",)
 # Dispatch takes a row of worker cores of a Wormhole, and a column of a Blackhole.
 _DISPATCH_AXIS = {"wormhole_b0": "ROW", "blackhole": "COL"}
 
@@ -68,7 +70,7 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
         overrides: arguments of `ttnn.open_mesh_device`; they replace the ones chosen here.
 
     Raises ValueError for an unknown name, for a shape with another number of devices, for a mesh larger than the
-    machine, and for one of other chips.
+    machine, for one of other chips, and for settings of its links that cannot be followed (see `links`).
     """
     name = mesh_name_from_environment() if name is None else check_mesh_name(name)
     rows, cols = mesh_shape(name, shape)
@@ -80,7 +82,7 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
         "l1_small_size": 0,
         **overrides,
     }
-    with _chips(MESHES[name].chip), _fabric(needed=rows * cols > 1):
+    with _chips(MESHES[name].chip), _fabric(_fabric_config(name) if rows * cols > 1 else None):
         mesh_device = ttnn.open_mesh_device(mesh_shape=ttnn.MeshShape(rows, cols), **options)
         try:
             if chip_of(mesh_device) != MESHES[name].chip:
@@ -138,16 +140,20 @@ def _chips(chip: Chip):
 
 
 @contextmanager
-def _fabric(needed: bool):
-    """Context manager: sets up the fabric that collectives run over, for meshes of more than one device."""
-    if not needed:
+def _fabric(config: Optional[str]):
+    """Context manager: sets up the fabric that collectives run over; None for a mesh of one device, which has none."""
+    if config is None:
         yield
         return
-    ttnn.set_fabric_config(ttnn.FabricConfig.FABRIC_1D)
+    ttnn.set_fabric_config(getattr(ttnn.FabricConfig, config))
     try:
         yield
     finally:
         ttnn.set_fabric_config(ttnn.FabricConfig.DISABLED)
+
+
+def _fabric_config(name: str) -> str:
+    return "FABRIC_1D_RING" if name in _RINGS and not links.gathers_in_line() else "FABRIC_1D"
 
 
 def _dispatch_core_config(name: str):

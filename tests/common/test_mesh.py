@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from models.common import mesh
+from models.common import links, mesh
 from models.common.chip import P150, WORMHOLE
 from models.common.mesh_names import MESHES, mesh_name_of, requested_mesh_name
 
@@ -101,7 +101,7 @@ class FakeTtnn:
         self.calls = []
         self.cluster = SimpleNamespace(get_cluster_type=lambda: SimpleNamespace(name=cluster_type))
         self.get_num_devices = lambda: device_count
-        self.FabricConfig = SimpleNamespace(FABRIC_1D="1d", DISABLED="disabled")
+        self.FabricConfig = SimpleNamespace(FABRIC_1D="1d", FABRIC_1D_RING="ring", DISABLED="disabled")
         self.DispatchCoreType = SimpleNamespace(ETH="eth", WORKER="worker")
         self.DispatchCoreAxis = SimpleNamespace(ROW="row", COL="col")
         self.DispatchCoreConfig = lambda kind, axis=None: kind if axis is None else f"{kind} {axis}"
@@ -139,6 +139,34 @@ def test_mesh_and_fabric_are_closed_when_the_body_fails(card):
         with mesh.open_mesh("N300"):
             raise KeyError
     assert fake.calls == [("fabric", "1d"), ("open", (1, 2), "eth"), ("close",), ("fabric", "disabled")]
+
+
+@pytest.mark.parametrize("settings, fabric", [({}, "ring"), ({"LINE_RS": "1"}, "ring"), ({"LINE_AG": "1"}, "1d")])
+def test_the_links_of_a_galaxy_are_rings_unless_gathers_ask_for_lines(card, monkeypatch, settings, fabric):
+    for name in ("LINE_RS", "LINE_AG", "USE_LINE_AG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    fake = card("GALAXY", 32)
+    with mesh.open_mesh("TG"):
+        pass
+    assert fake.calls[0] == ("fabric", fabric)
+    assert links.sums_in_line() == bool(settings)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"LINE_RS": "yes"}, "LINE_RS='yes' is not accepted: 1 for a line, 0 for a ring"),
+        ({"LINE_AG": "1", "LINE_RS": "0"}, "LINE_AG=1 opens the fabric as a line, where LINE_RS=0 has no ring"),
+        ({"USE_LINE_AG": "{'QKV'}"}, "USE_LINE_AG=.*single all_gathers cannot use a line"),
+    ],
+)
+def test_settings_of_links_that_cannot_be_followed_are_refused(monkeypatch, settings, message):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        links.sums_in_line()
 
 
 def test_one_device_has_no_fabric(card):

@@ -62,7 +62,7 @@ def notes(args, settings) -> list[str]:
 def print_header(args, settings):
     print(f"\n\n{args.model_name}, {settings.name}")
     _line("backend", backend.describe())
-    _line("mesh", f"{args.device_name}, {args.placement.num_devices} device{'s' if args.placement.num_devices > 1 else ''}")
+    _line("mesh", f"{args.device_name}, {args.placement.layout}")
     _line("precision", args.precision.name)
 
 
@@ -109,7 +109,7 @@ def print_summary(args, settings, measurements, notes, accuracy=None):
     print("\nSummary")
     _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
     _line("backend", backend.name())
-    _line("mesh", args.device_name)
+    _line("mesh", f"{args.device_name}, {args.placement.layout}")
     _line("precision", args.precision.name)
     for m in measurements:
         batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""

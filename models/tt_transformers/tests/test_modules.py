@@ -147,13 +147,13 @@ def _build(mesh_device, precision, users, cache):
         page_params={"block_size": 32, "max_num_blocks": users * MAX_SEQ_LEN // 32},
     )
     weights = Weights(mesh_device, args.placement, args.load_state_dict(), cache)
-    ccl = make_ccl(args.placement)
+    ccl = make_ccl(args.placement, mesh_device, users)
     lm_head = LMHeadConfig.resolve(args)
     modules = SimpleNamespace(
         args=args,
         decoder=Decoder(args, weights, 0, ccl),
         embedding=Embedding(weights.embedding()),
-        lm_head=LMHead(lm_head, weights),
+        lm_head=LMHead(lm_head, weights, ccl),
         lm_head_config=lm_head,
         rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
     )
@@ -199,15 +199,15 @@ def batch(users):
 
 def prefill_arguments(model, mesh_device, page_table, user, length):
     pages = None if page_table is None else page_table.table[user : user + 1, : page_table.config.blocks_for(length)]
-    table = None if pages is None else ttnn.to_device(host_tensor(pages, ttnn.int32, mesh_device), mesh_device)
+    table = None if pages is None else ttnn.to_device(host_tensor(pages, ttnn.int32, model.args), mesh_device)
     rows = list(range(length))
-    rotate = model.rotary.prefill(ttnn.to_device(host_tensor([rows], ttnn.uint32, mesh_device), mesh_device))
+    rotate = model.rotary.prefill(ttnn.to_device(host_tensor([rows], ttnn.uint32, model.args), mesh_device))
     return rotate, table
 
 
 def decode_arguments(model, mesh_device, positions, page_table):
     def send(values, dtype):
-        return ttnn.to_device(host_tensor(values, dtype, mesh_device), mesh_device)
+        return ttnn.to_device(host_tensor(values, dtype, model.args), mesh_device)
 
     table = None if page_table is None else send(page_table.table, ttnn.int32)
     return model.rotary.decode(send([positions], ttnn.uint32)), send(positions, ttnn.int32), table
@@ -250,7 +250,7 @@ def test_embedding_gives_the_rows_of_the_table(setup, reference):
     tokens = torch.randint(0, 32064, (1, 128), generator=torch.Generator().manual_seed(1))
     model = setup.users(1)
     x = model.embedding.forward(
-        ttnn.to_device(host_tensor(tokens, ttnn.uint32, setup.mesh), setup.mesh), ttnn.DRAM_MEMORY_CONFIG
+        ttnn.to_device(host_tensor(tokens, ttnn.uint32, model.args), setup.mesh), ttnn.DRAM_MEMORY_CONFIG
     )
     assert torch.equal(joined(x, setup.mesh), reference.model.embed_tokens(tokens)[0])
 

@@ -82,7 +82,8 @@ def test_a_galaxy_splits_llama_70b_by_rows_and_columns():
     assert (GALAXY.name, GALAXY.num_devices, GALAXY.users(32)) == ("TG", 32, 8)
     split = GALAXY.heads(64, 8)
     assert (split.n_heads, split.n_kv_heads) == (8, 1)
-    assert (GALAXY.residual_width(8192), GALAXY.model_width(28672)) == (2048, 3584)
+    assert (GALAXY.residual_width(8192), GALAXY.matmul_width(8192), GALAXY.model_width(28672)) == (2048, 2048, 3584)
+    assert GALAXY.model_width(11008) == 1408  # whole tiles on each device of a row, which has a quarter of the sum
 
 
 @pytest.mark.parametrize("name, shape", [("N150", (1, 1)), ("N300", (1, 2)), ("TG", (8, 4))])
@@ -115,7 +116,33 @@ def test_a_composer_joins_what_a_mapper_split(name, placement):
         assert torch.equal(ttnn.to_torch(tensor, mesh_composer=composer)[:1], whole)
 
 
-def test_a_mesh_of_rows_and_columns_is_no_line():
-    with open_mesh("T3K", shape=(2, 4)) as device:
-        with pytest.raises(ValueError, match="mesh 2x4: tensor parallel runs on 1xN"):
-            Placement.of(device)
+@pytest.mark.parametrize("name, shape, axes", [("T3K", (1, 8), (1, 1, None)), ("T3K", (8, 1), (0, 0, None)), ("T3K", (2, 4), (0, 1, 1)), ("TG", None, (0, 1, 1))])
+def test_a_line_is_split_in_one_dimension_and_a_grid_in_two(name, shape, axes):
+    with open_mesh(name, shape) as device:
+        placement = Placement.of(device)
+    assert (placement.model_axis, placement.residual_axis, placement.users_axis) == axes
+    assert placement.layout == {
+        (1, 1, None): "8 devices, tensor parallel",
+        (0, 0, None): "8 devices, tensor parallel",
+        (0, 1, 1): f"{'8' if name == 'T3K' else '32'} devices, tensor parallel over {'2' if name == 'T3K' else '8'} rows and 4 columns",
+    }[axes]
+
+
+def test_users_of_a_galaxy_are_neighbours_in_the_batch_with_a_pool_for_each_column():
+    assert [GALAXY.pool_of(user, 32) for user in (0, 7, 8, 31)] == [0, 0, 1, 3]
+    assert [(GALAXY.users(users), GALAXY.decode_rows(users)) for users in (1, 2, 8, 32)] == [(1, 4), (1, 4), (2, 8), (8, 32)]
+    line = Placement((1, 8))
+    assert (line.pools, line.pool_of(31, 32), line.decode_rows(32)) == (1, 0, 32)
+
+
+def test_a_mapper_gives_each_column_of_a_galaxy_its_users():
+    users = torch.arange(32, dtype=torch.int32)
+    with open_mesh("TG") as device:
+        tensor = ttnn.from_torch(users, dtype=ttnn.int32, mesh_mapper=GALAXY.mapper(device, users=0))
+        parts = [ttnn.to_torch(part).tolist() for part in ttnn.get_device_tensors(tensor)]
+    assert parts == [list(range(8 * column, 8 * column + 8)) for _ in range(8) for column in range(4)]
+
+
+def test_more_query_heads_than_a_device_of_a_grid_takes_are_refused():
+    with pytest.raises(ValueError, match="264 query heads are 33 on each device of TG, which takes at most 32"):
+        GALAXY.heads(264, 8)

@@ -46,6 +46,7 @@ def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) ->
             args.paged_attention_config,
             # The last token (the last generated one, or the one at max_seq_len) is not run and takes no cache row.
             [min(length + max_generated_tokens, args.max_seq_len) - 1 for length in prompt_lengths],
+            args.placement.users(args.max_batch_size),
         )
 
 
@@ -82,7 +83,9 @@ class Generator:
         self.users = self.args.max_batch_size
         self.slots = Slots(self.runner)
         self.sequences = self.slots.sequences
-        self.page_table = model.paged and PageTable(model.paged, self.users, self.args.max_seq_len)
+        self.page_table = model.paged and PageTable(
+            model.paged, self.users, self.args.max_seq_len, self.args.placement.users(self.users)
+        )
 
     @classmethod
     def build(cls, args, weights: Weights | None = None, kv_caches: Sequence | None = None) -> "Generator":

@@ -9,7 +9,7 @@ from models.tt_transformers.tt.modules.ccl import make_ccl
 from models.tt_transformers.tt.modules.decoder import Decoder
 from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
 from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
-from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
+from models.tt_transformers.tt.modules.norm import residual_norm
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 
 
@@ -27,16 +27,14 @@ class Transformer:
         self.mesh_device = args.mesh_device
         self.weights = weights
         self.kv_caches = kv_caches
-        ccl = make_ccl(args.placement)
+        self.ccl = ccl = make_ccl(args.placement, args.mesh_device, args.max_batch_size)
         self.embedding = Embedding(weights.embedding())
         self.layers = [Decoder(args, weights, layer, ccl) for layer in range(args.arch.n_layers)]
         lm_head = LMHeadConfig.resolve(args)
-        norm = NormConfig.resolve(args, lm_head.splits[0].cores)
-        self.norm = DistributedNorm(norm, weights.norm("norm", norm.scale), ccl)
-        self.lm_head = LMHead(lm_head, weights)
-        self.rotary = RotaryEmbedding(
-            args.arch.rope, args.max_seq_len, args.max_batch_size, args.chip, args.mesh_device
-        )
+        self.norm = residual_norm(args, weights, "norm", lm_head.splits[0].cores, ccl)
+        self.lm_head = LMHead(lm_head, weights, ccl)
+        users = args.placement.users(args.max_batch_size)
+        self.rotary = RotaryEmbedding(args.arch.rope, args.max_seq_len, users, args.chip, args.mesh_device)
         weights.load()
 
     @property
@@ -66,8 +64,9 @@ class Transformer:
         return self.lm_head.decode_forward(self.norm.decode_forward(x))
 
     def decode_forward(self, tokens, positions, rotary_rows, page_table):
-        """One token for each user: tokens, rotary_rows [1, users] uint32, positions [users] int32 (-1 skips a user),
-        page_table [users, pages] int32 or None. Returns logits [1, 1, users, columns] (see `LMHead`)."""
+        """One token for each user: tokens [1, rows] uint32; of a device's users, positions [users] int32 (-1 skips a
+        user), rotary_rows [1, users] uint32, page_table [users, pages] int32 or None. `rows`: see
+        `Placement.decode_rows`. Returns logits [1, 1, rows, columns] (see `LMHead`)."""
         x = self.embedding.forward(tokens, ttnn.L1_MEMORY_CONFIG)
         rotate = self.rotary.decode(rotary_rows)
         for layer, kv_cache in zip(self.layers, self.kv_caches):
@@ -82,6 +81,7 @@ class Transformer:
     def deallocate(self) -> None:
         """Frees weights, tables and caches; the model cannot be used afterwards."""
         self.weights.deallocate()
+        self.ccl.deallocate()
         self.rotary.deallocate()
         for kv_cache in self.kv_caches:
             kv_cache.deallocate()

@@ -85,7 +85,9 @@ class ModelArgs:
         self.mesh_device = mesh_device
         self.placement = Placement.of(mesh_device)
         self.placement.heads(self.arch.n_heads, self.arch.n_kv_heads)  # refuses a mesh that the model cannot be split over
-        self.mlp_width = mlp_width(self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim))
+        self.mlp_width = mlp_width(
+            self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim), self.placement.hidden_unit
+        )
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -94,6 +96,11 @@ class ModelArgs:
             raise ValueError(f"max_seq_len {max_seq_len} is outside 1 to {limit}, the context of {self.model_name}")
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
+        if page_params is None and self.placement.pools > 1:
+            raise ValueError(
+                f"{self.device_name} splits the users over its columns, which needs paged attention: give page_params "
+                "(block_size, max_num_blocks); a line of devices has unpaged KV caches too"
+            )
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
         self.prefill_chunk_size = prefill_chunk_size(
             self.model_name,
@@ -140,8 +147,8 @@ class ModelArgs:
 
     @property
     def dim(self) -> int:
-        """Columns of the residual stream on all devices together; those after the model's `arch.dim` are zeros."""
-        return self.placement.padded_dim(self.arch.dim)
+        """Columns of the residual stream in one device's matmuls; those after the model's `arch.dim` are zeros."""
+        return self.placement.matmul_width(self.arch.dim)
 
     # Weights
 

@@ -69,8 +69,23 @@ class Placement:
         users_axis: splits users and their KV caches; None if every device serves all users.
         chip: what each device is.
 
-    On a line (1xN) one axis splits everything; see `of`. A Galaxy (8x4) can split the model over its 8 rows, and the
-    residual stream and the users over its 4 columns: `Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1)`.
+    Tensor parallel in one dimension, on a line (1xN or Nx1): one axis splits everything. Each device has whole rows of the
+    residual stream in its matmuls: a norm gathers them, and sums of partial products are scattered again.
+
+    Tensor parallel in two dimensions, on a grid such as a Galaxy (8x4): the rows split the model, the columns split the
+    residual stream and the users. A weight is split in both of its dimensions, so every matmul gives partial sums. Of a
+    Llama-3.3-70B (hidden size 8192, 64 query heads, 8 KV heads, MLP of 28672, vocabulary of 128256) with 32 users:
+
+    | tensor | split | on a device | afterwards |
+    | --- | --- | --- | --- |
+    | residual | columns over axis 1 | 32 x 2048 | norm with statistics gathered over axis 1 |
+    | wqkv | N over axis 0, K over axis 1 | 2048 x 1280 | sum over axis 1; each column of devices keeps 8 users |
+    | KV cache | KV heads over axis 0, users over axis 1 | 1 head, 8 users | attention |
+    | attention's output | | 8 users x 1024 | users gathered over axis 1: 32 x 1024 |
+    | wo | K over axis 0, N over axis 1 | 1024 x 2048 | sum over axis 0 |
+    | w1, w3 | N over axis 0, K over axis 1 | 2048 x 3584 | sum scattered over axis 1, product, gathered over axis 1 |
+    | w2 | K over axis 0, N over axis 1 | 3584 x 2048 | sum over axis 0 |
+    | LM head | vocabulary over axis 0, K over axis 1 | 2048 x 16384 | sum over axis 1 |
     """
 
     mesh_shape: tuple[int, int]
@@ -81,11 +96,13 @@ class Placement:
 
     @classmethod
     def of(cls, mesh_device) -> "Placement":
-        """The placement of tensor parallel over all devices of a 1xN mesh. Raises ValueError for another shape."""
-        rows, columns = tuple(mesh_device.shape)
-        if rows != 1:
-            raise ValueError(f"mesh {rows}x{columns}: tensor parallel runs on 1xN meshes (N150 1x1, N300 1x2, T3K 1x8)")
-        return cls((rows, columns), chip=chip_of(mesh_device))
+        """Tensor parallel over all devices of a mesh: in one dimension on a line, in two on a grid."""
+        rows, columns = shape = tuple(mesh_device.shape)
+        chip = chip_of(mesh_device)
+        if rows > 1 and columns > 1:
+            return cls(shape, model_axis=0, residual_axis=1, users_axis=1, chip=chip)
+        axis = 0 if rows > 1 else 1
+        return cls(shape, model_axis=axis, residual_axis=axis, chip=chip)
 
     @property
     def num_devices(self) -> int:
@@ -106,6 +123,29 @@ class Placement:
         """Devices that the residual stream is split over."""
         return self.mesh_shape[self.residual_axis]
 
+    @property
+    def is_grid(self) -> bool:
+        """Whether tensor parallel is in two dimensions."""
+        return self.model_axis != self.residual_axis
+
+    @property
+    def layout(self) -> str:
+        """How the model is split, for the user."""
+        if self.num_devices == 1:
+            return "1 device"
+        if not self.is_grid:
+            return f"{self.num_devices} devices, tensor parallel"
+        return f"{self.num_devices} devices, tensor parallel over {self.model_ranks} rows and {self.residual_ranks} columns"
+
+    @property
+    def input_ranks(self) -> int:
+        """Devices that the residual columns of a weight are split over: those that a matmul sums over, or gives."""
+        return self.residual_ranks if self.is_grid else 1
+
+    def split_residual(self, dim: int) -> int | None:
+        """Dimension `dim` of a weight, which has the residual columns, as `mapper` takes it; None if it is not split."""
+        return dim if self.is_grid else None
+
     def heads(self, n_heads: int, n_kv_heads: int) -> HeadSplit:
         """The heads of each rank of the model axis. ValueError if a device would have more than `MAX_KV_HEADS`."""
         split = split_heads(n_heads, n_kv_heads, self.model_ranks)
@@ -117,11 +157,22 @@ class Placement:
                 f"{n_kv_heads} KV heads are {split.n_kv_heads} on each device of {self.name}, which takes at most "
                 f"{MAX_KV_HEADS}; meshes that work: {', '.join(fewer) or 'none'}"
             )
+        if self.is_grid and split.n_heads > TILE:
+            raise ValueError(
+                f"{n_heads} query heads are {split.n_heads} on each device of {self.name}, which takes at most {TILE} where "
+                "users are split over the devices too; use more rows of devices, or a line"
+            )
         return split
 
+    @property
+    def hidden_unit(self) -> int:
+        """What one device's hidden columns of the MLP are a multiple of: on a grid their sums are scattered in whole
+        tiles."""
+        return TILE * self.input_ranks
+
     def model_width(self, columns: int) -> int:
-        """One device's share of `columns` that are split over the model axis, padded to whole tiles."""
-        return whole_tiles(math.ceil(columns / self.model_ranks))
+        """One device's share of the MLP's hidden `columns`, padded to a multiple of `hidden_unit`."""
+        return math.ceil(columns / self.model_ranks / self.hidden_unit) * self.hidden_unit
 
     def residual_width(self, dim: int) -> int:
         """One device's columns of the residual stream of `dim` columns, padded to whole tiles."""
@@ -131,19 +182,39 @@ class Placement:
         """The columns of the residual stream on all devices together. Those after the first `dim` are zeros."""
         return self.residual_ranks * self.residual_width(dim)
 
+    def matmul_width(self, dim: int) -> int:
+        """The residual columns of one device's matmuls: all of them on a line, the device's share on a grid."""
+        return self.padded_dim(dim) // self.input_ranks
+
+    @property
+    def pools(self) -> int:
+        """Groups of devices with their own users, and their own pages of the KV cache: the columns of a grid."""
+        return 1 if self.users_axis is None else self.mesh_shape[self.users_axis]
+
     def users(self, max_batch_size: int) -> int:
-        """The users that one device serves."""
-        return max_batch_size if self.users_axis is None else math.ceil(max_batch_size / self.mesh_shape[self.users_axis])
+        """The users that one device serves, which are neighbours in the batch."""
+        return math.ceil(max_batch_size / self.pools)
 
-    def mapper(self, mesh_device, *, model: int | None = None, residual: int | None = None):
-        """A mesh mapper that splits dimension `model` over the model axis and `residual` over the residual axis.
+    def pool_of(self, user: int, max_batch_size: int) -> int:
+        """The group of devices that serves a user of the batch."""
+        return user // self.users(max_batch_size)
 
-        A tensor is replicated along an axis that splits none of its dimensions. On a line only one of the two may be
-        given.
+    def decode_rows(self, max_batch_size: int) -> int:
+        """Rows of a decode step: a row for each user, and rows for nobody so that all groups have as many."""
+        return self.pools * self.users(max_batch_size)
+
+    def mapper(
+        self, mesh_device, *, model: int | None = None, residual: int | None = None, users: int | None = None
+    ):
+        """A mesh mapper that splits dimension `model` over the model axis, `residual` over the residual axis and `users`
+        over the users axis.
+
+        A tensor is replicated along an axis that splits none of its dimensions, and over all devices if every device
+        serves all users. An axis may split one dimension only: on a line, `model` or `residual`.
         """
         dims: list[int | None] = [None, None]
-        for axis, dim in ((self.model_axis, model), (self.residual_axis, residual)):
-            if dim is not None:
+        for axis, dim in ((self.model_axis, model), (self.residual_axis, residual), (self.users_axis, users)):
+            if axis is not None and dim is not None:
                 if dims[axis] is not None:
                     raise ValueError(f"dimensions {dims[axis]} and {dim} cannot both be split over axis {axis} of the mesh")
                 dims[axis] = dim

@@ -70,14 +70,15 @@ def nlp_create_qkv_heads_decode(
     num_kv_heads: int = None,
     output_tensors: NotEmulated = None,
     overlap_qk_coregrid: bool | None = True,
-    batch_offset: NotEmulated = None,
-    slice_size: NotEmulated = None,
+    batch_offset: Tensor = None,
+    slice_size: int = None,
     memory_config: MemoryConfig = None,
 ) -> tuple:
     """Splits `[1, 1, B, q | k | v]` into q `[1, B, num_heads, head_dim]`, k and v `[1, B, num_kv_heads, head_dim]`.
 
     The outputs are height-sharded in L1, one user per core, with heads padded to 32. They are on the cores of
-    `memory_config`, or by default on the first B cores.
+    `memory_config`, or by default on the first B cores. With `slice_size`, they have so many users only: those from
+    `batch_offset` on, an integer on each device, or from the first on.
     """
     _check_fused("input_tensor", input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
@@ -89,21 +90,34 @@ def nlp_create_qkv_heads_decode(
         raise RuntimeError(f"input_tensor must be [1, 1, users up to 32, width], got {list(input_tensor.shape)}")
     if not overlap_qk_coregrid and input_tensor.memory_config().is_sharded():
         raise NotImplementedError("overlap_qk_coregrid=False is not emulated; use True")
+    if batch_offset is not None:
+        _check_offset(batch_offset, slice_size, input_tensor)
+    users = batch if slice_size is None else slice_size
     head_dim = _head_dim(input_tensor, num_heads + 2 * num_kv_heads)
-    cores = num_cores_to_corerangeset(batch, machine.worker_grid(), row_wise=True)
+    cores = num_cores_to_corerangeset(users, machine.worker_grid(), row_wise=True)
     if memory_config is not None and memory_config.shard_spec is not None:
         cores = memory_config.shard_spec.grid
     counts = (num_heads, num_kv_heads, num_kv_heads)
 
-    def kernel(fused):
-        return fused.reshape(1, batch, sum(counts), head_dim).split(counts, dim=2)
+    def kernel(fused, offset):
+        first = 0 if offset is None else int(offset.flatten()[0])
+        return fused.reshape(1, batch, sum(counts), head_dim)[:, first : first + users].split(counts, dim=2)
 
     specs = []
     for count in counts:
         shard = ShardSpec(cores, (round_up(count, TILE_SIZE), head_dim), ShardOrientation.ROW_MAJOR)
         sharded = MemoryConfig(TensorMemoryLayout.HEIGHT_SHARDED, BufferType.L1, shard)
-        specs.append(TensorSpec([1, batch, count, head_dim], input_tensor.dtype, Layout.TILE, sharded))
-    return Program(kernel, [input_tensor], tuple(specs), exact=True)
+        specs.append(TensorSpec([1, users, count, head_dim], input_tensor.dtype, Layout.TILE, sharded))
+    return Program(kernel, [input_tensor, batch_offset], tuple(specs), exact=True)
+
+
+def _check_offset(batch_offset, slice_size, tensor):
+    if slice_size is None:
+        raise NotImplementedError("batch_offset without slice_size is not emulated; give slice_size")
+    if not tensor.memory_config().is_sharded():
+        raise NotImplementedError("batch_offset has no effect on a card if input_tensor is interleaved; shard it")
+    if batch_offset.dtype not in (DataType.INT32, DataType.UINT32) or batch_offset.layout is not Layout.ROW_MAJOR:
+        raise NotImplementedError(f"batch_offset must be INT32 or UINT32 in ROW_MAJOR, got {batch_offset._describe()}")
 
 
 @op("ttnn.experimental.nlp_concat_heads")

@@ -18,6 +18,7 @@ import models  # noqa: F401
 import ttnn
 
 from models.common import backend, console, mesh, whole_file
+from models.common.mesh_names import MESH_SHAPES
 from models.common.vendor import watching as validation
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.run import run
@@ -50,15 +51,20 @@ def main():
 
 def make_record(model: str, modes) -> dict:
     """Runs all cases of a model on the mesh of the environment; `README.md` of this folder describes the record."""
-    cases = []
+    cases, name = [], mesh.mesh_name_from_environment()
     with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
         prompts = prompt_files(Path(folder))
-        for mode, users, paged in product(modes, (1, 32), (True, False)):
+        for mode, users, paged in product(modes, (1, 32), paging(name)):
             case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
             demo = partial(run, settings(users, paged, prompts[users]), mode, AllocatedWeights)
             cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
-    facts = {"mesh": mesh.mesh_name_from_environment(), "model": model.split("/")[1], "layers": LAYERS, "weights": "no values"}
+    facts = {"mesh": name, "model": model.split("/")[1], "layers": LAYERS, "weights": "no values"}
     return validation.make_record(watch, facts, cases)
+
+
+def paging(mesh_name: str) -> tuple[bool, ...]:
+    """The kinds of KV caches that a mesh has: paged ones and, on a line, others."""
+    return (True, False) if 1 in MESH_SHAPES[mesh_name] else (True,)
 
 
 def settings(users: int, paged: bool, prompts: Path) -> Case:

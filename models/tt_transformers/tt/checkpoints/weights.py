@@ -79,25 +79,29 @@ class Weights:
                 progress.update(len(names))
 
     def column_parallel(self, name: str, config: LinearConfig):
-        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias."""
-        width, mapper = self.placement.model_ranks * config.n, self._mapper(model=3)
+        """Output features split over the devices: [1, 1, k, n] each, zeros past the last feature; and the bias.
+
+        On a grid the input features, those of the residual stream, are split too."""
+        width, mapper = self.placement.model_ranks * config.n, self._column_parallel_mapper()
 
         def columns(weight):
-            return _padded(_padded(weight, config.k, dim=1), width, dim=0).t()
+            return _padded(_padded(weight, self._residual_columns(config.k), dim=1), width, dim=0).t()
 
         def bias(features):
-            return _padded(features, width, dim=0)[None]
+            return self._on_first_rank(_padded(features, width, dim=0))
 
         weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
         return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
 
     def row_parallel(self, name: str, config: LinearConfig):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
-        sums, so the bias is on the first device only."""
-        mapper = self._mapper(model=2)
+        sums, so the bias is on the first device only. On a grid the output features, those of the residual stream, are
+        split too."""
+        mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            return _padded(_padded(weight, self.placement.model_ranks * config.k, dim=1), config.n, dim=0).t()
+            weight = _padded(weight, self.placement.model_ranks * config.k, dim=1)
+            return _padded(weight, self._residual_columns(config.n), dim=0).t()
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
         return weight, self._bias_of_partial_sums(name, config, mapper)
@@ -107,7 +111,7 @@ class Weights:
         bias."""
         name = f"layers.{layer}.attention"
         head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
-        mapper, recipe = self._mapper(model=3), dict(heads=[heads.query, heads.kv])
+        mapper, recipe = self._column_parallel_mapper(), dict(heads=[heads.query, heads.kv])
 
         def fused(wq, wk, wv):
             parts = []
@@ -117,10 +121,10 @@ class Weights:
             return _joined(parts)
 
         def columns(*weights):
-            return _padded(fused(*weights), config.k, dim=1).t()
+            return _padded(fused(*weights), self._residual_columns(config.k), dim=1).t()
 
         def bias(*biases):
-            return fused(*biases)[None]
+            return self._on_first_rank(fused(*biases))
 
         weights, biases = ([f"{name}.{part}.{kind}" for part in ("wq", "wk", "wv")] for kind in ("weight", "bias"))
         weight = self._linear(f"{name}.wqkv", weights, columns, config, mapper, **recipe)
@@ -130,10 +134,10 @@ class Weights:
         """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
         the bias is on the first device only."""
         name = f"layers.{layer}.attention.wo"
-        mapper = self._mapper(model=2)
+        mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            weight, head_dim = _padded(weight, config.n, dim=0).t(), config.k // heads.n_heads
+            weight, head_dim = _padded(weight, self._residual_columns(config.n), dim=0).t(), config.k // heads.n_heads
             return _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
@@ -144,9 +148,10 @@ class Weights:
 
         def columns(output):
             parts = [_padded(output[start : start + config.n], config.n, dim=0) for start in starts]
-            return _padded(_joined(parts), config.k, dim=1).t()
+            return _padded(_joined(parts), self._residual_columns(config.k), dim=1).t()
 
-        return self._linear(f"output.{split}", ["output.weight"], columns, config, self._mapper(model=3), starts=starts)
+        mapper = self._column_parallel_mapper()
+        return self._linear(f"output.{split}", ["output.weight"], columns, config, mapper, starts=starts)
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
@@ -160,13 +165,27 @@ class Weights:
         return self._interleaved((rows, self.placement.residual_width(columns)), padded, conversion)
 
     def norm(self, name: str, scale: NormScale):
-        """Norm weight as the op reads it, replicated; `scale` says its shape, dtype and layout."""
-        shape = scale.weight_shape[2:]
+        """Norm weight as the op reads it, for a device's columns; `scale` says its shape, dtype and layout."""
 
         def padded(weight):
-            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(shape)
+            return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(scale.host_shape[2:])
 
-        return self._interleaved(shape, padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, self._mapper()))
+        mapper = self._mapper(residual=scale.weight_split)
+        return self._interleaved(scale.weight_shape[2:], padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper))
+
+    def _column_parallel_mapper(self):
+        return self._mapper(model=3, residual=self.placement.split_residual(2))
+
+    def _row_parallel_mapper(self):
+        return self._mapper(model=2, residual=self.placement.split_residual(3))
+
+    def _residual_columns(self, columns: int) -> int:
+        """The residual columns of a weight on all devices together, of which a device's matmuls have `columns`."""
+        return self.placement.input_ranks * columns
+
+    def _on_first_rank(self, bias: torch.Tensor) -> torch.Tensor:
+        """A bias [columns] as rows for the devices whose products are summed: zeros on all but the first."""
+        return _padded(bias[None], self.placement.input_ranks, dim=0)
 
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
@@ -191,7 +210,7 @@ class Weights:
 
     def _bias_of_partial_sums(self, name, config: LinearConfig, mesh_mapper):
         def rows(bias):
-            return _padded(_padded(bias, config.n, dim=0)[None], self.placement.model_ranks, dim=0)
+            return _padded(_padded(bias, self._residual_columns(config.n), dim=0)[None], self.placement.model_ranks, dim=0)
 
         return self._bias(name, [f"{name}.bias"], rows, config, mesh_mapper)
 

@@ -64,14 +64,15 @@ class ChipLayout:
             if k_tiles % cores == 0 and n_tiles % cores == 0 and self.rectangle(cores)
         )
 
-    def decode_width(self, k: int, n: int) -> int:
-        """The width, at least `n`, that a matrix [k, n] is padded to so that a decode matmul splits over enough cores.
+    def decode_width(self, k: int, n: int, unit: int = TILE) -> int:
+        """The width, at least `n` and a multiple of `unit`, that a matrix [k, n] is padded to so that a decode matmul splits
+        over enough cores.
 
         The smallest width that splits over `GOOD_DECODE_CORES`; if `MAX_PADDING` does not reach one, the width that
         splits over the most cores.
         """
-        n_tiles = math.ceil(n / TILE)
-        widths = [tiles * TILE for tiles in range(n_tiles, n_tiles + int(n_tiles * MAX_PADDING) + 1)]
+        units = math.ceil(n / unit)
+        widths = [count * unit for count in range(units, units + int(units * MAX_PADDING) + 1)]
         return max(widths, key=lambda width: (min(self.decode_cores(k, width), GOOD_DECODE_CORES), -width))
 
     def width_sharded(self, width: int, cores: int) -> ttnn.MemoryConfig:

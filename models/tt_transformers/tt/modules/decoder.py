@@ -5,7 +5,7 @@ import ttnn
 from models.tt_transformers.tt.config.precision import TensorGroup
 from models.tt_transformers.tt.modules.attention import Attention, AttentionConfig
 from models.tt_transformers.tt.modules.mlp import MLP, MLPConfig
-from models.tt_transformers.tt.modules.norm import DistributedNorm, NormConfig
+from models.tt_transformers.tt.modules.norm import residual_norm
 
 
 class Decoder:
@@ -16,13 +16,8 @@ class Decoder:
         self.residual_dtype = args.precision.layer(layer).dtype(TensorGroup.ACTIVATION) or ttnn.bfloat16
         self.attention = Attention(attention, weights, layer, ccl)
         self.mlp = MLP(mlp, weights, layer, ccl)
-        self.attention_norm = self._norm(args, weights, f"layers.{layer}.attention_norm", attention.wqkv.cores, ccl)
-        self.ffn_norm = self._norm(args, weights, f"layers.{layer}.ffn_norm", mlp.ff1_3.cores, ccl)
-
-    @staticmethod
-    def _norm(args, weights, name, cores, ccl):
-        config = NormConfig.resolve(args, cores)
-        return DistributedNorm(config, weights.norm(name, config.scale), ccl)
+        self.attention_norm = residual_norm(args, weights, f"layers.{layer}.attention_norm", attention.wqkv.cores, ccl)
+        self.ffn_norm = residual_norm(args, weights, f"layers.{layer}.ffn_norm", mlp.ff1_3.cores, ccl)
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
         """x: [1, 1, users, dim / N] -> the same, in the layer's residual dtype; the rest as in

@@ -6,9 +6,21 @@ from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 from models.tt_transformers.tt.placement import HeadSplit
 
 
-def decode_heads(chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int):
-    """`TileOfHeads` where one device's query heads fit one tile, else `TilesOfHeads`."""
+def decode_heads(chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int, rows: int, ccl):
+    """The heads of a decode step of `rows` users, of which a device serves `users`.
+
+    `OwnUsersHeads` if these are not all; else `TileOfHeads` where one device's query heads fit one tile, else
+    `TilesOfHeads`.
+    """
+    if users < rows:
+        return OwnUsersHeads(chip, heads, head_dim, users, rows, ccl)
     return (TileOfHeads if heads.n_heads <= TILE else TilesOfHeads)(chip, heads, head_dim, users)
+
+
+def joined_cores(chip: ChipLayout, heads: HeadSplit, head_dim: int) -> int:
+    """The cores that joined heads are width-sharded over: the vendor's op leaves one head on each."""
+    width = heads.n_heads * head_dim
+    return heads.n_heads if heads.n_heads <= TILE else chip.decode_cores(width, width)
 
 
 class TileOfHeads:
@@ -16,7 +28,6 @@ class TileOfHeads:
 
     def __init__(self, chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int):
         self.heads, self.users, self.width = heads, users, heads.n_heads * head_dim
-        self.joined_cores = heads.n_heads  # `join` leaves one head on each core
         self._a_user_a_core = chip.user_sharded(users, head_dim)
 
     def split(self, x):
@@ -31,11 +42,37 @@ class TileOfHeads:
 
     def join(self, x):
         """x: [1, users, heads, head_dim], interleaved -> [1, 1, users, heads * head_dim], L1 width-sharded over
-        `joined_cores`."""
+        `joined_cores` cores."""
         x = ttnn.to_memory_config(x, self._a_user_a_core)
         x = ttnn.experimental.nlp_concat_heads_decode(x, num_heads=self.heads.n_heads)
         # The op gives a full tile of rows for any batch; its first rows are the users.
         return ttnn.reshape(x, (1, 1, self.users, self.width), (1, 1, TILE, self.width))
+
+
+class OwnUsersHeads:
+    """As `TileOfHeads`, where a device's users are some of the batch: `split` keeps their rows, `join` gathers all rows."""
+
+    def __init__(self, chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int, rows: int, ccl):
+        self.ccl = ccl
+        self._of_all = TileOfHeads(chip, heads, head_dim, rows)
+        self._split = dict(num_heads=heads.n_heads, num_kv_heads=heads.n_kv_heads, slice_size=users)
+        # Of an interleaved x the vendor's kernel takes the first users on every device: it reads no `batch_offset`.
+        width = (heads.n_heads + 2 * heads.n_kv_heads) * head_dim
+        self._columns = chip.width_sharded(width, chip.decode_cores(width, width))
+
+    def split(self, x):
+        """x: [1, 1, users, columns of q, k and v], L1 interleaved -> q, k, v: [1, users of a device, heads, head_dim], L1
+        height-sharded, one user a core."""
+        return ttnn.experimental.nlp_create_qkv_heads_decode(
+            ttnn.interleaved_to_sharded(x, self._columns),
+            batch_offset=self.ccl.first_user,
+            memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG,
+            **self._split,
+        )
+
+    def join(self, x):
+        """x: [1, users of a device, heads, head_dim], interleaved -> as `TileOfHeads.join`, of all users."""
+        return self._of_all.join(self.ccl.gather_users(x, ttnn.L1_MEMORY_CONFIG))
 
 
 class TilesOfHeads:
@@ -46,8 +83,7 @@ class TilesOfHeads:
 
     def __init__(self, chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int):
         self.heads, width = heads, heads.n_heads * head_dim
-        self.joined_cores = chip.decode_cores(width, width)
-        self._joined = chip.width_sharded(width, self.joined_cores)
+        self._joined = chip.width_sharded(width, joined_cores(chip, heads, head_dim))
         self._a_user_a_core = [
             chip.user_sharded(users, head_dim, count) for count in (heads.n_heads, heads.n_kv_heads, heads.n_kv_heads)
         ]

@@ -58,7 +58,8 @@ class LMHead:
     logits of the tokens from d * columns on.
     """
 
-    def __init__(self, config: LMHeadConfig, weights):
+    def __init__(self, config: LMHeadConfig, weights, ccl):
+        self.ccl = ccl
         self.splits = []
         offset = 0
         for index, split in enumerate(config.splits):
@@ -70,7 +71,8 @@ class LMHead:
         logits = [
             ttnn.sharded_to_interleaved(split.decode_forward(x), ttnn.DRAM_MEMORY_CONFIG) for split in self.splits
         ]
-        return ttnn.concat(logits, dim=3, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        logits = ttnn.concat(logits, dim=3, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        return self.ccl.sum_logits(logits, ttnn.DRAM_MEMORY_CONFIG)
 
 
 def _even_parts(total: int, parts: int) -> list[int]:

@@ -38,7 +38,7 @@ class MLPConfig:
 
 
 class MLP:
-    """w1 (gate) and w3 (up) are split by columns over the devices, w2 (down) by rows.
+    """w1 (gate) and w3 (up) are split by columns over the devices, w2 (down) by rows; on a grid, also the other way.
 
     Decode: x [1, 1, users, dim], L1 width-sharded over `ff1_3.cores` -> [1, 1, users, dim / N], L1 interleaved.
     Prefill: x [1, 1, seq_len, dim] -> [1, 1, seq_len, dim / N], DRAM interleaved.
@@ -51,20 +51,24 @@ class MLP:
         self.w1 = Linear(config.ff1_3, *weights.column_parallel(f"{name}.w1", config.ff1_3))
         self.w3 = Linear(config.ff1_3, *weights.column_parallel(f"{name}.w3", config.ff1_3))
         self.w2 = Linear(config.ff2, *weights.row_parallel(f"{name}.w2", config.ff2))
+        self._hidden = config.ff2.chip.width_sharded(config.ff2.k, config.ff2.cores)
 
     def decode_forward(self, x):
-        gate, up = self.w1.decode_forward(x), self.w3.decode_forward(x)
-        x = self._gated(gate, up)
+        gate = self.ccl.scatter_hidden(self.w1.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
+        up = self.ccl.scatter_hidden(self.w3.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
+        x = self.ccl.gather_hidden(self._gated(gate, up), self._hidden)
         x = ttnn.sharded_to_interleaved(self.w2.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
-        return self.ccl.reduce_scatter(x, ttnn.L1_MEMORY_CONFIG)
+        return self.ccl.sum_residual(x, ttnn.L1_MEMORY_CONFIG)
 
     def prefill_forward(self, x):
-        gate, up = self.w1.prefill_forward(x), self.w3.prefill_forward(x)
+        gate = self.ccl.scatter_hidden(self.w1.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
+        up = self.ccl.scatter_hidden(self.w3.prefill_forward(x), ttnn.DRAM_MEMORY_CONFIG)
         ttnn.deallocate(x)
         hidden = self._gated(gate, up)
         ttnn.deallocate(gate)
         ttnn.deallocate(up)
-        return self.ccl.reduce_scatter(self.w2.prefill_forward(hidden), ttnn.DRAM_MEMORY_CONFIG)
+        x = self.w2.prefill_forward(self.ccl.gather_hidden(hidden, ttnn.DRAM_MEMORY_CONFIG))
+        return self.ccl.sum_residual(x, ttnn.DRAM_MEMORY_CONFIG)
 
     def _gated(self, gate, up):
         return ttnn.mul(

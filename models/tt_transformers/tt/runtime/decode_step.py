@@ -11,7 +11,7 @@ SKIP = -1  # the position of a user that does not run
 class DecodeStep:
     """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, and its `logits`.
 
-    `page_table`, int32 [users, pages] (None: unpaged), stays on the devices until a step brings another one.
+    `page_table`, int32 [rows, pages] (None: unpaged), stays on the devices until a step brings another one.
     Without `trace`, or if the device has no traces (the vendor's mock), each step runs the model's Python code.
     """
 
@@ -48,31 +48,34 @@ class DecodeStep:
                 page_table = None
             else:
                 self._pages_on_device.copy_(page_table)
-        return decode_inputs(self.mesh_device, page_table, tokens, positions, rotary_rows)
+        return decode_inputs(self.model.args, page_table, tokens, positions, rotary_rows)
 
 
-def decode_inputs(mesh_device, page_table: torch.Tensor | None, tokens, positions, rotary_rows) -> list:
-    """Host tensors in the order of `Transformer.decode_forward`; None for the page table of an unpaged cache."""
+def decode_inputs(args, page_table: torch.Tensor | None, tokens, positions, rotary_rows) -> list:
+    """Host tensors in the order of `Transformer.decode_forward`; None for the page table of an unpaged cache.
+
+    The arguments are of all `Placement.decode_rows`. Each device gets all tokens, and the rest for the users it serves.
+    """
     return [
-        host_tensor([tokens], ttnn.uint32, mesh_device),
-        host_tensor(positions, ttnn.int32, mesh_device),
-        host_tensor([rotary_rows], ttnn.uint32, mesh_device),
-        None if page_table is None else host_tensor(page_table, ttnn.int32, mesh_device),
+        host_tensor([tokens], ttnn.uint32, args),
+        host_tensor(positions, ttnn.int32, args, users=0),
+        host_tensor([rotary_rows], ttnn.uint32, args, users=1),
+        None if page_table is None else host_tensor(page_table, ttnn.int32, args, users=0),
     ]
 
 
 def idle_decode_inputs(model, page_table: torch.Tensor | None) -> list:
     """Device inputs of a decode step that skips every user, so that it changes no cache."""
-    users = model.args.max_batch_size
-    hosts = decode_inputs(model.mesh_device, page_table, [0] * users, [SKIP] * users, [0] * users)
+    rows = model.args.placement.decode_rows(model.args.max_batch_size)
+    hosts = decode_inputs(model.args, page_table, [0] * rows, [SKIP] * rows, [0] * rows)
     return [None if host is None else ttnn.to_device(host, model.mesh_device) for host in hosts]
 
 
-def host_tensor(values, dtype, mesh_device):
-    """Integers as a row-major host tensor, replicated over the mesh."""
+def host_tensor(values, dtype, args, users: int | None = None):
+    """Integers as a row-major host tensor; each device gets those of its users in dimension `users` (None: all)."""
     return ttnn.from_torch(
         torch.as_tensor(values, dtype=torch.int32),
         dtype=dtype,
         layout=ttnn.ROW_MAJOR_LAYOUT,
-        mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device),
+        mesh_mapper=args.placement.mapper(args.mesh_device, users=users),
     )

@@ -24,7 +24,7 @@ def needed(args) -> tuple[int, int]:
         kv_cache += rows * _tiles(length) * _tile_of_tokens(attention.cache)
     norm = NormConfig.resolve(args, cores=1).scale
     rows = 1 if norm.weight_layout == ttnn.ROW_MAJOR_LAYOUT else TILE
-    weights += (2 * args.arch.n_layers + 1) * rows * norm.width * TILE_BYTES[norm.weight_dtype] // TILE**2
+    weights += (2 * args.arch.n_layers + 1) * rows * norm.columns * TILE_BYTES[norm.weight_dtype] // TILE**2
     banks = args.chip.dram_banks
     for linear in linears:
         columns = -(-_tiles(linear.n) // banks) * banks  # split over the banks, padded to whole tiles
@@ -45,14 +45,14 @@ def check_fits(args) -> None:
 
 
 def pool_tokens(args) -> int:
-    """The most tokens, of all users together, for which a device has DRAM beside weights, RoPE tables and activations.
+    """The most tokens, of all its users together, for which a device has DRAM beside weights, RoPE tables and activations.
 
     A page of the largest size is left out for each user, because its last page may be almost empty. 0 if nothing fits.
     """
     free = dram_capacity(args.mesh_device) - needed(args)[0] - _rope_tables(args) - _activations(args)
     caches = (AttentionConfig.resolve(args, layer).cache for layer in range(args.arch.n_layers))
     tile_of_tokens = sum(map(_tile_of_tokens, caches))
-    return max(0, free // tile_of_tokens * TILE - args.max_batch_size * BLOCK_SIZES[-1])
+    return max(0, free // tile_of_tokens * TILE - args.placement.users(args.max_batch_size) * BLOCK_SIZES[-1])
 
 
 def check_context(args) -> None:

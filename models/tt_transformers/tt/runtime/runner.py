@@ -7,6 +7,7 @@ import ttnn
 
 from models.tt_transformers.tt.config.program_configs import TILE, padded_prefill_length
 from models.tt_transformers.tt.runtime.decode_step import SKIP, DecodeStep, host_tensor
+from models.tt_transformers.tt.runtime.page_table import table_of_pools
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks, chunks, groups
 
 
@@ -41,6 +42,7 @@ class Runner:
         self.model = model
         self.args = model.args
         self.mesh_device = model.mesh_device
+        self._rows = self.args.placement.decode_rows(self.args.max_batch_size)
         self._decode_step = None
         self._submitted: DecodeHandle | None = None
 
@@ -83,7 +85,7 @@ class Runner:
         for first, end in chunks(start, start + max(map(len, tokens)), self.args.prefill_chunk_size):
             parts = [row[first - start : end - start] for row in tokens]
             padded = padded_prefill_length(end - first)
-            page_table, prefix_page_table = self._chunk_pages(pages, parts, first, end, first + padded)
+            page_table, prefix_page_table = self._chunk_pages(pages, slots, parts, first, end, first + padded)
             x = self.model.prefill_forward(
                 self._to_device([[token for part in parts for token in _padded(part, padded)]], ttnn.uint32),
                 self._rotation(first, end, padded, length),
@@ -105,10 +107,11 @@ class Runner:
         rows = [rope.row(position, length) for position in range(first, end)]
         return rotary.prefill(self._to_device([_padded(rows, padded)], ttnn.uint32))
 
-    def _chunk_pages(self, pages, parts, first: int, end: int, padded_end: int):
+    def _chunk_pages(self, pages, slots, parts, first: int, end: int, padded_end: int):
         """The pages that a chunk's `parts` fill, one row each, and the pages that it attends to (up to its padded end).
 
-        The row of a shorter part ends in -1 (no page), so that its padding is not stored.
+        The row of a shorter part ends in -1 (no page), so that its padding is not stored. So does all of a part's row on
+        devices that do not serve its slot.
         """
         paged = self.model.paged
         if paged is None:
@@ -117,9 +120,11 @@ class Runner:
         fill = pages[:, page : paged.blocks_for(end)].clone()
         for row, part in zip(fill, parts):
             row[paged.blocks_for(first + len(part)) - page :] = -1
+        pools = [self.args.placement.pool_of(slot, self.args.max_batch_size) for slot in slots]
+        fill = table_of_pools(fill, pools, self.args.placement.pools)
         prefix = pages[:1, : paged.blocks_for(end)]
         prefix = torch.nn.functional.pad(prefix, (0, paged.blocks_for(padded_end) - prefix.shape[1]))
-        return self._to_device(fill, ttnn.int32), self._to_device(prefix, ttnn.int32)
+        return self._to_device(fill, ttnn.int32, users=0), self._to_device(prefix, ttnn.int32)
 
     def compile_decode(self, page_table: torch.Tensor | None = None, *, trace: bool = True) -> None:
         """Compiles the decode step, once, and captures its trace if `trace` and where the device can; else the first
@@ -146,7 +151,8 @@ class Runner:
         tokens = [0 if position == SKIP else token for token, position in zip(tokens, positions)]
         rotary_rows = [0 if position == SKIP else rope.row(position, position + 1) for position in positions]
         self.compile_decode(page_table)
-        self._decode_step.submit(tokens, positions, rotary_rows, self._as_compiled(page_table))
+        rows = (_padded(values, self._rows, fill) for values, fill in ((tokens, 0), (positions, SKIP), (rotary_rows, 0)))
+        self._decode_step.submit(*rows, self._as_compiled(page_table))
         self._submitted = DecodeHandle()
         return self._submitted
 
@@ -159,7 +165,7 @@ class Runner:
         if handle is not self._submitted:
             raise ValueError("this decode step was read before, or was submitted to another runner")
         self._submitted = None
-        return self.model.logits_to_torch(self._decode_step.logits)
+        return self.model.logits_to_torch(self._decode_step.logits)[: self.args.max_batch_size]
 
     def close(self) -> None:
         """Releases the trace and frees the model, its weights and caches."""
@@ -169,14 +175,15 @@ class Runner:
         self.model.deallocate()
 
     def _as_compiled(self, page_table: torch.Tensor | None) -> torch.Tensor | None:
-        """The page table in the width of the decode step: columns that no user can reach are cut off or added."""
-        paged, users = self.model.paged, self.args.max_batch_size
+        """The page table in the size of the decode step: columns that no user can reach are cut off or added, and rows for
+        nobody are added."""
+        paged = self.model.paged
         if paged is None:
             return None
         width = paged.pages_per_user(self.args.max_seq_len)
         if page_table is None:
-            return torch.zeros(users, width, dtype=torch.int32)
-        return torch.nn.functional.pad(page_table, (0, width - page_table.shape[1]))
+            return torch.zeros(self._rows, width, dtype=torch.int32)
+        return torch.nn.functional.pad(page_table, (0, width - page_table.shape[1], 0, self._rows - page_table.shape[0]))
 
     def _check_prefill(self, tokens, slots, starts, lengths) -> None:
         args, paged = self.args, self.model.paged
@@ -234,9 +241,9 @@ class Runner:
         if page_table.min() < 0 or page_table.max() >= paged.max_num_blocks:
             raise ValueError(f"page_table has entries outside the pool's pages, 0 to {paged.max_num_blocks - 1}")
 
-    def _to_device(self, values, dtype):
-        return ttnn.to_device(host_tensor(values, dtype, self.mesh_device), self.mesh_device)
+    def _to_device(self, values, dtype, users: int | None = None):
+        return ttnn.to_device(host_tensor(values, dtype, self.args, users), self.mesh_device)
 
 
-def _padded(values: list[int], length: int) -> list[int]:
-    return values + [0] * (length - len(values))
+def _padded(values: Sequence[int], length: int, fill: int = 0) -> list[int]:
+    return [*values, *[fill] * (length - len(values))]
