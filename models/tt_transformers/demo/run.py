@@ -7,7 +7,7 @@ from models.common import backend, op_costs
 from models.common.mesh import open_mesh
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
-from models.tt_transformers.demo import record, report
+from models.tt_transformers.demo import prediction, record, report
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
@@ -63,10 +63,11 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             generator = stack.enter_context(Generator.build(args, weights))
 
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
-        with profiler.timed("compile_prefill"):
+        with profiler.timed("compile_prefill"), prediction.logged() as prefill_log:
             generator.prefill([batches[0][0].prompt_ids])
-        with profiler.timed("compile_decode"):
+        with profiler.timed("compile_decode"), prediction.logged() as decode_log:
             generator.compile_decode()
+        predicted = prediction.of_run(args, settings, len(batches[0][0].prompt_ids), prefill_log, decode_log)
         measurements = [
             Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
         ]
@@ -88,8 +89,10 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             report.print_profile(profile, profiler.seconds("batches"))
         notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
         report.print_summary(args, settings, measurements, notes, accuracy)
+        if predicted is not None:
+            report.print_prediction(predicted)
         if settings.output_json is not None:
-            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy)
+            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy, predicted)
             with clear_errors():
                 record.write_record(settings.output_json, run_record)
 

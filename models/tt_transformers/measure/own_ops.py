@@ -6,17 +6,12 @@ from dataclasses import dataclass
 from models.common import op_costs
 from models.common.mesh import open_mesh
 from models.common.mesh_names import MESHES, mesh_name_of
-from models.common.prediction import from_log
-from models.common.prediction.call import Call
 from models.common.prediction.card import Card
-from models.common.prediction.cost import RATES, Rates
-from models.common.prediction.forecast import Forecast, forecast
-from models.common.prediction.step import HOST, HostRates
+from models.common.prediction.forecast import Forecast
+from models.tt_transformers.demo.prediction import forecast_of_logs
 from models.tt_transformers.measure import capacity
-from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.runtime.decode_step import idle_decode_inputs
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 
 
@@ -55,9 +50,8 @@ def record(mesh_name: str, *, prompt: int, **settings) -> OwnOps:
             start = allocator.peak[capacity.DRAM] = allocator.used[capacity.DRAM]
             with op_costs.recording() as prefill:
                 generator.prefill([[0] * prompt] * args.max_batch_size)
-            inputs = idle_decode_inputs(generator.model, generator.pages)
             with op_costs.recording() as decode:
-                generator.model.decode_forward(*inputs)
+                generator.runner.compile_decode(generator.pages, trace=False)
             activations = (allocator.peak[capacity.DRAM] - start) * allocator.banks[capacity.DRAM]
         return OwnOps(args, decode, prefill, laid_out - with_caches, with_caches - before, activations, available)
 
@@ -71,15 +65,6 @@ def mesh_of(card: Card) -> str:
     return name
 
 
-def own_forecast(ops: OwnOps, card: Card, context: float, replicas: int = 1, rates: Rates = RATES, host: HostRates = HOST) -> Forecast:
-    """The forecast of logged ops. The host reads whole tiles of logits after each step, and searches them."""
-    vocab, users = ops.args.arch.vocab_size, ops.args.max_batch_size
-    decode, prefill = (_once(from_log.calls(log, context)) for log in (ops.decode, ops.prefill))
-    return forecast(
-        card, decode, prefill, users=users, replicas=replicas, logits=TILE * vocab, prompt_logits=users * TILE * vocab, prompts=users,
-        rates=rates, host=host,
-    )  # fmt: skip
-
-
-def _once(calls: list[Call]) -> list[tuple[Call, int]]:
-    return [(call, 1) for call in calls]
+def own_forecast(ops: OwnOps, card: Card, context: float, replicas: int = 1) -> Forecast:
+    """The forecast of logged ops; `context`: tokens that a decode step attends to."""
+    return forecast_of_logs(ops.args, ops.decode, ops.prefill, card, context, prompts=ops.args.max_batch_size, replicas=replicas)

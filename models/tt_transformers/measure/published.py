@@ -11,8 +11,8 @@ from models.common.prediction.card import card_of
 from models.common.prediction.cost import RATES, Rates
 from models.common.prediction.forecast import Forecast
 from models.common.prediction.step import HOST, HostRates
-from models.tt_transformers.measure.upstream.conditions import formats_of, upstream_forecast, weights_of
-from models.tt_transformers.measure.upstream.layers import Formats
+from models.tt_transformers.measure.upstream.conditions import formats_of, upstream_forecast
+from models.tt_transformers.measure.upstream.layers import Formats, weights_of
 from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.config.model_params import MODEL_PARAMS, Limits
 from models.tt_transformers.tt.config.prefill_chunks import FALLBACK
@@ -46,9 +46,14 @@ class Row:
     def arch(self) -> Architecture:
         return Architecture.from_hf_config(self._config)
 
+    @property
+    def folder(self) -> str:
+        """The model's folder in `model_params`."""
+        return _FOLDERS.get(self.model, self.model)
+
     @cached_property
     def _config(self) -> dict:
-        return read_config(MODEL_PARAMS / _FOLDERS.get(self.model, self.model) / "config.json")
+        return read_config(MODEL_PARAMS / self.folder / "config.json")
 
     @property
     def first_token_only(self) -> bool:
@@ -68,7 +73,7 @@ class Row:
 
     def predicted(self, rates: Rates = RATES, host: HostRates = HOST) -> Forecast:
         card = card_of(self.mesh).replica(self.replicas)
-        chunks = Limits.of(_FOLDERS.get(self.model, self.model), self._config).prefill_chunk_size
+        chunks = Limits.of(self.folder, self._config).prefill_chunk_size
         # The README's table is of a release that samples on the device.
         return upstream_forecast(
             self.arch, card, self.formats(), users=self.batch, prompt=self.isl,

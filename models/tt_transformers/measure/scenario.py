@@ -12,7 +12,8 @@ from models.common.prediction.forecast import Forecast
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.cases import CASES
 from models.tt_transformers.measure import capacity, own_ops
-from models.tt_transformers.measure.upstream.conditions import formats_of, upstream_forecast, weights_of
+from models.tt_transformers.measure.upstream.conditions import formats_of, upstream_forecast
+from models.tt_transformers.measure.upstream.layers import weights_of
 from models.tt_transformers.tt.checkpoints.formats import model_config
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS, locate
 from models.tt_transformers.tt.config.architecture import Architecture
@@ -105,7 +106,12 @@ class Scenario:
         folder = MODEL_PARAMS / self.model
         if (folder / "config.json").is_file():
             return folder
-        return locate(hf_model=self.model, dummy_weights=True).directory
+        try:
+            return locate(hf_model=self.model, dummy_weights=True).directory
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"model {self.model!r} is not known: give a folder of {MODEL_PARAMS.name}, a directory with a config.json, or org/name"
+            ) from error
 
     @cached_property
     def arch(self) -> Architecture:

@@ -8,13 +8,12 @@ from models.common.prediction.cost import RATES, Rates
 from models.common.prediction.forecast import Forecast, forecast
 from models.common.prediction.step import HOST, HostRates
 from models.tt_transformers.measure.upstream import galaxy, layers
-from models.tt_transformers.measure.upstream.layers import ROWS, Formats, Line
+from models.tt_transformers.measure.upstream.layers import LARGE, ROWS, Formats, Line, weights_of
 
 # The most columns of logits, of one device or of half a vocabulary, that upstream searches on the device (model.py).
 MAX_DEVICE_LOGITS = 64 * 1024
 # Models whose `accuracy` mode keeps attention in bfp8, and those whose modes are both `performance` (model_config.py).
 INSENSITIVE = ("Llama-3", "Mistral-7B", "Phi-3-mini", "phi-4")
-LARGE = 60e9  # weights
 
 
 def formats_of(model: str, mode: str, weights: float) -> Formats:
@@ -26,12 +25,6 @@ def formats_of(model: str, mode: str, weights: float) -> Formats:
     if model.startswith(INSENSITIVE):
         return Formats(ff1_3="BFLOAT8_B")
     return Formats("BFLOAT16", "BFLOAT16", "BFLOAT8_B", "BFLOAT8_B", "BFLOAT16")
-
-
-def weights_of(arch) -> float:
-    """Weights of the decoder layers."""
-    heads = arch.head_dim * (2 * arch.n_heads + 2 * arch.n_kv_heads)
-    return arch.n_layers * arch.dim * (heads + 3 * arch.hidden_dim)
 
 
 def samples_on_host(arch, devices: int, users: int) -> bool:

@@ -8,7 +8,7 @@ in the batch, 8 on each column of the mesh, and sampling is on the device.
 from dataclasses import dataclass
 
 from models.common.prediction.call import TILE, Call, Operand
-from models.tt_transformers.measure.upstream.layers import ROWS, by_user_of, interleaved, rows_of, sharded, weight
+from models.tt_transformers.measure.upstream.layers import LARGE, ROWS, by_user_of, interleaved, rows_of, sharded, weight, weights_of
 
 # Cores of the ring that computes a matmul of prefetched weights, and cores that hold the residual stream and the logits.
 RING, NORM_CORES = 24, 16
@@ -33,7 +33,10 @@ class Grid:
 
     @classmethod
     def of(cls, arch, shape: tuple[int, int]) -> "Grid":
+        """Raises ValueError for a small model, which upstream runs with other code there."""
         rows, columns = shape
+        if weights_of(arch) < LARGE:
+            raise ValueError(f"upstream's ops on a Galaxy are described for models of 70B, not for one of {weights_of(arch) / 1e9:.0f}B")
         return cls(
             arch.dim // columns, arch.hidden_dim // rows, arch.n_heads // rows, max(1, arch.n_kv_heads // rows), arch.head_dim,
             -(-arch.vocab_size // rows // TILE) * TILE, arch.n_layers, rows, columns,

@@ -18,6 +18,14 @@ LM_HEAD_COLUMNS = 668
 # Rows of one batch of a prefill's matmuls (prefill_len_cutoff, MAX_QKV_MM_SEQ_LEN).
 MLP_ROWS, QKV_ROWS = 1024, 2048
 GRID = (8, 8)
+# Weights of the decoder layers from which upstream treats a model as large.
+LARGE = 60e9
+
+
+def weights_of(arch) -> float:
+    """Weights of the decoder layers."""
+    heads = arch.head_dim * (2 * arch.n_heads + 2 * arch.n_kv_heads)
+    return arch.n_layers * arch.dim * (heads + 3 * arch.hidden_dim)
 
 
 @dataclass(frozen=True)
@@ -205,8 +213,9 @@ def decode_head(line: Line) -> list[Call]:
 
 def lm_head(line: Line) -> list[Call]:
     """Norm and logits [32, vocabulary of a device]."""
-    cores = max(rows * 8 for rows in range(1, 9) if line.dim // TILE % (rows * 8) == 0)
-    widest = LM_HEAD_COLUMNS * cores
+    # As model_config.py looks for a grid: most columns first, then most rows.
+    grids = (x * y for x in range(8, 0, -1) for y in range(8, 0, -1))
+    widest = LM_HEAD_COLUMNS * next(cores for cores in grids if line.dim // TILE % cores == 0)
     splits = [min(widest, line.vocab - start) for start in range(0, line.vocab, widest)]
     ops = [*decode_norm(line)]
     for columns in splits:
