@@ -13,7 +13,8 @@ from models.common.prediction.call import Call, Operand
 from models.common.prediction.card import CARDS, card_of
 from models.common.prediction.cost import RATES, time_of, times
 from models.common.prediction.fitting import fit, mean_log_error
-from models.common.prediction.work import Work, work_of
+from models.common.prediction.rules import work_of
+from models.common.prediction.work import Work
 
 MEASURED = Path(prediction.__path__[0]) / "measured"
 N150 = card_of("N150")

@@ -1,7 +1,7 @@
 """An op call as the prediction sees it: the device operation's name, its tensors, its cores, fidelity and settings.
 
 Three sources make calls: our op log (`from_log.py`), upstream's layers written as data, and the rows of a measured trace
-(the CSV of `tt-perf-report`). All three are therefore judged by the same rules (`work.py`) and rates (`cost.py`).
+(the CSV of `tt-perf-report`). All three are therefore judged by the same rules (`rules`) and rates (`cost.py`).
 """
 
 import math
@@ -74,7 +74,7 @@ class Call:
         inputs, outputs: in the op's order; None for a tensor that was left out.
         fidelity: LoFi, HiFi2, HiFi3 or HiFi4.
         cores: cores that it runs on; None: as many as its rule says.
-        settings: what else the cost depends on, by the names that `work.py` reads.
+        settings: what else the cost depends on, by the names that the rules read.
         name: the call's public name, for tables, such as ttnn.linear; empty: `op`.
     """
 

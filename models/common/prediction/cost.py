@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from .call import Call
 from .card import PRODUCT_CYCLES, Card
-from .work import Work, work_of
+from .rules import work_of
+from .work import Work
 
 US = 1e-6
 

@@ -7,7 +7,9 @@ from .call import Call, Operand
 # The vendor's device operation of each op. An op may run more than one; a view runs none.
 OPERATIONS = {
     "ttnn.add": "BinaryNgDeviceOperation",
+    "ttnn.divide": "BinaryNgDeviceOperation",
     "ttnn.multiply": "BinaryNgDeviceOperation",
+    "ttnn.subtract": "BinaryNgDeviceOperation",
     "ttnn.all_gather": "AllGatherDeviceOperation",
     "ttnn.all_reduce": "AllReduceDeviceOperation",
     "ttnn.argmax": "ArgMaxDeviceOperation",
@@ -21,6 +23,7 @@ OPERATIONS = {
     "ttnn.experimental.paged_update_cache": "PagedUpdateCacheDeviceOperation",
     "ttnn.experimental.rotary_embedding_llama": "RotaryEmbeddingLlamaDeviceOperation",
     "ttnn.fill_cache": "UpdateKVCacheOperation",
+    "ttnn.gelu": "UnaryDeviceOperation",
     "ttnn.interleaved_to_sharded": "InterleavedToShardedDeviceOperation",
     "ttnn.layer_norm": "LayerNormDeviceOperation",
     "ttnn.linear": "MatmulDeviceOperation",
@@ -29,10 +32,12 @@ OPERATIONS = {
     "ttnn.permute": "PermuteDeviceOperation",
     "ttnn.reduce_scatter": "ReduceScatterDeviceOperation",
     "ttnn.reshape": "ReshapeDeviceOperation",
+    "ttnn.reshard": "ReshardDeviceOperation",
     "ttnn.rms_norm": "LayerNormDeviceOperation",
     "ttnn.rms_norm_post_all_gather": "LayerNormPostAllGatherDeviceOperation",
     "ttnn.rms_norm_pre_all_gather": "LayerNormPreAllGatherDeviceOperation",
     "ttnn.sharded_to_interleaved": "ShardedToInterleavedDeviceOperation",
+    "ttnn.sigmoid": "UnaryDeviceOperation",
     "ttnn.silu": "UnaryDeviceOperation",
     "ttnn.slice": "SliceDeviceOperation",
     "ttnn.softmax": "SoftmaxDeviceOperation",
@@ -41,12 +46,14 @@ OPERATIONS = {
     "ttnn.transpose": "TransposeDeviceOperation",
     "ttnn.typecast": "TypecastDeviceOperation",
     "ttnn.untilize": "UntilizeDeviceOperation",
+    "ttnn.untilize_with_unpadding": "UntilizeDeviceOperation",
+    "ttnn.update_cache": "UpdateKVCacheOperation",
     "ttnn.transformer.chunked_scaled_dot_product_attention": "SDPAOperation",
     "ttnn.transformer.paged_scaled_dot_product_attention_decode": "SdpaDecodeDeviceOperation",
     "ttnn.transformer.scaled_dot_product_attention": "SDPAOperation",
     "ttnn.transformer.scaled_dot_product_attention_decode": "SdpaDecodeDeviceOperation",
 }
-# How a program config divides a matmul, by its class; see `work.MATMULS`.
+# How a program config divides a matmul, by its class; see `rules.matmul.MATMULS`.
 _PROGRAMS = {
     "MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig": "dram_sharded",
     "MatmulMultiCoreReuseMultiCastProgramConfig": "mcast_2d",
@@ -103,6 +110,8 @@ def _settings(op: str, record, context: float) -> dict:
         activations = given.get("input_tensor_a_activations") or ()
         names = [getattr(activation, "op_type", activation).name for activation in activations]
         return {"activation": names[0]} if names else {}
+    if op == "UnaryDeviceOperation":
+        return {"activation": record.name.removeprefix("ttnn.").upper()}
     if op == "SdpaDecodeDeviceOperation":
         window = given.get("sliding_window_size")
         return {"context": context if window is None else min(context, window)}

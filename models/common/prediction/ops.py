@@ -8,7 +8,8 @@ from functools import cached_property
 from .call import Call
 from .card import Card
 from .cost import RATES, Rates, Time, time_of
-from .work import Work, work_of
+from .rules import work_of
+from .work import Work
 
 
 @dataclass(frozen=True)

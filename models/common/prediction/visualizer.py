@@ -15,7 +15,7 @@ from models.common.chip import Chip
 from . import from_log
 from .card import Card
 from .cost import time_of
-from .work import work_of
+from .rules import work_of
 
 SCHEMA = "2.1"
 # Each operation has a row for every allocated buffer; more rows than this make the visualizer slow.

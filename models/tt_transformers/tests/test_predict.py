@@ -10,7 +10,7 @@ import pytest
 from models.common import benchmark_record
 from models.common.prediction import from_log
 from models.common.prediction.card import CARDS, card_of
-from models.common.prediction.work import RULES
+from models.common.prediction.rules import RULES
 from models.tt_transformers.measure import predict, scenario
 from models.tt_transformers.measure.scenario import Predicted, Scenario
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
