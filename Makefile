@@ -4,11 +4,13 @@ PYTEST := $(PYTHON) -m pytest
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 SIDE_BY_SIDE := $(PYTEST) -n $(WORKERS) --dist loadfile
 SERVING := .venv-serving/bin/python
+# vLLM on our own platform, also where the vendor's plugin is installed.
+OWN_PLATFORM := VLLM_PLUGINS=tt_transformers $(SERVING)
 PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving demo serve test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report setup-tools predict
+.PHONY: help setup setup-serving setup-tools demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,12 +27,17 @@ setup-tools:  ## make .venv-tools, with the vendor's tt-perf-report and ttnn-vis
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
 
+lt: setup  ## queue and watch runs, make tables and Pareto fronts, in the terminal (ARGS= as in `lt --help`)
+	@$(PYTHON) models/tt_transformers/lt $(ARGS)
+
 serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (PORT=8000; ARGS= adds options of `vllm serve`)
 	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
 
 test: setup setup-serving setup-tools  ## run the tests, but for the wide sweeps
 	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
-	$(SERVING) -m pytest -m "serving and not wide" tests/serving
+	$(OWN_PLATFORM) -m pytest -m "serving and not wide" tests/serving
+	@if $(SERVING) -c "import vllm_tt_plugin" 2>/dev/null; then $(MAKE) test-plugin; \
+	else echo "vllm-tt-plugin is not installed in .venv-serving: vLLM ran on our own platform only"; fi
 	$(PYTEST) -m "alone and not slow and not wide"
 
 test-fast: setup  ## run the tests of single modules, in a few minutes
@@ -39,13 +46,16 @@ test-fast: setup  ## run the tests of single modules, in a few minutes
 
 test-wide: setup setup-serving  ## run the wide sweeps, which `make test` leaves out, and record that they passed
 	TT_REQUIRE_VENDOR=1 $(SIDE_BY_SIDE) -m "wide and not slow" -p tests.support.wide_record --wide_record tests/records/wide.json
-	$(SERVING) -m pytest -m "serving and wide" tests/serving
+	$(OWN_PLATFORM) -m pytest -m "serving and wide" tests/serving
+
+test-plugin: setup-serving  ## run the tests of vLLM through the vendor's plugin; an error where it is not installed
+	$(SERVING) -m pytest -m "plugin and not wide" tests/serving
 
 full-size: setup  ## run models at full size with random weights, convert an 8B, and report the peak memory (18 GB)
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
 
 validate: setup  ## run the models through the vendor's checks, rewrite the records and README's table
-	$(PYTHON) -m models.tt_transformers.measure.vendor.validate $(if $(MODELS),--models $(MODELS))
+	$(PYTHON) -m models.tt_transformers.measure.vendor.validate $(if $(MODELS),--models $(MODELS)) $(if $(MESH),--mesh $(MESH))
 	TT_REQUIRE_VENDOR=1 $(PYTEST) -m vendor -k "not refuses_nothing and not whole_demo and not committed_record"
 
 accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 and T3K, then write PERF.md and LONG_CONTEXT.md

@@ -89,7 +89,21 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
                 raise ValueError(f"Mesh {name} is of {MESHES[name].chip}, this machine of {chip_of(mesh_device)}{_hint(name)}")
             yield mesh_device
         finally:
+            for submesh in mesh_device.get_submeshes():
+                ttnn.close_mesh_device(submesh)
             ttnn.close_mesh_device(mesh_device)
+
+
+def without_values():
+    """Context manager: meshes opened inside lay tensors out and check calls, but hold no values, so they take little memory.
+
+    Raises ValueError on a backend other than the emulator.
+    """
+    if backend.name() != "emulator":
+        raise ValueError(f"shape-only runs are the emulator's; the backend is {backend.name()}")
+    from models.common.ttnn_emulator.device import shape_only
+
+    return shape_only()
 
 
 def mesh_shape(name: str, shape: Optional[tuple] = None) -> tuple:

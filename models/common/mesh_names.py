@@ -34,8 +34,10 @@ MESHES = {
     "P150x4": Mesh((1, 4), P150),
 }
 MESH_SHAPES = {name: mesh.shape for name, mesh in MESHES.items()}
-# The meshes of which every measurement has a record.
+# The lines of devices that every measurement has a record of.
 LINES = ("N150", "N300", "T3K")
+# The meshes that the vendor's checks have records of.
+VALIDATED = ("N150", "N300", "N150x4", "T3K", "P100", "P150", "P150x4")
 
 # FAKE_DEVICE is the older name of MESH_DEVICE.
 _VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")

@@ -49,8 +49,8 @@ def test_other_cases_are_shown_with_both():
 def test_table_has_a_row_for_each_mode_and_a_column_for_each_mesh():
     records = [record(cases=[case(), case(peak_dram_bytes=5_000_000), case("accuracy")]), record(mesh="T3K")]
     assert table.markdown(records).splitlines()[4:] == [
-        "| M, 2 layers | performance | mock | pass (2 cases), 5 MB | - | pass (1 case), 2 MB |",
-        "| M, 2 layers | accuracy | mock | pass (1 case), 2 MB | - | - |",
+        "| M, 2 layers | performance | mock | 5 | - | - | 2 | - | - | - |",
+        "| M, 2 layers | accuracy | mock | 2 | - | - | - | - | - | - |",
     ]
 
 
@@ -156,9 +156,15 @@ def test_refusal_is_an_outcome_and_other_errors_are_not():
     assert refused == {"outcome": "refused", "op": "ttnn.wrong", "message": "no"}
 
 
+def test_only_the_chosen_meshes_are_validated(monkeypatch):
+    monkeypatch.setattr(validate, "meshes", lambda model: ["N150", "P150"])
+    assert list(validate.runs(["org/model"], ["P150"])) == [("full_width", "P150", "org/model")]
+    assert list(validate.runs(None, ["P150"]))[-1] == ("whole_demo", "P150", None)
+
+
 def test_validating_names_what_changed_and_fails_for_what_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["validate"])
-    monkeypatch.setattr(validate, "runs", lambda names: [("program", "N150", None)])
+    monkeypatch.setattr(validate, "runs", lambda names, meshes: [("program", "N150", None)])
     monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
     table.RECORDS.mkdir()

@@ -72,3 +72,10 @@ def test_replicas_are_computed_once(mesh):
 def test_devices_that_share_a_part_compute_it_once(grid):
     x = put(grid, torch.randn(32, 128), ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 1)))
     assert len({id(shard) for shard in ttnn.add(x, x).shards}) == 4
+
+
+def test_groups_with_the_same_tensors_share_one_result(grid):
+    """Both rows of devices hold the same parts, so what is computed from the gathered rows is computed once."""
+    tensor = put(grid, torch.randn(1, 1, 32, 512), ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 3)))
+    gathered = ttnn.all_gather(tensor, dim=3, cluster_axis=1)
+    assert len(set(map(id, ttnn.gelu(gathered).shards))) == len(set(map(id, gathered.shards))) == 1

@@ -4,13 +4,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.wide import some_of
+
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.vendor
 
 
 @pytest.mark.parametrize(
     "mesh, program, calls, refused",
-    [("N150", "specs_like_vendor.py", 490, 150), ("T3K", "mesh_specs_like_vendor.py", 76, 20)],
+    some_of(
+        [
+            *((mesh, "specs_like_vendor.py", 490, 150) for mesh in ("N150", "P100", "P150")),
+            *((mesh, "mesh_specs_like_vendor.py", 76, 20) for mesh in ("T3K", "N150x4", "P150x4")),
+        ],
+        ("N150", "specs_like_vendor.py", 490, 150),
+        ("T3K", "mesh_specs_like_vendor.py", 76, 20),
+    ),
 )
 def test_outputs_and_refusals_are_the_vendors(run_on_mock, mesh, program, calls, refused):
     output = run_on_mock(mesh, HERE / program)

@@ -13,10 +13,28 @@ def in_use(device, kind=DRAM):
     return ttnn.get_memory_view(device, kind).total_bytes_allocated_per_bank
 
 
-def test_capacities_are_a_wormholes(device):
-    dram, l1 = ttnn.get_memory_view(device, DRAM), ttnn.get_memory_view(device, L1)
-    assert (dram.num_banks, dram.total_bytes_per_bank) == (12, 1_072_693_184)
-    assert (l1.num_banks, l1.total_bytes_per_bank) == (64, 1_393_312)
+@pytest.mark.parametrize(
+    "mesh, dram, l1, alignment",
+    [
+        ("N150", (12, 1_072_693_184), (64, 1_393_312), 32),
+        ("P100", (7, 4_277_141_376), (110, 1_461_120), 64),
+        ("P150", (8, 4_277_141_376), (130, 1_461_120), 64),
+    ],
+)
+def test_capacities_are_the_chips(mesh, dram, l1, alignment):
+    """The vendor's package reports the same numbers on its mock device."""
+    with open_mesh(mesh, trace_region_size=0) as device:
+        for kind, capacity in ((DRAM, dram), (L1, l1)):
+            view = ttnn.get_memory_view(device, kind)
+            assert (view.num_banks, view.total_bytes_per_bank) == capacity
+        assert ttnn.get_dram_alignment() == alignment
+
+
+def test_a_mesh_of_other_chips_is_not_opened_beside_an_open_one(device):
+    with pytest.raises(RuntimeError, match="blackhole chips with 8 DRAM banks cannot be opened beside"):
+        with open_mesh("P150"):
+            pass
+    assert ttnn.get_arch_name() == "wormhole_b0"
 
 
 @pytest.mark.parametrize(
@@ -24,6 +42,7 @@ def test_capacities_are_a_wormholes(device):
     [
         ({"trace_region_size": 23_887_872}, DRAM, 1_070_702_528),
         ({"trace_region_size": 50_000_000}, DRAM, 1_068_523_456),
+        ({"trace_region_size": 1}, DRAM, 1_072_684_992),
         ({"l1_small_size": 32_768}, L1, 1_360_544),
         ({"worker_l1_size": 1_000_000}, L1, 1_000_000),
     ],

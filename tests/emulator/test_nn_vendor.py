@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.wide import some_of
+
 pytestmark = pytest.mark.vendor
 
 HERE = Path(__file__).parent
 
 
-def test_outputs_and_refusals_are_the_vendors(run_on_mock):
-    lines = run_on_mock("N150", HERE / "nn_specs_like_vendor.py").splitlines()
+@pytest.mark.parametrize("mesh", some_of(("N150", "P100", "P150"), "N150", "P150"))
+def test_outputs_and_refusals_are_the_vendors(run_on_mock, mesh):
+    lines = run_on_mock(mesh, HERE / "nn_specs_like_vendor.py").splitlines()
     disagreements = [line for line in lines if "critical" not in line][:-1]
     assert not disagreements, "\n".join(disagreements)
     calls, refused = lines[-1].removesuffix(" refused").split(" calls, ")

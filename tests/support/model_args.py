@@ -27,6 +27,9 @@ class MeshOf:
     def get_num_devices(self):
         return self.shape[1]
 
+    def arch(self):
+        return SimpleNamespace(name="WORMHOLE_B0")
+
     def compute_with_storage_grid_size(self):
         return SimpleNamespace(x=8, y=8)
 

@@ -6,13 +6,13 @@ from textwrap import dedent
 
 import pytest
 
-from models.common.mesh_names import LINES
+from models.common.mesh_names import VALIDATED
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure.vendor import validate
 from tests.support.wide import some_of
 
 
-@pytest.fixture(scope="module", params=some_of(LINES, "N150", "T3K"))
+@pytest.fixture(scope="module", params=some_of(VALIDATED, "N150", "T3K", "P150"))
 def records(request, tmp_path_factory):
     """The committed record of a mesh, and the record that this installation gives."""
     mesh = request.param

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.common.mesh_names import LINES
+from models.common.mesh_names import VALIDATED
 from tests.support.wide import some_of
 
 # Windows, biases and norms of heads; a prompt in chunks; users of different lengths; caches with and without pages.
@@ -39,7 +39,7 @@ for name, changes in MODELS.items():
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh", some_of(LINES, "N150", "T3K"))
+@pytest.mark.parametrize("mesh", some_of(VALIDATED, "N150", "T3K", "P150"))
 def test_every_family_runs_in_lockstep(run_on_mock, mesh):
     printed = run_on_mock(mesh, f"MESH = {mesh!r}\n{CODE}", backend="lockstep")
     assert printed.split("\n")[:5] == [f"{name} ran" for name in ("Llama", "Mistral", "Phi3", "Qwen2", "Qwen3")]

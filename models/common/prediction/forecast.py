@@ -93,16 +93,19 @@ class Forecast:
         return self.tokens_per_user.scaled(self.users)
 
     @property
-    def ttft_ms(self) -> Interval:
-        """A user's share of the prefill, as the vendor publishes it."""
+    def ttft_ms(self) -> Interval | None:
+        """A user's share of the prefill, as the vendor publishes it; None for a run without one."""
+        if not self.prefill.count:
+            return None
         return Interval.around(self.prompt.seconds / self.prompts * 1e3, TTFT_FACTOR, self.card)
 
     def as_json(self) -> dict:
         """The figures as the record of a run and `--json` hold them."""
+        ttft = self.ttft_ms
         return {
             "decode_t/s/u": asdict(self.tokens_per_user),
             "decode_t/s": asdict(self.tokens),
-            "TTFT": {**asdict(self.ttft_ms), "unit": "ms"},
+            **({} if ttft is None else {"TTFT": {**asdict(ttft), "unit": "ms"}}),
         }
 
 

@@ -13,7 +13,7 @@ from models.common.chip import Chip
 from .dtypes import BufferType
 from .shapes import round_up
 
-_TRACE_ALIGNMENT = 4096
+_TRACE_ALIGNMENT = 8192
 
 # Called with the number of every buffer that is freed, while an op log is recorded.
 on_free: Callable[[int], None] | None = None

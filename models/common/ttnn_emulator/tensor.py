@@ -1,6 +1,7 @@
 """Tensors on the host and on a mesh of devices."""
 
-import numpy
+import mmap
+
 import torch
 
 from .allocator import Buffer
@@ -44,11 +45,12 @@ class TensorSpec:
 def lazy_zeros(shape, dtype: torch.dtype, stride=None) -> torch.Tensor:
     """Zeros whose memory the operating system provides only where they are first written.
 
-    So a KV cache takes the memory that its sequences need, not its full size. torch.zeros would write all of it.
-    `stride` must leave no gaps; None is contiguous.
+    So a KV cache takes the memory that its sequences need, not its full size. torch.zeros would write all of it, and
+    numpy.zeros those parts that the process had used before. `stride` must leave no gaps; None is contiguous.
     """
-    data = numpy.zeros(volume(shape) * dtype.itemsize, numpy.uint8)
-    flat = torch.from_numpy(data).view(dtype)
+    bytes_of_at_least_one = max(volume(shape), 1) * dtype.itemsize
+    memory = mmap.mmap(-1, bytes_of_at_least_one, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    flat = torch.frombuffer(memory, dtype=dtype)[: volume(shape)]
     return flat.view(tuple(shape)) if stride is None else flat.as_strided(tuple(shape), stride)
 
 

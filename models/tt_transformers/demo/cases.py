@@ -42,4 +42,24 @@ CASES = [
         )
         for thousands in (16, 32, 64, 128)
     ),
+    # Data parallel: latency, throughput, and a long run of one user in each group.
+    *(
+        Case(
+            name=name.format(groups=groups),
+            input_prompts=SAMPLE_PROMPTS / "input_data_questions_prefill_128.json",
+            max_seq_len=max_seq_len,
+            batch_size=users,
+            data_parallel=groups,
+            max_generated_tokens=tokens,
+            page_params={"block_size": 32, "max_num_blocks": 1024},
+            sampling_params={"temperature": 0},
+            stop_at_eos=stop_at_eos,
+        )
+        for name, users, max_seq_len, tokens, stop_at_eos in (
+            ("DP-{groups}-b1", 1, 1024, 200, True),
+            ("DP-{groups}-b32", 32, 1024, 200, True),
+            ("ci-b1-DP-{groups}", 1, 8192, 4096, False),
+        )
+        for groups in (4, 8, 16, 32)
+    ),
 ]

@@ -7,7 +7,7 @@ import pytest
 from loguru import logger
 
 from models.common import console
-from models.tt_transformers.demo.options import OPTIONS
+from models.tt_transformers.demo.options import ALIASES, OPTIONS
 
 _OUTPUT = pytest.StashKey[console.Output]()
 
@@ -46,9 +46,16 @@ def _argument_type(option):
     return parse
 
 
-def _given_options(config):
+def given_options(config):
+    """The options that the user gave, by their first names. UsageError for one that is given under two names."""
     values = {option.name: config.getoption(option.name) for option in OPTIONS}
-    return {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    for alias, name in ALIASES.items():
+        if alias in given and name in given:
+            raise pytest.UsageError(f"--{alias} and --{name} are the same option; give one of them")
+        if alias in given:
+            given[name] = given.pop(alias)
+    return given
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -64,7 +71,7 @@ def pytest_sessionfinish(session):
 def pytest_collection_modifyitems(config, items):
     """Checks the selected cases with the given options, so that wrong settings are an error before any run."""
     cases = [item for item in items if "case" in getattr(getattr(item, "callspec", None), "params", {})]
-    given = _given_options(config)
+    given = given_options(config)
     if "output_json" in given and len(cases) > 1:
         raise pytest.UsageError(f"--output_json is for one case, but {len(cases)} are selected; select one with -k")
     for item in cases:
@@ -77,4 +84,4 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def settings(case, request):
     """The test's case with the given options."""
-    return case.with_options(_given_options(request.config))
+    return case.with_options(given_options(request.config))

@@ -37,6 +37,20 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_position(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ValueError(f"{text!r} is not accepted; accepted: a whole number >= 0")
+    return int(text)
+
+
+def parse_weights(text: str) -> bool:
+    """Whether the weights are random."""
+    values = {"random": True, "instruct": False}
+    if text not in values:
+        raise ValueError(f"{text!r} is not accepted; accepted: {', '.join(values)}")
+    return values[text]
+
+
 def parse_batch_size(text: str) -> int:
     if text not in map(str, BATCH_SIZES):
         raise ValueError(f"{text!r} is not supported; supported: {', '.join(map(str, BATCH_SIZES))}")
@@ -140,13 +154,20 @@ OPTIONS = (
     Option("repeat_batches", parse_count, "N", "batches to run one after another, each with users of its own", _CASE),
     Option("max_seq_len", parse_count, "N", "longest sequence in tokens, prompt and generated text together", _CASE),
     Option("batch_size", parse_batch_size, "N", f"users in a batch: {', '.join(map(str, BATCH_SIZES))}", _CASE),
+    Option(
+        "data_parallel",
+        parse_count,
+        "N",
+        "cut the mesh into N groups of devices, each with a model and batch_size users of its own",
+        _CASE,
+    ),
     Option("max_generated_tokens", parse_count, "N", "tokens to generate for each user at most", _CASE),
     Option("paged_attention", parse_bool, "BOOL", "keep the KV cache in pages", _CASE),
     Option(
         "page_params",
         parse_page_params,
         "DICT",
-        "of the paged KV cache: block_size (tokens in a page: 32, 64, 128), max_num_blocks (pages for all users together)",
+        "of the paged KV cache: block_size (tokens in a page: 32, 64, 128), max_num_blocks (pages for all users of a group together)",
         _CASE,
     ),
     Option(
@@ -181,9 +202,48 @@ OPTIONS = (
         "reference for token_accuracy, from tests/generate_reference_hf.py",
         "model_params/<model>/reference.safetensors",
     ),
+    Option("layers", parse_count, "N", "the same as num_layers", "all layers"),
+    Option("weights", parse_weights, "KIND", "random: the same as dummy_weights true; instruct: as dummy_weights false", "instruct"),
+    Option("decode_only", parse_bool, "BOOL", "no prefill: prompts go through the model token by token", _CASE),
+    Option(
+        "start_pos",
+        parse_position,
+        "N",
+        "with decode_only: the position of the first token; the KV cache before it is empty (zeros)",
+        "0, or of the case",
+    ),
+    Option(
+        "stress_test",
+        parse_bool,
+        "BOOL",
+        "decode at one position again and again, max_generated_tokens times; an error if values change or memory grows",
+        "false",
+    ),
+    Option(
+        "apc_test",
+        parse_bool,
+        "BOOL",
+        "generate twice, the second time from the cached pages of the prompts, and compare the logits",
+        "false",
+    ),
+    Option("pcc_check", parse_bool, "BOOL", "compare the logits of every step with Hugging Face's (PCC)", "false"),
+    Option("equal_texts", parse_bool, "BOOL", "an error if users with equal prompts get other texts; greedy only", "false"),
+    Option("prefill_profile", parse_bool, "BOOL", "run the prefill only, and print where the emulator's time goes", "false"),
+    Option(
+        "shape_only",
+        parse_bool,
+        "BOOL",
+        "lay out the model and run a prefill and a decode step without values, in little memory; emulator only",
+        "false",
+    ),
+    Option("print_outputs", parse_bool, "BOOL", "print every user's token at every step; this takes time", "false"),
     Option("profile", parse_bool, "BOOL", "print where the emulator's time goes: op, calls, time", "false"),
     Option("output_json", parse_path, "FILE", "write a record of the run to this file", "none"),
 )
+
+
+# Another name of an option.
+ALIASES = {"layers": "num_layers", "weights": "dummy_weights"}
 
 
 def markdown_table() -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from models.common import backend, op_costs
 from models.common.prediction import from_log
-from models.common.prediction.card import CARDS, Card
+from models.common.prediction.card import Card, card_of
 from models.common.prediction.cost import RATES, Rates
 from models.common.prediction.forecast import Forecast, forecast
 from models.common.prediction.step import HOST, HostRates
@@ -25,17 +25,24 @@ def logged() -> Iterator[list | None]:
         yield log
 
 
-def of_run(args, settings, prompt: int, prefill: list | None, compiled: list | None) -> Forecast | None:
-    """The forecast of a run, or None if it kept no log or its mesh is no card's.
+def of_run(args, settings, prompt: int, prefill: list | None, compiled: list | None) -> tuple[Forecast | None, str | None]:
+    """The forecast of a run, or None and the reason why there is none; (None, None) on a backend that keeps no log.
 
-    prompt: tokens of the first user's prompt, whose prefill was logged. compiled: the log of `compile_decode`, whose
-    captured ops are a decode step.
+    prompt: tokens of the first user's prompt. prefill: the log of its prefill on every group of devices; None if the run
+    has no prefill. compiled: the log of `compile_decode`, whose captured ops are a decode step of every group.
     """
-    if prefill is None or args.device_name not in CARDS:
-        return None
+    if compiled is None:
+        return None, None
+    groups = args.data_parallel
     decode = [record for record in compiled if record.is_captured]
-    context = prompt + settings.max_generated_tokens / 2
-    return forecast_of_logs(args, decode, prefill, CARDS[args.device_name], context, prompts=1)
+    context = settings.start_pos + prompt + settings.max_generated_tokens / 2
+    try:
+        card = card_of(args.mesh_name).replica(groups)
+        # The groups are alike, and run one after the other.
+        first_of_groups = ((log or [])[: len(log or []) // groups] for log in (decode, prefill))
+        return forecast_of_logs(args, *first_of_groups, card, context, prompts=1, replicas=groups), None
+    except ValueError as error:
+        return None, f"no prediction: {error}"
 
 
 def forecast_of_logs(

@@ -11,7 +11,7 @@ from models.tt_transformers.demo import prediction
 
 SCHEMA_VERSION = 1
 
-STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len")
+STOP_REASONS = ("eos", "max_generated_tokens", "max_seq_len", "repeated_step")
 
 _NUMBER = (int, float)
 
@@ -34,6 +34,7 @@ _SCHEMA = {
         {
             "batch": int,
             "user": int,
+            "group?": int,
             "prompt": str,
             "prompt_tokens": int,
             "token_ids": [int],
@@ -53,7 +54,7 @@ _SCHEMA = {
         "what": str,
         "mesh": str,
         **{name: {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER} for name in ("decode_t/s/u", "decode_t/s")},
-        "TTFT": {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "unit": str},
+        "TTFT?": {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "unit": str},
     },
 }
 
@@ -113,7 +114,7 @@ def keep_benchmark(args, settings, measurements, accuracy):
     if accuracy is not None:
         entries += [benchmark_record.measurement(name, getattr(accuracy, name), "%") for name in ("top1", "top5")]
     benchmark = benchmark_record.make(
-        mesh=args.device_name,
+        mesh=args.mesh_name,
         model=args.model_name,
         precision=args.precision.name,
         case=settings.name,
@@ -134,7 +135,7 @@ def make_record(args, settings, batches, measurements, notes, accuracy=None, pre
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "backend": backend.name(),
         "values_meaningful": backend.values_meaningful(),
-        "mesh": args.device_name,
+        "mesh": args.mesh_name,
         "model": args.model_name,
         "precision": args.precision.name,
         "precision_settings": args.precision.describe(),
@@ -147,6 +148,7 @@ def make_record(args, settings, batches, measurements, notes, accuracy=None, pre
             {
                 "batch": user.batch,
                 "user": user.index,
+                **({} if args.data_parallel == 1 else {"group": user.index // settings.batch_size}),
                 "prompt": user.prompt,
                 "prompt_tokens": len(user.prompt_ids),
                 "token_ids": user.token_ids,

@@ -4,7 +4,7 @@ from models.common import backend
 from models.tt_transformers.demo.text_stream import TextStream
 
 # How to read a speed of each backend; no speed is shown without this note.
-_SPEEDS_ARE = {
+SPEEDS_ARE = {
     "silicon": "measured on the card",
     "simulator": "measured on the simulator, not a card's speed",
     "emulator": "of the emulator on this CPU, not a card's speed",
@@ -22,6 +22,9 @@ _LABELS = {
     "prefill_t/s": "prompt tokens/s",
     "decode_t/s/u": "tokens/s/user",
     "decode_t/s": "tokens/s",
+    "least_pcc": "least PCC of a step",
+    "repeated_steps": "equal repetitions of a step",
+    "memory_growth": "growth of the process",
 }
 
 
@@ -44,10 +47,14 @@ def _line(label, value):
 def notes(args, settings) -> list[str]:
     """Notes that a reader needs to understand the run's texts and numbers."""
     found = []
-    if not backend.values_meaningful():
+    if settings.shape_only:
+        found.append("shape-only: every op is laid out and checked on the emulator, without values: no text and no speed")
+    elif not backend.values_meaningful():
         found.append("validated, values meaningless: no text and no speed")
     else:
-        found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
+        found.append(f"speeds are {SPEEDS_ARE[backend.name()]}")
+    if args.arch.n_layers < args.hf_config["num_hidden_layers"]:
+        found.append(f"{args.arch.n_layers} of the model's {args.hf_config['num_hidden_layers']} layers")
     if args.dummy_weights:
         found.append("random weights: the text means nothing")
     if args.dummy_weights and args.text.tokenizer_is_stand_in:
@@ -62,8 +69,18 @@ def notes(args, settings) -> list[str]:
 def print_header(args, settings):
     print(f"\n\n{args.model_name}, {settings.name}")
     _line("backend", backend.describe())
-    _line("mesh", f"{args.device_name}, {args.placement.layout}")
+    _line("mesh", _mesh(args))
     _line("precision", args.precision.name)
+
+
+def _mesh(args) -> str:
+    """The mesh and how the model lies on it; with data parallel, on each of its groups of devices."""
+    in_groups = f"{args.data_parallel} groups (data parallel) of " if args.data_parallel > 1 else ""
+    return f"{args.mesh_name}, {in_groups}{args.placement.layout}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class Stream:
@@ -78,6 +95,12 @@ class Stream:
 
     def finish(self):
         print(self._text.finish(), flush=True)
+
+
+def print_tokens(users, args):
+    """Prints the last token of every user that has one, and its text."""
+    tokens = [f"{u.index}: {u.token_ids[-1]} {args.decode(u.token_ids[-1:])!r}" for u in users if u.token_ids]
+    print(f"\n[{'; '.join(tokens)}]", flush=True)
 
 
 def print_texts(batches, args):
@@ -107,9 +130,10 @@ def print_profile(profile: dict, seconds: float):
 
 def print_summary(args, settings, measurements, notes, accuracy=None):
     print("\nSummary")
-    _line("case", f"{settings.name}: {settings.batch_size} user{'s' if settings.batch_size > 1 else ''}")
+    in_groups = f", {settings.batch_size} in each of {args.data_parallel} groups" if args.data_parallel > 1 else ""
+    _line("case", f"{settings.name}: {_counted(settings.users, 'user')}{in_groups}")
     _line("backend", backend.name())
-    _line("mesh", f"{args.device_name}, {args.placement.layout}")
+    _line("mesh", _mesh(args))
     _line("precision", args.precision.name)
     for m in measurements:
         batch = f"  (batch {m.batch})" if m.batch is not None and settings.repeat_batches > 1 else ""
@@ -126,4 +150,5 @@ def print_prediction(predicted):
     for name, value, unit in (
         ("tokens/s/user", predicted.tokens_per_user, "t/s/u"), ("tokens/s", predicted.tokens, "t/s"), ("TTFT", predicted.ttft_ms, "ms")
     ):  # fmt: skip
-        _line(f"predicted {name}", f"{value} {unit}")
+        if value is not None:
+            _line(f"predicted {name}", f"{value} {unit}")

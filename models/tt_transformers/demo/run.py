@@ -4,11 +4,12 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from models.common import backend, op_costs
-from models.common.mesh import open_mesh
+from models.common.mesh import open_mesh, without_values
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
-from models.tt_transformers.demo import prediction, record, report
+from models.tt_transformers.demo import prediction, record, report, work
 from models.tt_transformers.demo.case import Case
+from models.tt_transformers.demo.measures import has_values
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -46,6 +47,8 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         with clear_errors():
             if settings.profile:
                 op_costs.check_available()
+            if settings.shape_only:
+                stack.enter_context(without_values())
             mesh_device = stack.enter_context(open_mesh())
             args = make_args(settings, mode, mesh_device)
             reference = load_reference(settings, args) if settings.token_accuracy else None
@@ -53,7 +56,8 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
                 settings = settings.with_reference(reference)
             batches = make_users(settings, args, reference)
             for users in batches:
-                check_lengths(args, [len(user.prompt_ids) for user in users], settings.max_generated_tokens)
+                lengths = [settings.start_pos + len(user.prompt_ids) for user in users]
+                check_lengths(args, lengths, settings.max_generated_tokens)
                 check_tokens(args, [user.prompt_ids for user in users])
             stop_token_ids = args.stop_token_ids if settings.stop_at_eos else frozenset()
             dram.check_fits(args)
@@ -63,24 +67,28 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             generator = stack.enter_context(Generator.build(args, weights))
 
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
-        with profiler.timed("compile_prefill"), prediction.logged() as prefill_log:
-            generator.prefill([batches[0][0].prompt_ids])
+        prefill_log = decode_log = None
+        if not settings.decode_only:
+            with profiler.timed("compile_prefill"), prediction.logged() as prefill_log:
+                generator.compile_prefill(batches[0][0].prompt_ids)
         with profiler.timed("compile_decode"), prediction.logged() as decode_log:
             generator.compile_decode()
-        predicted = prediction.of_run(args, settings, len(batches[0][0].prompt_ids), prefill_log, decode_log)
-        measurements = [
-            Measurement(name, profiler.seconds(name), "s") for name in ("load_weights", "compile_prefill", "compile_decode")
-        ]
+        predicted, reason = prediction.of_run(args, settings, len(batches[0][0].prompt_ids), prefill_log, decode_log)
+        steps = ("load_weights", "compile_prefill", "compile_decode")
+        measurements = [Measurement(name, profiler.seconds(name), "s") for name in steps if profiler.count(name)]
         accuracy = None
         with op_costs.profiling() if settings.profile else nullcontext() as profile, profiler.timed("batches"):
             for users in batches:
                 sampler = make_sampler(settings, users, reference)
                 with clear_errors(ValueError):
-                    measurements += generate(generator, users, sampler, settings, args, stop_token_ids)
+                    measurements += work.of(settings)(generator, users, sampler, settings, args, stop_token_ids)
                 if reference is not None and backend.values_meaningful():
                     accuracy = sampler.result()
+        if settings.equal_texts:
+            with clear_errors(ValueError):
+                work.check_equal_texts(batches)
 
-        if backend.values_meaningful():
+        if has_values(settings):
             record.keep_benchmark(args, settings, measurements, accuracy)
         else:
             batches, measurements = [], []
@@ -88,6 +96,7 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         if settings.profile:
             report.print_profile(profile, profiler.seconds("batches"))
         notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
+        notes += [reason] if reason else []
         report.print_summary(args, settings, measurements, notes, accuracy)
         if predicted is not None:
             report.print_prediction(predicted)
@@ -113,6 +122,7 @@ def clear_errors(kinds=(ValueError, OSError, RuntimeError)):
 def make_args(settings, mode, mesh_device) -> ModelArgs:
     return ModelArgs(
         mesh_device,
+        data_parallel=settings.data_parallel,
         max_batch_size=settings.batch_size,
         max_seq_len=settings.max_seq_len,
         instruct=settings.instruct,
@@ -136,7 +146,7 @@ def load_reference(settings, args) -> Reference:
 def make_users(settings, args, reference=None) -> list[list[User]]:
     """The users of each batch; with a reference, one batch of users with its texts."""
     if reference is not None:
-        prompts = TeacherForcing(reference, settings.batch_size).prompts
+        prompts = TeacherForcing(reference, settings.users).prompts
         return [[User(0, index, args.decode(prompt), prompt) for index, prompt in enumerate(prompts)]]
     return [
         [make_user(settings, args, batch, index, prompt) for index, prompt in enumerate(prompts)]
@@ -146,7 +156,7 @@ def make_users(settings, args, reference=None) -> list[list[User]]:
 
 def make_user(settings, args, batch, index, prompt) -> User:
     """The user of a prompt. The prompt's context is cut to leave room to generate within max_seq_len."""
-    limit = settings.max_seq_len - settings.max_generated_tokens
+    limit = settings.max_seq_len - settings.start_pos - settings.max_generated_tokens
     try:
         fitted = prompt.fitted(lambda text: len(args.encode_prompt(text)), limit)
         user = User(batch, index, fitted.text, args.encode_prompt(fitted.text))
@@ -165,60 +175,4 @@ def make_sampler(settings, users, reference=None):
     if reference is not None:
         return TeacherForcing(reference, len(users))
     # Users are numbered through all batches, so that a user draws the same tokens with any batch size.
-    return Sampler(settings.sampling(), [user.batch * settings.batch_size + user.index for user in users])
-
-
-def generate(generator, users, sampler, settings, args, stop_token_ids) -> list[Measurement]:
-    """Generates the texts of one batch, printing the first user's as it comes, and returns measurements.
-
-    On a backend without meaningful values it runs prefill and one decode step only: further steps have the same ops.
-    """
-    profiler = Profiler()
-    if not backend.values_meaningful():
-        generator.decode(sampler(generator.prefill([user.prompt_ids for user in users])))
-        return []
-
-    stream = report.Stream(users[0], args.decode)
-    with profiler.timed("generate"):
-        with profiler.timed("TTFT"):
-            with profiler.timed("inference_prefill"):
-                logits = generator.prefill([user.prompt_ids for user in users])
-            tokens = sampler(logits)
-        active = [True] * len(users)
-        while True:
-            for user, token in zip(users, tokens):
-                if user.stop_reason is None:
-                    user.add(token, stop_token_ids, settings.max_generated_tokens, settings.max_seq_len)
-            if active[0]:
-                stream.add(tokens[0])
-            active = [user.stop_reason is None for user in users]
-            if not any(active):
-                break
-            with profiler.timed("inference_decode"):
-                logits = generator.decode(tokens, active)
-                tokens = sampler(logits, active)
-    stream.finish()
-    return measure(profiler, users)
-
-
-def measure(profiler, users) -> list[Measurement]:
-    """Measurements from one batch's times. Each user's first token comes from prefill, all others from decode steps."""
-    batch = users[0].batch
-    prefill = profiler.seconds("inference_prefill")
-    prompt_tokens = sum(len(user.prompt_ids) for user in users)
-    measurements = [
-        Measurement("TTFT", profiler.seconds("TTFT") * 1000, "ms", batch),
-        Measurement("inference_prefill", prefill, "s", batch),
-        Measurement("prefill_t/s", prompt_tokens / prefill, "t/s", batch),
-        Measurement("generate", profiler.seconds("generate"), "s", batch),
-    ]
-    steps = profiler.count("inference_decode")
-    if steps:
-        decode = profiler.seconds("inference_decode")
-        decoded_tokens = sum(len(user.token_ids) - 1 for user in users)
-        measurements += [
-            Measurement("inference_decode", decode, "s", batch),
-            Measurement("decode_t/s/u", steps / decode, "t/s/u", batch),
-            Measurement("decode_t/s", decoded_tokens / decode, "t/s", batch),
-        ]
-    return measurements
+    return Sampler(settings.sampling(), [user.batch * settings.users + user.index for user in users])

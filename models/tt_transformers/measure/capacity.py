@@ -17,7 +17,7 @@ import models  # noqa: F401
 import ttnn
 
 from models.common import backend, benchmark_record, console, whole_file
-from models.common.mesh import dram_capacity, open_mesh
+from models.common.mesh import dram_capacity, open_mesh, without_values
 from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
@@ -89,7 +89,7 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
     on_emulator = backend.name() == "emulator"
     with ExitStack() as stack:
         if on_emulator:
-            stack.enter_context(_shape_only())
+            stack.enter_context(without_values())
         mesh_device = stack.enter_context(open_mesh(mesh_name))
         capacity, before = dram_capacity(mesh_device), allocated_bytes(mesh_device)
         if on_emulator:
@@ -120,12 +120,6 @@ def _run(generator: Generator, prompt: int) -> int:
     generator.prefill([[0] * prompt])
     generator.decode([0])
     return (allocator.peak[DRAM] - start) * allocator.banks[DRAM]
-
-
-def _shape_only():
-    from models.common.ttnn_emulator.device import shape_only
-
-    return shape_only()
 
 
 def largest(mesh_name: str, limit: int, **options) -> Usage | None:

@@ -30,13 +30,13 @@ PRECISIONS = {mode: mode for mode in DEMO_MODES} | {BFP4_CACHE: "precision_cfg =
 CONTEXT = 131072
 
 
-def try_chunk(mesh_device, thousands: int, optimizations: str) -> str:
+def try_chunk(mesh_device, thousands: int, optimizations: str, model: str = MODEL) -> str:
     """Prefill in chunks of `thousands` * 1024 tokens and a decode step -> "pass", or the first line of the vendor's refusal."""
     context = min(2 * thousands * 1024, CONTEXT)
     args = ModelArgs(
         mesh_device,
         max_seq_len=context,
-        hf_model=MODEL,
+        hf_model=model,
         dummy_weights=True,
         num_layers=LAYERS,
         optimizations=optimizations,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import models  # noqa: F401
 from models.common import benchmark_record, console, whole_file
-from models.common.mesh_names import LINES
+from models.common.mesh_names import VALIDATED
 from models.tt_transformers.measure import capacity
 from models.tt_transformers.measure.report import table
 from models.tt_transformers.measure.vendor.table import with_table
@@ -57,7 +57,7 @@ def _count(config: str, name: str) -> dict[str, int | str]:
         directory = Path(parent) / name
         directory.mkdir()
         (directory / "config.json").write_text(config, encoding="utf-8")
-        return {mesh: _largest(mesh, directory) for mesh in LINES}
+        return {mesh: _largest(mesh, directory) for mesh in VALIDATED}
 
 
 def _largest(mesh: str, directory: Path) -> int | str:
@@ -101,16 +101,16 @@ list for TT-Transformers. `config` says where a model's sizes are from: its `own
 
 
 def _list(entries: dict[str, dict], contexts: dict[str, dict]) -> str:
-    header = ["model", "architecture", "vendor's mesh", "smallest mesh", *LINES, "config"]
+    header = ["model", "architecture", "vendor's mesh", "smallest mesh", *VALIDATED, "config"]
     return table(header, [_row(name, entry, contexts.get(name)) for name, entry in entries.items()], len(header))
 
 
 def _row(name: str, entry: dict, found: dict | None) -> list[str]:
     link = f"[{name}](https://huggingface.co/{name})"
     if found is None:
-        return [link, entry["note"], entry["mesh"], *["?"] * (1 + len(LINES)), "?"]
+        return [link, entry["note"], entry["mesh"], *["?"] * (1 + len(VALIDATED)), "?"]
     fits = {mesh: tokens for mesh, tokens in found.items() if isinstance(tokens, int) and tokens}
-    sizes = [f"{fits[mesh] // 1024}k" if mesh in fits else "-" for mesh in LINES]
+    sizes = [f"{fits[mesh] // 1024}k" if mesh in fits else "-" for mesh in VALIDATED]
     checked = {"config": "own"}.get(entry["checked"], entry["checked"])
     return [link, architecture_name(entry["config"]), entry["mesh"], next(iter(fits), "none"), *sizes, checked]
 

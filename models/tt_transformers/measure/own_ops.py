@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from models.common import op_costs
-from models.common.mesh import open_mesh
+from models.common.mesh import open_mesh, without_values
 from models.common.mesh_names import MESHES, mesh_name_of
 from models.common.prediction.card import Card
 from models.common.prediction.forecast import Forecast
@@ -37,7 +37,7 @@ def record(mesh_name: str, *, prompt: int, **settings) -> OwnOps:
     `settings`: arguments of `ModelArgs`. Memory is not limited, so that a model that does not fit can be predicted too.
     """
     with ExitStack() as stack:
-        stack.enter_context(capacity._shape_only())
+        stack.enter_context(without_values())
         mesh_device = stack.enter_context(open_mesh(mesh_name))
         allocator, before = mesh_device.allocator, capacity.allocated_bytes(mesh_device)
         available = capacity.dram_capacity(mesh_device)

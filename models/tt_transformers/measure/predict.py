@@ -51,7 +51,7 @@ def describe(predicted: Predicted) -> str:
 
 
 def title(scenario: Scenario) -> str:
-    replicas = f", {scenario.data_parallel} replicas" if scenario.data_parallel > 1 else ""
+    replicas = f", {scenario.replicas} replicas" if scenario.replicas > 1 else ""
     conditions = "our own code" if scenario.conditions == "ours" else "upstream's code, as in the vendor's published figures"
     return (
         f"Prediction, not a measurement: {scenario.name} on {scenario.mesh}{replicas}, {scenario.mode}, {scenario.case} "
@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--mode", choices=MODES, default="performance")
     result.add_argument("--case", choices=[case.name for case in CASES], default="batch-1", help="a case of the demo")
     result.add_argument("--context", type=int, metavar="N", help="tokens of each prompt (default: of the case)")
-    result.add_argument("--data_parallel", type=int, default=1, metavar="N", help="replicas of the model that share the mesh")
+    result.add_argument("--data_parallel", type=int, metavar="N", help="replicas of the model that share the mesh (default: of the case)")
     result.add_argument("--num_layers", type=int, metavar="N", help="the first N layers only")
     result.add_argument("--optimizations", metavar="TEXT", help="changes to the mode, as the demo takes them")
     result.add_argument("--decoder_config_file", metavar="FILE", help="precision settings of single decoders")

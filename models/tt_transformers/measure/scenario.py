@@ -45,7 +45,7 @@ class Scenario:
     context: int | None = None
     batch: int | None = None
     chunk: int | None = None
-    data_parallel: int = 1
+    data_parallel: int | None = None
     num_layers: int | None = None
     optimizations: str | None = None
     decoder_config_file: str | None = None
@@ -79,6 +79,10 @@ class Scenario:
         return self._case.batch_size if self.batch is None else self.batch
 
     @property
+    def replicas(self) -> int:
+        return self._case.data_parallel if self.data_parallel is None else self.data_parallel
+
+    @property
     def prompt(self) -> int:
         """Tokens of each user's prompt: a long-context case fills its context."""
         if self.context is not None:
@@ -99,7 +103,7 @@ class Scenario:
     @cached_property
     def card(self) -> Card:
         """The chips of one replica."""
-        return card_of(self.mesh).replica(self.data_parallel)
+        return card_of(self.mesh).replica(self.replicas)
 
     @cached_property
     def directory(self) -> Path:
@@ -160,7 +164,7 @@ class Scenario:
         formats = formats_of(self.name, self.mode, weights_of(self.arch))
         return upstream_forecast(
             self.arch, self.card, formats, users=self.users, prompt=self.prompt, context=self.mean_context, chunk=chunk * 1024,
-            replicas=self.data_parallel,
+            replicas=self.replicas,
         )  # fmt: skip
 
     def largest_context(self) -> int | None:
@@ -196,7 +200,7 @@ class Predicted:
         if scenario.conditions == "ours" or min(scenario.card.shape) == 1:
             log = scenario.own_ops()
         if scenario.conditions == "ours":
-            forecast = own_ops.own_forecast(log, scenario.card, scenario.mean_context, scenario.data_parallel)
+            forecast = own_ops.own_forecast(log, scenario.card, scenario.mean_context, scenario.replicas)
         else:
             forecast = scenario.published_forecast()
         dram = None if log is None else log.weights + log.kv_cache + log.activations
@@ -215,7 +219,7 @@ class Predicted:
             "case": scenario.case,
             "batch": scenario.users,
             "context": scenario.prompt,
-            "data_parallel": scenario.data_parallel,
+            "data_parallel": scenario.replicas,
             "conditions": scenario.conditions,
             **forecast.as_json(),
             "decode_step": asdict(forecast.decode_step),

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from vllm.exceptions import VLLMValidationError
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
@@ -42,13 +43,14 @@ class TTPlatform(Platform):
     def validate_request(cls, processed_inputs, params) -> None:
         """Refuses a request (400) with what the model runner does not compute; there it would end the engine.
 
-        vLLM's own check of token ids lets those pass that only the tokenizer has.
+        vLLM's own check of token ids lets those pass that only the tokenizer has. After an exception of another class
+        vLLM's server closes the connection, on which the client may have sent its next request.
         """
         outside = next((token for token in processed_inputs["prompt_token_ids"] if not 0 <= token < cls.vocab_size), None)
         if outside is not None:
-            raise ValueError(f"token {outside} is outside the model's vocabulary of {cls.vocab_size}")
+            raise VLLMValidationError(f"token {outside} is outside the model's vocabulary of {cls.vocab_size}")
         if getattr(params, "prompt_logprobs", None) is not None:
-            raise ValueError("prompt_logprobs are not supported; logprobs of generated tokens are")
+            raise VLLMValidationError("prompt_logprobs are not supported; logprobs of generated tokens are")
 
     @classmethod
     def import_kernels(cls) -> None:

@@ -96,13 +96,28 @@ IN_MAKE_TEST = [
 @pytest.mark.parametrize("family, name", some_of(CASES, *IN_MAKE_TEST))
 def test_logits_and_greedy_text_are_hugging_faces(tmp_path, monkeypatch, family, name):
     """In bf16, on one device and on eight, which divide no case's heads. The text may differ where bf16 alone decides."""
+    assert_follows(tmp_path, monkeypatch, family, name, ("N150", "T3K"))
+
+
+@pytest.mark.parametrize(
+    "family, name, meshes",
+    some_of(
+        [(*case, meshes) for case in CASES for meshes in ("P150 N150x4", "P100 P150x4")],
+        ("Llama", "llama3", "P150 N150x4"), ("Qwen3", "head_dim 80", "P100 P150x4"),
+    ),
+)  # fmt: skip
+def test_blackholes_and_lines_of_four_follow_hugging_face_too(tmp_path, monkeypatch, family, name, meshes):
+    assert_follows(tmp_path, monkeypatch, family, name, meshes.split())
+
+
+def assert_follows(tmp_path, monkeypatch, family, name, meshes):
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     changes = {"head_dim": 32, **FAMILIES[family][name]} if family == "Qwen3" else FAMILIES[family][name]
     in_bf16 = save_tiny(family, tmp_path / "model", **changes)
     prompt = random_tokens(PROMPT)
     text, expected = greedy_of(type(in_bf16).from_pretrained(tmp_path / "model", dtype=torch.float32), prompt, STEPS)
     rounding = (forced(in_bf16, prompt, text) - expected).abs().amax(dim=-1)
-    for mesh in ("N150", "T3K"):
+    for mesh in meshes:
         with open_generator(mesh, tmp_path / "model", max_seq_len=MAX_SEQ_LEN) as generator:
             logits = [generator.prefill([prompt]), *(generator.decode([token]) for token in text[:-1])]
         logits = torch.cat(logits)

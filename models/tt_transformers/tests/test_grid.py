@@ -141,6 +141,7 @@ def test_unpaged_caches_are_refused_where_users_are_split(model):
             pass
 
 
-def test_a_t3k_of_two_rows_is_a_grid_too(model):
+@pytest.mark.parametrize("shape", [(2, 4), (8, 1)], ids=["grid", "line"])
+def test_a_t3k_may_be_a_grid_or_a_line_of_rows(model, shape):
     directory, reference = model
-    assert_follow(steps(directory, 4, slice(3, 7), "T3K", (2, 4)), reference, slice(3, 7), range(4))
+    assert_follow(steps(directory, 4, slice(3, 7), "T3K", shape), reference, slice(3, 7), range(4))

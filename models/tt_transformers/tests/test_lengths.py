@@ -9,6 +9,7 @@ from models.common.mesh import open_mesh
 from models.tt_transformers.tt.config.rope import DefaultRope
 from models.tt_transformers.tt.generator import check_lengths
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 from tests.support.generation import generator, greedy, random_tokens, tiny  # noqa: F401
 from tests.support.tiny_phi3 import save_tiny_phi3
@@ -18,9 +19,12 @@ def limits(recompute_len=65, **changes):
     settings = dict(
         arch=SimpleNamespace(rope=SimpleNamespace(recompute_len=recompute_len)),
         max_batch_size=2,
+        users=2,
+        placement=SimpleNamespace(users=lambda batch: batch),
         max_seq_len=128,
         prefill_chunk_size=1024,
         paged_attention_config=PagedAttentionConfig(32, 5),
+        placement=Placement((1, 1)),
     )
     return SimpleNamespace(**{**settings, **changes})
 

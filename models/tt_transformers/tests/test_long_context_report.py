@@ -1,11 +1,12 @@
 """LONG_CONTEXT.md agrees with its records, and the records cover all planned measurements."""
 
 import json
+from itertools import product
 
 import pytest
 
 from models.common.benchmark_record import medians
-from models.common.mesh_names import LINES
+from models.common.mesh_names import LINES, VALIDATED
 from models.tt_transformers.measure import chunks as prefill_chunks
 from models.tt_transformers.measure import long_context_report as report
 from models.tt_transformers.measure import long_prefill as prefill
@@ -45,23 +46,27 @@ import models
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure.chunks import PRECISIONS, try_chunk
 
+model, *sizes = sys.argv[1:]
 with open_mesh() as mesh_device:
     answers = {
-        f"{size}k {name}": try_chunk(mesh_device, int(size), optimizations)
-        for size in sys.argv[1:] for name, optimizations in PRECISIONS.items()
+        f"{size}k {name}": try_chunk(mesh_device, int(size), optimizations, model)
+        for size in sizes for name, optimizations in PRECISIONS.items()
     }
 print(json.dumps(answers))
 """
 
 
 @pytest.mark.vendor
-@pytest.mark.parametrize("mesh", some_of(LINES, "N300"))
-def test_the_vendor_accepts_the_default_chunk_sizes(run_on_mock, mesh):
-    limits = Limits.of(prefill_chunks.MODEL.split("/")[1])
+@pytest.mark.parametrize(
+    "model, mesh",
+    some_of(list(product((prefill_chunks.MODEL, "meta-llama/Llama-3.1-8B"), VALIDATED)), (prefill_chunks.MODEL, "N300")),
+)
+def test_the_vendor_accepts_the_default_chunk_sizes(run_on_mock, model, mesh):
+    limits = Limits.of(model.split("/")[1])
     sizes = [limits.prefill_chunk_size[mesh]]
     if mesh in limits.long_context:
         sizes.append(limits.long_context[mesh]["prefill_chunk_size"])
-    answers = json.loads(run_on_mock(mesh, TRY_CHUNKS, *map(str, sizes)).splitlines()[-1])
+    answers = json.loads(run_on_mock(mesh, TRY_CHUNKS, model, *map(str, sizes)).splitlines()[-1])
     assert answers == {f"{size}k {name}": "pass" for size in sizes for name in prefill_chunks.PRECISIONS}
 
 

@@ -152,14 +152,6 @@ def test_an_empty_cache_path_is_refused_at_once(checkpoint, monkeypatch):
         args_of(checkpoint)
 
 
-def test_a_mesh_of_two_dimensions_is_refused_at_once(checkpoint):
-    mesh = MeshOf(2)
-    mesh.shape = (2, 1)
-    mesh.get_num_devices = lambda: 2
-    with pytest.raises(ValueError, match="mesh 2x1: tensor parallel runs on 1xN meshes"):
-        ModelArgs(mesh, hf_model=checkpoint, max_seq_len=128)
-
-
 def test_a_directory_without_weights_is_an_error_before_they_are_needed(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="has neither model.safetensors nor"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.tt_transformers.demo.case import Case
-from models.tt_transformers.demo.options import OPTIONS, markdown_table
+from models.tt_transformers.demo.options import ALIASES, OPTIONS, markdown_table
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = "models/tt_transformers/demo/simple_text_demo.py"
@@ -74,7 +74,8 @@ def test_values_that_are_refused(name, text, message):
 
 
 def test_every_option_is_a_field_of_a_case_and_the_other_way_round():
-    assert {option.name for option in OPTIONS} == set(Case.__dataclass_fields__) - {"name"}
+    assert {option.name for option in OPTIONS} - set(ALIASES) == set(Case.__dataclass_fields__) - {"name"}
+    assert set(ALIASES.values()) <= set(Case.__dataclass_fields__)
 
 
 def test_options_change_a_case_and_dicts_only_the_keys_they_name():

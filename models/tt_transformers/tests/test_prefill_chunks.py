@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.common.mesh_names import MESH_SHAPES
+from models.common.mesh_names import MESHES
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.config import prefill_chunks
 from models.tt_transformers.tt.config.architecture import read_config
@@ -43,6 +43,7 @@ def test_any_other_value_is_refused_and_the_accepted_ones_are_listed(monkeypatch
         ("Llama-3.2-3B", "N150", 8),
         ("Llama-3.1-8B", "N300", 64),
         ("Llama-3.1-70B", "T3K", 32),
+        ("Llama-3.1-8B", "P150", 128),
         ("another model", "N150", FALLBACK),
     ],
 )
@@ -50,7 +51,7 @@ def test_the_default_is_that_of_model_and_mesh(model, mesh, thousands):
     assert prefill_chunk_size(model, mesh, paged=True, max_seq_len=4096) == thousands * 1024
 
 
-@pytest.mark.parametrize("mesh, max_seq_len, thousands", [("N300", 32768, 128), ("N300", 32769, 4), ("T3K", 131072, 128)])
+@pytest.mark.parametrize("mesh, max_seq_len, thousands", [("N300", 32768, 128), ("N300", 32769, 4), ("T3K", 131072, 128), ("P100", 98305, 4)])
 def test_a_context_that_leaves_no_room_for_large_chunks_has_a_smaller_default(monkeypatch, mesh, max_seq_len, thousands):
     assert prefill_chunk_size(PHI_3, mesh, paged=True, max_seq_len=max_seq_len) == thousands * 1024
     monkeypatch.setenv(VARIABLE, "64")
@@ -62,14 +63,15 @@ def test_a_context_that_leaves_no_room_for_large_chunks_has_a_smaller_default(mo
 def test_a_mesh_too_small_for_the_model_is_refused_and_the_others_named(monkeypatch, thousands, paged):
     if thousands is not None:
         monkeypatch.setenv(VARIABLE, thousands)
-    with pytest.raises(ValueError, match="Llama-3.1-70B is not supported on N150; .* T3K, TG"):
+    with pytest.raises(ValueError, match="Llama-3.1-70B is not supported on N150; .* T3K, TG, P150x4"):
         prefill_chunk_size("Llama-3.1-70B", "N150", paged=paged, max_seq_len=4096)
 
 
 @pytest.mark.parametrize("file", sorted(MODEL_PARAMS.glob("*/limits.json")), ids=lambda file: file.parent.name)
 def test_limits_hold_accepted_sizes_by_mesh_and_their_source(file):
     limits = Limits.of(file.parent.name)
-    assert set(limits.prefill_chunk_size) <= set(MESH_SHAPES) and limits.source
+    in_vendors_table = {"N150", "N300", "T3K", "TG", "P150x4"}
+    assert in_vendors_table <= set(limits.prefill_chunk_size) <= set(MESHES) and limits.source
     sizes = [*limits.prefill_chunk_size.values(), *(longer["prefill_chunk_size"] for longer in limits.long_context.values())]
     assert all(size is None or size in SIZES for size in sizes)
 

@@ -11,11 +11,13 @@ from tqdm import tqdm
 
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.placement import create_submeshes  # noqa: F401  (the vendor's vLLM plugin takes it from here)
+from models.tt_transformers.tt.runtime.data_parallel import make_runner
 from models.tt_transformers.tt.runtime.decode_step import SKIP
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 from models.tt_transformers.tt.runtime.page_table import PageTable, check_pages
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks
-from models.tt_transformers.tt.runtime.runner import Runner, check_tokens
+from models.tt_transformers.tt.runtime.runner import check_tokens
 from models.tt_transformers.tt.runtime.slots import Slots
 
 
@@ -23,12 +25,12 @@ def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) ->
     """Raises ValueError with the numbers if a batch of users does not fit the limits of `args`.
 
     Each prompt needs room for one more token. The shortest prompt needs room for `max_generated_tokens`; a longer one
-    may stop early, at max_seq_len. Also checks that the pool has pages for every user's longest possible sequence, and
-    that unpaged prefills, including a LongRoPE re-prefill, fit one chunk. Needs no model, so it can run before any
-    weight is read.
+    may stop early, at max_seq_len. Also checks that each group's pool has pages for the longest possible sequence of each
+    of its users, and that unpaged prefills, including a LongRoPE re-prefill, fit one chunk. Needs no model, so it can run
+    before any weight is read.
     """
-    if not 1 <= len(prompt_lengths) <= args.max_batch_size:
-        raise ValueError(f"{len(prompt_lengths)} prompts for a model set up for 1 to {args.max_batch_size} users")
+    if not 1 <= len(prompt_lengths) <= args.users:
+        raise ValueError(f"{len(prompt_lengths)} prompts for a model set up for 1 to {args.users} users")
     for user, length in enumerate(prompt_lengths):
         check_prompt(args, user, length)
         recompute_len = args.arch.rope.recompute_len
@@ -69,29 +71,32 @@ def check_recomputation(args, user: int) -> None:
 
 
 class Generator:
-    """A batch of up to `max_batch_size` users, each with its own sequence.
+    """A batch of users, each with its own sequence: up to `max_batch_size`, on each group of devices if there are several.
 
+    `models`: one for each group. Users are numbered through: group g has those from g * max_batch_size on.
     Users start together (`prefill`), or join a running batch and leave it (`add`, `remove`). A user's logits do not
     depend on the other users in the batch. Short prompts of neighbouring users run together if they are padded to the
     same length. Long prompts run in chunks of `args.prefill_chunk_size` tokens.
     """
 
-    def __init__(self, model):
-        self.model = model
-        self.args = model.args
-        self.runner = Runner(model)
-        self.users = self.args.max_batch_size
+    def __init__(self, models: Sequence[Transformer]):
+        self.models = models
+        self.model = models[0]
+        self.args = self.model.args
+        self.runner = make_runner(models)
+        self.users = self.runner.users
         self.slots = Slots(self.runner)
         self.sequences = self.slots.sequences
-        self.page_table = model.paged and PageTable(
-            model.paged, self.users, self.args.max_seq_len, self.args.placement.users(self.users)
+        self.page_table = self.model.paged and PageTable(
+            self.model.paged, self.users, self.args.max_seq_len, self.args.placement.users(self.args.max_batch_size)
         )
 
     @classmethod
     def build(cls, args, weights: Weights | None = None, kv_caches: Sequence | None = None) -> "Generator":
-        """Makes weights, KV caches, model and generator of a `ModelArgs`. Close it, or use it in a `with` statement.
+        """Makes weights, KV caches, models and generator of a `ModelArgs`. Close it, or use it in a `with` statement.
 
-        `weights` and `kv_caches` (one per layer) replace those that `args` describes. They are freed with the rest. If
+        `weights`, and `kv_caches` (one per layer) of the first group, replace those that `args` describes. They are freed
+        with the rest. The weights are read once, whatever the number of groups, after every group has memory for them. If
         a step fails, the parts made before it and the given parts are freed.
         """
         with ExitStack() as owned:
@@ -102,10 +107,14 @@ class Generator:
                 weights = Weights.of(args)
                 owned.callback(weights.deallocate)
             if kv_caches is None:
-                kv_caches = make_kv_caches(args)
-                for kv_cache in kv_caches:
-                    owned.callback(kv_cache.deallocate)
-            generator = cls(Transformer(args, weights, kv_caches))
+                kv_caches = _owned_kv_caches(args, owned)
+            models = [Transformer(args, weights, kv_caches)]
+            for group in args.groups()[1:]:
+                replica = weights.replica(group.mesh_device)
+                owned.callback(replica.deallocate)
+                models.append(Transformer(group, replica, _owned_kv_caches(group, owned)))
+            weights.load()
+            generator = cls(models)
             owned.pop_all()
         return generator
 
@@ -116,7 +125,7 @@ class Generator:
         self.close()
 
     def close(self) -> None:
-        """Releases the trace and frees the model with its weights and caches."""
+        """Releases the traces and frees the models with their weights and caches."""
         self.runner.close()
 
     def prefill(self, prompts: list[list[int]]) -> torch.Tensor:
@@ -126,13 +135,23 @@ class Generator:
         """
         check_lengths(self.args, [len(prompt) for prompt in prompts], 1)
         check_tokens(self.args, prompts)
+        return self._start_batch(range(len(prompts)), prompts)
+
+    def compile_prefill(self, prompt: list[int]) -> None:
+        """Runs `prompt` on every group of devices, so that prompts of its length run later without compiling. The users'
+        sequences are forgotten, as by `prefill`."""
+        check_prompt(self.args, 0, len(prompt))
+        first_users = range(0, self.users, self.args.max_batch_size)
+        self._start_batch(first_users, [prompt] * len(first_users))
+
+    def _start_batch(self, users, prompts) -> torch.Tensor:
         for user in range(self.users):
             self._forget(user)
         progress = tqdm(
             total=sum(map(len, prompts)), desc="Prefill", unit="token", unit_scale=True, disable=None, delay=2
         )
         with progress:
-            return self._start(range(len(prompts)), prompts, progress.update)
+            return self._start(users, prompts, progress.update)
 
     def add(self, user: int, prompt: list[int]) -> torch.Tensor:
         """Adds a user with a prompt (token ids) to the batch -> the logits of its last token, float32 [vocab_size].
@@ -224,3 +243,10 @@ class Generator:
         self.sequences[user] = []
         if self.page_table is not None:
             self.page_table.release(user)
+
+
+def _owned_kv_caches(args, owned: ExitStack) -> list:
+    kv_caches = make_kv_caches(args)
+    for kv_cache in kv_caches:
+        owned.callback(kv_cache.deallocate)
+    return kv_caches

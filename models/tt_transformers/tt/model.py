@@ -16,8 +16,8 @@ from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 class Transformer:
     """Embedding, decoders, norm, LM head, rotary tables and KV caches of the model that `args` describes.
 
-    `weights`: `Weights`, or an object with the same methods. `kv_caches`: one per layer, all of the same kind.
-    `deallocate` frees both.
+    `weights`: `Weights`, or an object with the same methods; its `load` gives the model's tensors their values.
+    `kv_caches`: one per layer, all of the same kind. `deallocate` frees both.
     """
 
     def __init__(self, args, weights, kv_caches: Sequence):
@@ -35,7 +35,6 @@ class Transformer:
         self.lm_head = LMHead(lm_head, weights, ccl)
         users = args.placement.users(args.max_batch_size)
         self.rotary = RotaryEmbedding(args.arch.rope, args.max_seq_len, users, args.chip, args.mesh_device)
-        weights.load()
 
     @property
     def paged(self) -> PagedAttentionConfig | None:

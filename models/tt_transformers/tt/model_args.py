@@ -1,7 +1,10 @@
 """`ModelArgs`: the settings of one run: architecture, mesh, limits, precision."""
 
+import copy
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import torch
 from loguru import logger
 
 from models.common import backend
+from models.common.mesh_names import mesh_name_of
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.formats import is_meta, model_config
 from models.tt_transformers.tt.checkpoints.hugging_face import load_model
@@ -23,7 +27,7 @@ from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelO
 from models.tt_transformers.tt.config.precision_config import resolve_precision
 from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
 from models.tt_transformers.tt.config.program_configs import ChipLayout
-from models.tt_transformers.tt.placement import Placement
+from models.tt_transformers.tt.placement import Placement, create_submeshes, group_shape
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.text import Text
 
@@ -33,7 +37,9 @@ class ModelArgs:
 
     Args:
         mesh_device: the opened mesh; the model is split over all its devices (tensor parallel).
-        max_batch_size: users at a time: 1, 2, 4, 8, 16 or 32.
+        data_parallel: cuts the mesh into so many groups of devices, each with a model and users of its own. Everything
+            else here, the attribute `mesh_device` too, is of the first group; `groups` gives all.
+        max_batch_size: users of a group at a time: 1, 2, 4, 8, 16 or 32.
         max_seq_len: most tokens of a user, prompt and generated tokens together.
         cache_hf: keep the Hugging Face model of `reference_transformer` in memory.
         instruct: apply the tokenizer's chat template to prompts; None: if it has one, and a model in Meta's format is
@@ -57,6 +63,7 @@ class ModelArgs:
         self,
         mesh_device,
         *,
+        data_parallel: int = 1,
         max_batch_size: int = 1,
         max_seq_len: int = 2048,
         cache_hf: bool = False,
@@ -82,12 +89,9 @@ class ModelArgs:
         arch = Architecture.from_hf_config(self.hf_config)
         self.arch = arch.with_layers(num_layers)
 
-        self.mesh_device = mesh_device
-        self.placement = Placement.of(mesh_device)
-        self.placement.heads(self.arch.n_heads, self.arch.n_kv_heads)  # refuses a mesh that the model cannot be split over
-        self.mlp_width = mlp_width(
-            self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim), self.placement.hidden_unit
-        )
+        self._whole_mesh = mesh_device
+        self._submeshes = create_submeshes(mesh_device, data_parallel)
+        self.mesh_device = self._submeshes[0]
 
         if max_batch_size not in BATCH_SIZES:
             raise ValueError(f"max_batch_size {max_batch_size} is not supported; supported are {_listed(BATCH_SIZES)}")
@@ -96,19 +100,12 @@ class ModelArgs:
             raise ValueError(f"max_seq_len {max_seq_len} is outside 1 to {limit}, the context of {self.model_name}")
         self.max_batch_size = max_batch_size
         self.max_seq_len = max_seq_len
-        if page_params is None and self.placement.pools > 1:
-            raise ValueError(
-                f"{self.device_name} splits the users over its columns, which needs paged attention: give page_params "
-                "(block_size, max_num_blocks); a line of devices has unpaged KV caches too"
-            )
         self.paged_attention_config = None if page_params is None else PagedAttentionConfig.from_params(page_params)
-        self.prefill_chunk_size = prefill_chunk_size(
-            self.model_name,
-            Limits.of(self.model_name, self.hf_config),
-            self.device_name,
-            paged=page_params is not None,
-            max_seq_len=max_seq_len,
-        )
+        try:
+            self._place(Placement.of(self.mesh_device))
+        except ValueError as error:
+            fewer = self.fewer_groups(lambda args: True)
+            raise ValueError(f"{error}{fewer}") from error
 
         self.precision = resolve_precision(
             self.arch.n_layers,
@@ -137,8 +134,73 @@ class ModelArgs:
 
     @property
     def device_name(self) -> str:
-        """The mesh's name, such as T3K."""
+        """The name of a group's mesh, such as N300: of the whole mesh without data parallel."""
         return self.placement.name
+
+    @property
+    def mesh_name(self) -> str:
+        """The name of the whole mesh, such as T3K."""
+        return mesh_name_of(self._whole_mesh.shape, self.placement.chip)
+
+    @property
+    def data_parallel(self) -> int:
+        return len(self._submeshes)
+
+    @property
+    def users(self) -> int:
+        """Users at a time, of all groups together."""
+        return self.data_parallel * self.max_batch_size
+
+    def groups(self) -> list["ModelArgs"]:
+        """These settings for each group of devices, the first one's own first. They differ in `mesh_device` only, and share
+        what was read."""
+        groups = [self]
+        for submesh in self._submeshes[1:]:
+            groups.append(copy.copy(self))
+            groups[-1].mesh_device = submesh
+        return groups
+
+    def _place(self, placement: Placement) -> None:
+        """Sets what depends on the mesh of a group. ValueError for a mesh that the model does not run on."""
+        placement.heads(self.arch.n_heads, self.arch.n_kv_heads)
+        self.placement = placement
+        self.mlp_width = mlp_width(
+            self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim), self.placement.hidden_unit
+        )
+        if self.paged_attention_config is None and self.placement.pools > 1:
+            raise ValueError(
+                f"{self.device_name} splits the users over its columns, which needs paged attention: give page_params "
+                "(block_size, max_num_blocks); a line of devices has unpaged KV caches too"
+            )
+        self.prefill_chunk_size = prefill_chunk_size(
+            self.model_name,
+            Limits.of(self.model_name, self.hf_config),
+            self.device_name,
+            paged=self.paged_attention_config is not None,
+            max_seq_len=self.max_seq_len,
+        )
+
+    def fewer_groups(self, fits: Callable[["ModelArgs"], bool]) -> str:
+        """The end of a message that refuses these settings: smaller numbers of groups that work, if there are any.
+
+        `fits` gets the settings with another number of groups. Their `mesh_device` is still this one's.
+        """
+        works = []
+        for data_parallel in range(1, self.data_parallel):
+            other = copy.copy(self)
+            try:
+                other._place(self._placement_of(data_parallel))
+            except ValueError:
+                continue
+            if fits(other):
+                works.append(str(data_parallel))
+        return f"; data_parallel {self.data_parallel} leaves groups that are too small, numbers that work: {', '.join(works)}" if works else ""
+
+    def _placement_of(self, data_parallel: int) -> Placement:
+        shape = group_shape(tuple(self._whole_mesh.shape), data_parallel)
+        if data_parallel == 1:
+            return Placement.of(self._whole_mesh)
+        return replace(Placement.of(self.mesh_device), mesh_shape=(1, math.prod(shape)))
 
     @cached_property
     def chip(self) -> ChipLayout:

@@ -58,6 +58,47 @@ def split_heads(n_heads: int, n_kv_heads: int, ranks: int) -> HeadSplit:
     return HeadSplit(tuple(query), tuple(kv))
 
 
+def group_shape(mesh_shape, data_parallel: int) -> tuple[int, int]:
+    """Rows and columns that each of `data_parallel` equal groups has on a mesh of `mesh_shape`.
+
+    Parts of a row where rows can be cut so, else whole columns: the same groups as in the vendor's TT-Transformers.
+    Raises ValueError with the numbers that work.
+    """
+    shape = _group_shape(mesh_shape, data_parallel)
+    if shape is None:
+        rows, columns = mesh_shape
+        works = ", ".join(str(n) for n in range(1, rows * columns + 1) if _group_shape(mesh_shape, n))
+        raise ValueError(f"data_parallel {data_parallel} does not divide a mesh of {rows}x{columns} devices; numbers that do: {works}")
+    return shape
+
+
+def _group_shape(mesh_shape, data_parallel: int) -> tuple[int, int] | None:
+    rows, columns = mesh_shape
+    if data_parallel < 1 or rows * columns % data_parallel:
+        return None
+    if data_parallel == 1:
+        return rows, columns
+    devices = rows * columns // data_parallel
+    if columns % devices == 0:
+        return 1, devices
+    return (rows, columns // data_parallel) if columns % data_parallel == 0 else None
+
+
+def create_submeshes(mesh_device, data_parallel: int) -> list:
+    """Cuts a mesh into `data_parallel` lines (1xN) of equally many devices; 1 gives the mesh itself, as it is.
+
+    Raises ValueError for a number that does not divide the mesh. The submeshes are closed with the mesh.
+    """
+    rows, columns = group_shape(tuple(mesh_device.shape), data_parallel)
+    if data_parallel == 1:
+        return [mesh_device]
+    submeshes = mesh_device.create_submeshes(ttnn.MeshShape(rows, columns))
+    if rows > 1:
+        for submesh in submeshes:
+            submesh.reshape(ttnn.MeshShape(1, rows * columns))
+    return submeshes
+
+
 @dataclass(frozen=True)
 class Placement:
     """Which axis of a mesh (0: its rows of devices, 1: its columns) splits which parts of a model.

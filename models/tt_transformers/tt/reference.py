@@ -115,8 +115,8 @@ class Reference:
                     f"the reference is of another model than {args.model_name}: its {name} is {expected}, "
                     f"the model's is {found[name]}"
                 )
-        if args.max_batch_size > self.users:
-            raise ValueError(f"the reference has {self.users} texts, too few for a batch of {args.max_batch_size} users")
+        if args.users > self.users:
+            raise ValueError(f"the reference has {self.users} texts, too few for a batch of {args.users} users")
 
 
 def _check_content(where: str, tensors: dict, facts: dict) -> None:

@@ -54,12 +54,19 @@ def _total(parts):
 
 
 def _in_groups(groups, combine):
-    """A collective kernel. `combine` takes the tensors of a group and makes one output per member."""
+    """A collective kernel. `combine` takes the tensors of a group and makes one output per member.
+
+    Groups with the same tensors get the same outputs, so that later ops compute once for all of them.
+    """
 
     def kernel(shards):
-        results = [None] * len(shards)
+        results, combined = [None] * len(shards), {}
         for group in groups:
-            for index, result in zip(group, combine([shards[index] for index in group])):
+            parts = [shards[index] for index in group]
+            key = tuple(map(id, parts))
+            if key not in combined:
+                combined[key] = combine(parts)
+            for index, result in zip(group, combined[key]):
                 results[index] = result
         return results
 

@@ -72,12 +72,15 @@ def from_torch(
 def _convert(tensor, dtype):
     """A copy of a torch tensor, rounded to `dtype` and in its storage dtype. Integers are cut to the dtype's bits.
 
-    A transposed matrix stays so in memory: it is a weight, and matmuls read it fastest in this order.
+    A transposed matrix, or a device's part of one, stays so in memory: it is a weight, and matmuls read it fastest in
+    this order.
     """
     tensor = tensor.detach()
     target = storage_dtype(dtype)
     if tensor.is_meta:
         return torch.empty(tensor.shape, dtype=target, device="meta")
+    if tensor.dim() > 1 and not tensor.is_contiguous() and tensor.stride(-2) < tensor.stride(-1):
+        tensor = tensor.mT.contiguous().mT
     if dtype in BLOCK_FLOAT:
         rounded = rounding(dtype)(tensor if tensor.dtype in (torch.bfloat16, torch.float32) else tensor.float())
         return rounded.clone() if rounded is tensor else rounded

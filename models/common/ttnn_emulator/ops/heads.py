@@ -3,7 +3,7 @@
 import torch
 
 from .. import machine
-from ..cores import num_cores_to_corerangeset
+from ..cores import CoreCoord, num_cores_to_corerangeset
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
 from ..memory import MemoryConfig, ShardSpec
@@ -166,6 +166,9 @@ def nlp_concat_heads_decode(
     held = input_tensor.memory_config()
     if held.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
         raise RuntimeError(f"input_tensor must be height-sharded, got {held}")
+    cores = held.shard_spec.grid
+    if cores.size() != 1 or cores.bounding_box().start != CoreCoord(0, 0):
+        raise RuntimeError(f"input_tensor must be on one rectangle of cores from the first, got {cores}")
     if first != 1 or batch > TILE_SIZE or heads > TILE_SIZE or not 0 < num_heads <= heads:
         raise RuntimeError(
             "input_tensor must be [1, users up to 32, heads up to 32, head_dim] with at least "

@@ -40,7 +40,8 @@ def matmul_memory_config(shape, memory_config, program_config) -> MemoryConfig:
     if isinstance(program_config, MatmulMultiCoreReuseMultiCastProgramConfig):
         return _block_sharded(rows, columns, memory_config, program_config)
     width = program_config.per_core_N * TILE_SIZE
-    cores = num_cores_to_corerangeset(-(-columns // program_config.per_core_N), machine.worker_grid(), row_wise=True)
+    grid = getattr(program_config, "compute_with_storage_grid_size", machine.worker_grid())
+    cores = num_cores_to_corerangeset(-(-columns // program_config.per_core_N), grid, row_wise=True)
     return _with_shards(memory_config, cores, (height, width))
 
 

@@ -1,9 +1,9 @@
 """Validates the models on the vendor's mock device and rewrites the records and the README's table.
 
-    python -m models.tt_transformers.measure.vendor.validate [--models NAME ...]
+    python -m models.tt_transformers.measure.vendor.validate [--models NAME ...] [--mesh NAME ...]
 
 Prints the ops whose answers differ from the committed records, for example after a change of the ttnn version. With
-`--models`, only the full widths of these models are run.
+`--models`, only the full widths of these models are run; with `--mesh`, only what runs on these meshes.
 """
 
 import argparse
@@ -11,11 +11,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.common import console
-from models.common.mesh_names import LINES
+from models.common.mesh_names import VALIDATED
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure import compatible
 from models.tt_transformers.measure.vendor import table
@@ -61,20 +61,22 @@ def committed(program: str, mesh: str, model: str | None = None) -> Path:
     return table.RECORDS / f"{'-'.join([program, *name, mesh])}.json"
 
 
-def runs(names: list[str] | None) -> Iterator[tuple[str, str, str | None]]:
-    """(program, mesh, model) of every run, or of the full widths of the models `names`."""
+def runs(names: list[str] | None, chosen: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+    """(program, mesh, model) of every run on the meshes `chosen`, or of the full widths of the models `names`."""
     for model in names or models():
         for mesh in meshes(model):
-            yield "full_width", mesh, model
-    for mesh in () if names else LINES:
+            if mesh in chosen:
+                yield "full_width", mesh, model
+    for mesh in () if names else chosen:
         yield "whole_demo", mesh, None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=models(), metavar="NAME", help="only these: org/name")
-    refused = 0
-    for program, mesh, model in runs(parser.parse_args().models):
+    parser.add_argument("--mesh", nargs="+", choices=VALIDATED, default=VALIDATED, help="only these meshes")
+    given, refused = parser.parse_args(), 0
+    for program, mesh, model in runs(given.models, given.mesh):
         path = committed(program, mesh, model)
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         run(program, mesh, path, model)

@@ -1,8 +1,9 @@
 """A model's weights on the mesh: the dimension that is split, the order of parts, the place in memory."""
 
+import copy
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -32,12 +33,20 @@ class _Planned:
             ttnn.copy_host_to_device_tensor(host, tensor)
 
 
+def _together(same: Sequence[_Planned]) -> _Planned:
+    """What several models plan alike, as one: converted once and copied to the tensors of all."""
+    return replace(same[0], tensors=tuple(tensor for planned in same for tensor in planned.tensors))
+
+
 class Weights:
     """Reads torch weights [out_features, in_features] by their Meta names and gives device tensors [1, 1, in, out].
 
     A tensor that is given out has its memory on the devices, and no values until `load`. So a model that does not fit is
     refused before anything is read, and weights are read in the order of the files, whatever the order of the model. A
     linear's weight comes with its bias, in the two forms that `Linear` takes.
+
+    `replica` gives the same weights for another mesh of the same shape. `load` fills the replicas too, so that each
+    weight is read and converted once for all.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -47,11 +56,20 @@ class Weights:
         self.cache = cache
         self._tensors = []
         self._planned: list[_Planned] = []
+        self._replicas: list[Weights] = []
 
     @classmethod
     def of(cls, args) -> "Weights":
         """The weights of the checkpoint that `args` (`ModelArgs`) names, through its weight cache."""
         return cls(args.mesh_device, args.placement, args.load_state_dict(), args.weight_cache)
+
+    def replica(self, mesh_device) -> "Weights":
+        """The same weights for a model on another mesh of the same shape. Its tensors get their values in `load` of
+        this object."""
+        replica = copy.copy(self)
+        replica.mesh_device, replica._tensors, replica._planned = mesh_device, [], []
+        self._replicas.append(replica)
+        return replica
 
     def load(self) -> None:
         """Fills every tensor that was given out, from the weight cache or, if it has no valid entry, from the checkpoint.
@@ -60,8 +78,9 @@ class Weights:
         made. Besides the result, this holds the parts of one tensor and a few copies of it: less than a layer, or the
         embedding. Raises ValueError for a weight that is not finite, and then the model cannot be used.
         """
-        waiting = {planned: set(planned.sources) for planned in self._planned if not self._load_from_cache(planned)}
-        self._planned = []
+        everything = [_together(same) for same in zip(self._planned, *(replica._planned for replica in self._replicas), strict=True)]
+        self._planned, self._replicas = [], []
+        waiting = {planned: set(planned.sources) for planned in everything if not self._load_from_cache(planned)}
         uses, held = Counter(source for planned in waiting for source in planned.sources), {}
         with tqdm(total=len(uses), desc="Weights", unit="tensor", disable=None, delay=1) as progress:
             for names, weight in self.state_dict.read(list(uses)):
@@ -138,7 +157,8 @@ class Weights:
 
         def rows(weight):
             weight, head_dim = _padded(weight, self._residual_columns(config.n), dim=0).t(), config.k // heads.n_heads
-            return _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
+            rows = _joined([_rows_of(weight, heads.query, query, head_dim) for query in heads.query])
+            return rows.t().contiguous().t()  # in the memory order of the other weights
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper, heads=[heads.query])
         return weight, self._bias_of_partial_sums(name, config, mapper)

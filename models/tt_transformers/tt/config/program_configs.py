@@ -81,9 +81,11 @@ class ChipLayout:
         return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), _core_rectangle(x, y))
 
     def user_sharded(self, users: int, width: int, rows: int = TILE) -> ttnn.MemoryConfig:
-        """L1, one user per core, `[rows, width]` each: the heads of a decode step, [1, users, <= rows, width]."""
-        cores = ttnn.num_cores_to_corerangeset(users, ttnn.CoreCoord(self.grid_x, self.grid_y), row_wise=True)
-        return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), cores)
+        """L1, one user per core, `[rows, width]` each: the heads of a decode step, [1, users, <= rows, width].
+
+        nlp_concat_heads_decode takes a rectangle of cores only.
+        """
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), _core_rectangle(*self.rectangle(users)))
 
     def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
         """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""

@@ -37,7 +37,7 @@ class TileOfHeads:
             x,
             num_heads=self.heads.n_heads,
             num_kv_heads=self.heads.n_kv_heads,
-            memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG,
+            memory_config=self._a_user_a_core,
         )
 
     def join(self, x):

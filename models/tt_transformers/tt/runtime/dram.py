@@ -37,10 +37,11 @@ def check_fits(args) -> None:
     weights, kv_cache = needed(args)
     capacity = dram_capacity(args.mesh_device)
     if weights + kv_cache > capacity:
+        fewer = args.fewer_groups(lambda other: sum(needed(other)) <= capacity)
         raise ValueError(
             f"{args.model_name} does not fit {args.device_name}: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB "
             f"of KV cache a device, which has {capacity / 1e9:.2f} GB. Give a smaller max_seq_len, fewer pages "
-            "(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh"
+            f"(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh{fewer}"
         )
 
 

@@ -1,6 +1,6 @@
 """Runs a model on its devices: prefill in chunks, decode steps by a replayed trace. It keeps no state of a caller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 import ttnn
@@ -17,6 +17,23 @@ def check_tokens(args, sequences: Sequence[Sequence[int]], users: Sequence[int] 
         outside = next((token for token in tokens if not 0 <= token < args.arch.vocab_size), None)
         if outside is not None:
             raise ValueError(f"user {user}: token {outside} is outside the model's vocabulary of {args.arch.vocab_size}")
+
+
+# A prefill as steps; its result is what `Runner.prefill` returns.
+Prefill = Generator[None, None, torch.Tensor]
+
+
+def run_prefills(prefills: Sequence[Prefill]) -> list[torch.Tensor]:
+    """Runs prefills of different runners side by side, a step of each in turn -> their results."""
+    results, running = {}, dict(enumerate(prefills))
+    while running:
+        for index, prefill in list(running.items()):
+            try:
+                next(prefill)
+            except StopIteration as end:
+                results[index] = end.value
+                del running[index]
+    return [results[index] for index in range(len(prefills))]
 
 
 class DecodeHandle:
@@ -42,7 +59,10 @@ class Runner:
         self.model = model
         self.args = model.args
         self.mesh_device = model.mesh_device
-        self._rows = self.args.placement.decode_rows(self.args.max_batch_size)
+        self.mesh_devices = [self.mesh_device]
+        self.users = self.args.max_batch_size
+        self.paged = model.paged
+        self._rows = self.args.placement.decode_rows(self.users)
         self._decode_step = None
         self._submitted: DecodeHandle | None = None
 
@@ -69,19 +89,32 @@ class Runner:
         together if they are short and padded to one length. Raises ValueError, before anything runs, for arguments that
         do not fit.
         """
+        (logits,) = run_prefills([self.start_prefill(tokens, slots, start_pos, page_table, lengths=lengths, progress=progress)])
+        return logits
+
+    def start_prefill(self, tokens, slots, start_pos=None, page_table=None, *, lengths=None, progress=None) -> Prefill:
+        """Checks the arguments of `prefill`, and returns it as steps, for `run_prefills`. Each step starts the sequences that
+        run together; the next one waits for them."""
         starts = [0] * len(tokens) if start_pos is None else start_pos
         self._check_prefill(tokens, slots, starts, lengths)
         ends = [start + len(row) for start, row in zip(starts, tokens)]
         self._check_pages(page_table, ends)
         lengths = ends if lengths is None else lengths
+        return self._prefill_steps(tokens, slots, starts, ends, lengths, page_table, progress)
+
+    def _prefill_steps(self, tokens, slots, starts, ends, lengths, page_table, progress) -> Prefill:
         logits = []
         for group in groups(starts, ends, lengths, self.args.prefill_chunk_size, self.args.arch.rope):
             pages = None if page_table is None else page_table[group]
-            logits += self._prefill_group(tokens[group], slots[group], starts[group][0], max(lengths[group]), pages, progress)
+            x, rows = self._prefill_group(tokens[group], slots[group], starts[group][0], max(lengths[group]), pages, progress)
+            yield
+            logits += [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
+            del x
         return torch.stack(logits)
 
-    def _prefill_group(self, tokens, slots, start: int, length: int, pages, progress) -> list[torch.Tensor]:
-        """Prefills sequences that run together, with the rotary frequencies of `length` -> logits of last tokens."""
+    def _prefill_group(self, tokens, slots, start: int, length: int, pages, progress) -> tuple:
+        """Starts sequences that run together, with the rotary frequencies of `length` -> the hidden state of their last
+        chunk, and the rows of their last tokens in it."""
         for first, end in chunks(start, start + max(map(len, tokens)), self.args.prefill_chunk_size):
             parts = [row[first - start : end - start] for row in tokens]
             padded = padded_prefill_length(end - first)
@@ -96,8 +129,7 @@ class Runner:
             )
             if progress is not None:
                 progress(sum(map(len, parts)))
-        rows = [index * padded + len(part) - 1 for index, part in enumerate(parts)]
-        return [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
+        return x, [index * padded + len(part) - 1 for index, part in enumerate(parts)]
 
     def _rotation(self, first: int, end: int, padded: int, length: int):
         """The rotation of positions `first` to `end` of a prompt of `length` tokens, in `padded` rows."""
@@ -113,7 +145,7 @@ class Runner:
         The row of a shorter part ends in -1 (no page), so that its padding is not stored. So does all of a part's row on
         devices that do not serve its slot.
         """
-        paged = self.model.paged
+        paged = self.paged
         if paged is None:
             return None, None
         page = first // paged.block_size
@@ -143,10 +175,7 @@ class Runner:
         before the next one is submitted. Prefills may run in between. Raises ValueError, before anything runs, for
         arguments that do not fit.
         """
-        if self._submitted is not None:
-            raise ValueError("the decode step submitted before has not been read: its logits would be overwritten")
-        self._check_decode(tokens, positions)
-        self._check_pages(page_table, [position + 1 for position in positions])
+        self.check_decode(tokens, positions, page_table)
         rope = self.args.arch.rope
         tokens = [0 if position == SKIP else token for token, position in zip(tokens, positions)]
         rotary_rows = [0 if position == SKIP else rope.row(position, position + 1) for position in positions]
@@ -177,7 +206,7 @@ class Runner:
     def _as_compiled(self, page_table: torch.Tensor | None) -> torch.Tensor | None:
         """The page table in the size of the decode step: columns that no user can reach are cut off or added, and rows for
         nobody are added."""
-        paged = self.model.paged
+        paged = self.paged
         if paged is None:
             return None
         width = paged.pages_per_user(self.args.max_seq_len)
@@ -186,7 +215,7 @@ class Runner:
         return torch.nn.functional.pad(page_table, (0, width - page_table.shape[1], 0, self._rows - page_table.shape[0]))
 
     def _check_prefill(self, tokens, slots, starts, lengths) -> None:
-        args, paged = self.args, self.model.paged
+        args, paged = self.args, self.paged
         given = [len(rows) for rows in (tokens, slots, starts, tokens if lengths is None else lengths)]
         if len(set(given)) != 1 or not given[0]:
             raise ValueError(f"prefill of {given[0]} sequences, {given[1]} slots, {given[2]} starts and {given[3]} lengths")
@@ -212,8 +241,11 @@ class Runner:
                 )
             check_chunks(args, slot, end, f"a sequence of {end} tokens")
 
-    def _check_decode(self, tokens, positions) -> None:
-        args, users = self.args, self.args.max_batch_size
+    def check_decode(self, tokens, positions, page_table) -> None:
+        """Raises ValueError for arguments that `submit_decode` refuses."""
+        if self._submitted is not None:
+            raise ValueError("the decode step submitted before has not been read: its logits would be overwritten")
+        args, users = self.args, self.users
         if not len(tokens) == len(positions) == users:
             raise ValueError(f"a decode step of {len(tokens)} tokens and {len(positions)} positions for {users} slots")
         check_tokens(args, [[] if position == SKIP else [token] for token, position in zip(tokens, positions)])
@@ -224,10 +256,11 @@ class Runner:
                 raise ValueError(
                     f"user {slot}: LongRoPE changes its factors at position {position}; prefill all {position + 1} tokens instead"
                 )
+        self._check_pages(page_table, [position + 1 for position in positions])
 
     def _check_pages(self, page_table, ends: Sequence[int]) -> None:
         """Raises ValueError unless row i of the table is wide enough for `ends[i]` tokens and holds only page ids."""
-        paged = self.model.paged
+        paged = self.paged
         if (paged is None) != (page_table is None):
             raise ValueError("paged KV caches need a page_table" if paged else "a page_table was given, but the KV caches are not paged")
         if paged is None:

@@ -26,12 +26,17 @@ class Slots:
 
     def __init__(self, runner: Runner):
         self.runner = runner
-        self.sequences: list[list[int]] = [[] for _ in range(runner.args.max_batch_size)]
+        self.sequences: list[list[int]] = [[] for _ in range(runner.users)]
 
     def move(self, sources: Sequence[int]) -> None:
-        """Slot i gets what slot `sources[i]` had. ValueError unless `sources` is an order of all slots."""
+        """Slot i gets what slot `sources[i]` had. ValueError unless `sources` is an order of all slots, in which each
+        stays with its pool of pages: other devices do not have its keys."""
         if sorted(sources) != list(range(len(self.sequences))):
             raise ValueError(f"slots {list(sources)}: they must be 0 to {len(self.sequences) - 1} in some order")
+        args = self.runner.args
+        neighbours = args.placement.users(args.max_batch_size)
+        if any(slot // neighbours != source // neighbours for slot, source in enumerate(sources)):
+            raise ValueError(f"slots {list(sources)}: each must stay among the {neighbours} that share a pool of pages")
         self.sequences[:] = [self.sequences[source] for source in sources]
 
     def submit_decode(
