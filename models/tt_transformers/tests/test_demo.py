@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from models.common import backend
+from models.common.prediction import from_log
 from models.tt_transformers.demo.cases import CASES
 from models.tt_transformers.demo.record import validate
 from models.tt_transformers.demo.run import RunError, run
@@ -296,3 +297,25 @@ def test_a_case_whose_groups_the_mesh_does_not_have_is_skipped_and_a_given_numbe
     result = command("--data_parallel", "4")
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert "data_parallel 4 does not divide a mesh of 1x1 devices; numbers that do: 1" in result.stdout
+
+
+@pytest.mark.parametrize("mesh, options, has_ttft", [("N150", {}, True), ("N300", {"data_parallel": 2}, True), ("T3K", {"decode_only": True}, False)])
+def test_a_run_ends_with_the_prediction_for_its_mesh(demo, monkeypatch, capsys, mesh, options, has_ttft):
+    monkeypatch.setenv("MESH_DEVICE", mesh)
+    record = demo("batch-1", num_layers=1, max_generated_tokens=2, **options)
+    predicted = record["prediction"]
+    assert predicted["what"] == "a prediction for a card, not a measurement" and predicted["mesh"] == mesh
+    assert predicted["decode_t/s/u"]["low"] < predicted["decode_t/s/u"]["value"]
+    assert ("TTFT" in predicted) == has_ttft
+    printed = capsys.readouterr().out
+    assert f"Prediction for a card ({mesh}), not a measurement" in printed.split("Summary")[1]
+    # One replica's ops are counted, and all replicas' users.
+    replicas = options.get("data_parallel", 1)
+    assert predicted["decode_t/s"]["value"] == pytest.approx(replicas * predicted["decode_t/s/u"]["value"])
+
+
+def test_a_run_whose_ops_have_no_cost_says_so(demo, monkeypatch):
+    monkeypatch.delitem(from_log.OPERATIONS, "ttnn.rms_norm")
+    record = demo("batch-1", num_layers=1, max_generated_tokens=2)
+    assert "prediction" not in record
+    assert any(note.startswith("no prediction: no device operation is known for ttnn.rms_norm") for note in record["notes"])
