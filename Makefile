@@ -10,7 +10,7 @@ PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible perf-report
+.PHONY: help setup setup-serving setup-tools demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,9 @@ setup:  ## make .venv and install requirements.txt into it, once
 setup-serving:  ## make .venv-serving, with vLLM over the packages of .venv, once
 	@scripts/setup_serving.sh
 
+setup-tools:  ## make .venv-tools, with the vendor's tt-perf-report and ttnn-visualizer, once
+	@scripts/setup_tools.sh
+
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
 
@@ -30,7 +33,7 @@ lt: setup  ## queue and watch runs, make tables and Pareto fronts, in the termin
 serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (PORT=8000; ARGS= adds options of `vllm serve`)
 	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
 
-test: setup setup-serving  ## run the tests, but for the wide sweeps
+test: setup setup-serving setup-tools  ## run the tests, but for the wide sweeps
 	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
 	$(OWN_PLATFORM) -m pytest -m "serving and not wide" tests/serving
 	@if $(SERVING) -c "import vllm_tt_plugin" 2>/dev/null; then $(MAKE) test-plugin; \
@@ -68,7 +71,7 @@ bench: setup  ## time the emulator against Hugging Face transformers, then write
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it
-	$(SERVING) -m models.tt_transformers.measure.serving_speed --output $(PERF_RECORDS)/serving/bundled.json
+	$(SERVING) -m models.tt_transformers.measure.serving_speed
 
 long-context: setup  ## time prefills of 1k to 16k tokens against Hugging Face transformers, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.long_prefill --output $(PERF_RECORDS)
@@ -98,6 +101,11 @@ pareto: setup  ## token accuracy and weight bytes of the settings in tests/confi
 
 compatible: setup  ## count the largest context of each model of the vendor's list, then write the library's README
 	$(PYTHON) -m models.tt_transformers.measure.compatible
+
+predict: setup  ## predict the speed of every model of the verified table on its meshes, then write PERF.md
+	$(PYTHON) -m models.tt_transformers.measure.calibration --record
+	$(PYTHON) -m models.tt_transformers.measure.prediction_table
+	$(PYTHON) -m models.tt_transformers.measure.report
 
 perf-report: setup  ## write PERF.md from the committed records
 	$(PYTHON) -m models.tt_transformers.measure.report

@@ -149,3 +149,13 @@ def print_summary(args, settings, measurements, notes, accuracy=None):
         _line("token accuracy", accuracy.describe())
     for note in notes:
         _line("note", note)
+
+
+def print_prediction(predicted):
+    """Prints a `Forecast`, apart from what was measured."""
+    print(f"\nPrediction for a card ({predicted.card.name}), not a measurement")
+    for name, value, unit in (
+        ("tokens/s/user", predicted.tokens_per_user, "t/s/u"), ("tokens/s", predicted.tokens, "t/s"), ("TTFT", predicted.ttft_ms, "ms")
+    ):  # fmt: skip
+        if value is not None:
+            _line(f"predicted {name}", f"{value} {unit}")

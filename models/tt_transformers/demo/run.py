@@ -7,7 +7,7 @@ from models.common import backend, op_costs
 from models.common.mesh import open_mesh, without_values
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
-from models.tt_transformers.demo import record, report, work
+from models.tt_transformers.demo import prediction, record, report, work
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.measures import has_values
 from models.tt_transformers.tt.checkpoints.location import in_environment
@@ -75,11 +75,13 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             generator = stack.enter_context(Generator.build(args, weights))
 
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
+        prefill_log = decode_log = None
         if not settings.decode_only:
-            with profiler.timed("compile_prefill"):
+            with profiler.timed("compile_prefill"), prediction.logged() as prefill_log:
                 generator.compile_prefill(batches[0][0].prompt_ids, batches[0][0].images)
-        with profiler.timed("compile_decode"):
+        with profiler.timed("compile_decode"), prediction.logged() as decode_log:
             generator.compile_decode(trace=settings.enable_trace)
+        predicted, reason = prediction.of_run(args, settings, len(batches[0][0].prompt_ids), prefill_log, decode_log)
         steps = ("load_weights", "compile_prefill", "compile_decode")
         measurements = [Measurement(name, profiler.seconds(name), "s") for name in steps if profiler.count(name)]
         accuracy = None
@@ -102,9 +104,12 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         if settings.profile:
             report.print_profile(profile, profiler.seconds("batches"))
         notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
+        notes += [reason] if reason else []
         report.print_summary(args, settings, measurements, notes, accuracy)
+        if predicted is not None:
+            report.print_prediction(predicted)
         if settings.output_json is not None:
-            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy)
+            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy, predicted)
             with clear_errors():
                 record.write_record(settings.output_json, run_record)
 

@@ -19,14 +19,16 @@ import ttnn
 
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import dram_capacity, open_mesh, without_values
-from models.common.mesh_names import MESH_SHAPES
+from models.common.mesh_names import MESHES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
+from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES
 from models.tt_transformers.tt.vision.images import UserImages
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
@@ -38,7 +40,7 @@ DRAM = ttnn.BufferType.DRAM
 
 @dataclass(frozen=True)
 class Usage:
-    """DRAM of one device, in bytes, for one user with `context` tokens.
+    """DRAM of one device, in bytes, for `users` users with `context` tokens each.
 
     weights: with the embedding and RoPE tables. activations: the peak beyond weights and caches; None if the backend
     does not report it. capacity: all banks together, without the trace region.
@@ -50,6 +52,7 @@ class Usage:
     kv_cache: int
     activations: int | None
     capacity: int
+    users: int = 1
 
     @property
     def total(self) -> int:
@@ -81,8 +84,11 @@ def allocated_bytes(mesh_device) -> int:
     return view.total_bytes_allocated_per_bank * view.num_banks
 
 
-def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: str = MODEL, **precision) -> Usage:
-    """Lays the model out for `context` tokens and runs a prompt of all but one, or of `chunks` chunks, then a step.
+def measure(
+    mesh_name: str, context: int, *, users: int = 1, chunks: int | None = None, model: str = MODEL, **precision
+) -> Usage:
+    """Lays the model out for `users` users of `context` tokens each, and runs a prompt of all but one token, or of `chunks`
+    chunks, of one user, then a decode step of all.
 
     `precision`: `optimizations` and its related arguments of `ModelArgs`, and `max_images`, all of which the prompt has. On the emulator the model runs even if it
     does not fit, so that the result shows how much memory is missing. On the mock device the allocator raises
@@ -96,12 +102,14 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
         capacity, before = dram_capacity(mesh_device), allocated_bytes(mesh_device)
         if on_emulator:
             mesh_device.allocator.capacity[DRAM] = 1 << 60
+        pages = Placement.of(mesh_device).users(users) * -(-context // BLOCK_SIZE)
         args = ModelArgs(
             mesh_device,
+            max_batch_size=users,
             max_seq_len=context,
             hf_model=model,
             dummy_weights=True,
-            page_params={"block_size": BLOCK_SIZE, "max_num_blocks": -(-context // BLOCK_SIZE)},
+            page_params={"block_size": BLOCK_SIZE, "max_num_blocks": pages},
             **precision,
         )
         kv_caches = make_kv_caches(args, allocate)
@@ -111,7 +119,7 @@ def measure(mesh_name: str, context: int, *, chunks: int | None = None, model: s
             prompt = context - 1 if chunks is None else min(context - 1, chunks * args.prefill_chunk_size)
             activations = _run(generator, prompt) if on_emulator else None
         return Usage(
-            context, args.prefill_chunk_size, laid_out - with_caches, with_caches - before, activations, capacity
+            context, args.prefill_chunk_size, laid_out - with_caches, with_caches - before, activations, capacity, users
         )
 
 
@@ -156,8 +164,9 @@ def largest(mesh_name: str, limit: int, **options) -> Usage | None:
 def describe(usage: Usage) -> str:
     activations = "" if usage.activations is None else f" + activations {_gb(usage.activations)}"
     verdict = "fits" if usage.fits else "does not fit"
+    of_users = f"{usage.users} users, " if usage.users > 1 else ""
     return (
-        f"context {usage.context}, chunks of {usage.chunk}: weights {_gb(usage.weights)} + KV cache {_gb(usage.kv_cache)}"
+        f"{of_users}context {usage.context}, chunks of {usage.chunk}: weights {_gb(usage.weights)} + KV cache {_gb(usage.kv_cache)}"
         f"{activations} = {_gb(usage.total)} of {_gb(usage.capacity)} GB a device: {verdict}"
     )
 
@@ -168,8 +177,9 @@ def _gb(count: int) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mesh", choices=list(MESH_SHAPES), default="N150")
+    parser.add_argument("--mesh", choices=MESHES, default="N150")
     parser.add_argument("--context", type=int, default=131072, metavar="N", help="tokens, prompt and generated together")
+    parser.add_argument("--users", type=int, choices=BATCH_SIZES, default=1, help="users with such a context each")
     parser.add_argument("--mode", choices=MODES, default="performance")
     parser.add_argument("--optimizations", metavar="TEXT", help="changes to the mode, as the demo takes them")
     parser.add_argument("--max_images", type=int, default=0, metavar="N", help="images of the user, for a model that reads images")
@@ -177,6 +187,7 @@ def main():
     parser.add_argument("--largest", action="store_true", help="also find the largest context that fits, up to N")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     given = parser.parse_args()
+    options = dict(model=given.model, users=given.users, optimizations=given.optimizations, optimizations_base=given.mode)
     options = dict(model=given.model, optimizations=given.optimizations, optimizations_base=given.mode)
     if given.max_images:
         options["max_images"] = given.max_images
