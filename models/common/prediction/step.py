@@ -20,14 +20,14 @@ class HostRates:
     gap: float = 0.75 * US
     # One op sent by the host; and what each further chip adds.
     dispatch: float = 32 * US
-    dispatch_chip: float = 3.9 * US
+    dispatch_chip: float = 3.7 * US
     # A decode step's inputs, its submission, and the reading of its result. Further replicas of data parallel wait their turn.
-    step: float = 1.9 * MS
-    replica: float = 0.75 * MS
+    step: float = 1.7 * MS
+    replica: float = 0.65 * MS
     # A number of the logits, padding of the users to 32 included, that is read and searched on the host.
     logit: float = 1.5e-9
     # A prompt's inputs and the reading of its last token's logits.
-    prompt: float = 4.6 * MS
+    prompt: float = 4.4 * MS
 
 
 HOST = HostRates()
