@@ -71,7 +71,7 @@ bench: setup  ## time the emulator against Hugging Face transformers, then write
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it
-	$(SERVING) -m models.tt_transformers.measure.serving_speed --output $(PERF_RECORDS)/serving/bundled.json
+	$(SERVING) -m models.tt_transformers.measure.serving_speed
 
 long-context: setup  ## time prefills of 1k to 16k tokens against Hugging Face transformers, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.long_prefill --output $(PERF_RECORDS)

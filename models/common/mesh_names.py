@@ -37,7 +37,7 @@ MESH_SHAPES = {name: mesh.shape for name, mesh in MESHES.items()}
 # The lines of devices that every measurement has a record of.
 LINES = ("N150", "N300", "T3K")
 # The meshes that the vendor's checks have records of.
-VALIDATED = ("N150", "N300", "N150x4", "T3K", "P100", "P150", "P150x4")
+VALIDATED = ("N150", "N300", "N150x4", "T3K", "TG", "P100", "P150", "P150x4")
 
 # FAKE_DEVICE is the older name of MESH_DEVICE.
 _VARIABLES = ("MESH_DEVICE", "FAKE_DEVICE")

@@ -13,6 +13,7 @@ import pytest
 from models.common import backend
 from models.common.prediction import from_log
 from models.tt_transformers.demo.cases import CASES
+from models.tt_transformers.demo.record import validate
 from models.tt_transformers.demo.run import RunError, run
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
@@ -54,7 +55,7 @@ def write_prompts(path, *prompts):
     return str(path)
 
 
-def command(*arguments, backend_name="emulator", **process):
+def command(*arguments, backend_name="emulator", mesh=None, **process):
     """The README's first command, with this Python's pytest and further arguments, from the project's root.
 
     `process`: options of `subprocess.run`; they override those for a run whose output is read.
@@ -64,7 +65,7 @@ def command(*arguments, backend_name="emulator", **process):
     return subprocess.run(
         [sys.executable, "-m", *words, *arguments],
         cwd=ROOT,
-        env={**environment, "TT_BACKEND": backend_name},
+        env={**environment, "TT_BACKEND": backend_name, **({} if mesh is None else {"MESH_DEVICE": mesh})},
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **process},
     )
 
@@ -261,6 +262,41 @@ def test_the_record_names_the_mesh_it_ran_on(demo, monkeypatch):
     monkeypatch.setenv("MESH_DEVICE", "N300")
     record = demo("batch-1")
     assert (record["mesh"], record["backend"]) == ("N300", backend.name())
+
+
+def test_users_of_data_parallel_groups_have_the_texts_of_one_batch(demo, monkeypatch):
+    """DP-8-b1 on a T3K has groups of one device, so a batch of 8 on one device has the same texts bit for bit."""
+    together = demo("batch-32", batch_size=8)
+    monkeypatch.setenv("MESH_DEVICE", "T3K")
+    record = demo("DP-8-b1")
+    assert texts(record) == texts(together)
+    assert (record["mesh"], record["settings"]["data_parallel"]) == ("T3K", 8)
+    assert [(user["user"], user["group"]) for user in record["users"]] == [(user, user) for user in range(8)]
+    assert "group" not in together["users"][0]
+    validate(record)
+
+
+@pytest.mark.parametrize(
+    "mesh, options, said",
+    [
+        ("TG", ("-k", "performance and DP-32-b1"), "TG, 32 groups (data parallel) of 1 device"),
+        pytest.param(
+            "T3K", ("--data_parallel", "2"), "T3K, 2 groups (data parallel) of 4 devices, tensor parallel", marks=pytest.mark.wide
+        ),
+    ],
+)
+def test_the_command_runs_data_parallel_and_says_so(monkeypatch, mesh, options, said):
+    result = command(*SHORT, *options, mesh=mesh)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert said in result.stdout.split("Summary")[1]
+
+
+def test_a_case_whose_groups_the_mesh_does_not_have_is_skipped_and_a_given_number_is_an_error():
+    result = command("-k", "performance and DP-4-b1")
+    assert result.returncode == 0 and "1 skipped" in result.stdout
+    result = command("--data_parallel", "4")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "data_parallel 4 does not divide a mesh of 1x1 devices; numbers that do: 1" in result.stdout
 
 
 @pytest.mark.parametrize("mesh, options, has_ttft", [("N150", {}, True), ("N300", {"data_parallel": 2}, True), ("T3K", {"decode_only": True}, False)])

@@ -20,7 +20,6 @@ def limits(recompute_len=65, **changes):
         arch=SimpleNamespace(rope=SimpleNamespace(recompute_len=recompute_len)),
         max_batch_size=2,
         users=2,
-        placement=SimpleNamespace(users=lambda batch: batch),
         max_seq_len=128,
         prefill_chunk_size=1024,
         paged_attention_config=PagedAttentionConfig(32, 5),
