@@ -13,13 +13,13 @@ from models.tt_transformers.tt import generator_vllm
 
 
 @contextmanager
-def open_served(mesh_name, model, class_name, *, users=4, max_seq_len=256, block_size=32, pages=None, optimizations=None):
+def open_served(mesh_name, model, class_name, *, users=4, max_seq_len=256, block_size=32, pages=None, optimizations=None, lanes=1):
     """(served model, its KV caches), by default with pages for the whole context of every user."""
     with open_mesh(mesh_name) as mesh_device:
         model_class = getattr(generator_vllm, class_name)
         config = SimpleNamespace(_name_or_path=str(model))
         served = model_class.initialize_vllm_model(
-            config, mesh_device, users, max_seq_len=max_seq_len, optimizations=optimizations
+            config, mesh_device, users, max_seq_len=max_seq_len, optimizations=optimizations, tt_data_parallel=lanes
         )
         arch = served.args.arch
         heads = arch.n_kv_heads // min(mesh_device.get_num_devices(), arch.n_kv_heads)

@@ -9,6 +9,11 @@ slot is a row of vLLM's decode batch, 0 to max_batch_size - 1. The order of call
     warmup_model_prefill, warmup_model_decode
     prefill_forward, decode_forward   for every step of the scheduler
 
+On a grid of devices each column has its own users and pages (`Placement.pools`). The plugin serves these as its lanes:
+with `tt_data_parallel` of 4 on a Galaxy, lane l has the slots from l * max_batch_size / 4 on, its own page numbers and its
+own cached prefixes. A server that knows no lanes (1) gives every request other pages, must keep it in its slot, and cannot
+share prefixes.
+
 A request that was preempted comes back as one prompt, its generated tokens included. With dynamic RoPE past the
 original length, and with LongRoPE in families that do not compute keys again, its text is then that of the longer
 prompt.
@@ -20,6 +25,7 @@ from typing import ClassVar
 
 import torch
 
+from models.common.mesh_names import is_line
 from models.tt_transformers.tt.checkpoints.formats import model_config
 from models.tt_transformers.tt.checkpoints.location import locate
 from models.tt_transformers.tt.config.architecture import Architecture
@@ -27,15 +33,21 @@ from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
 from models.tt_transformers.tt.config.rope import DefaultRope
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
+from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.runtime.slots import PendingStep
 
 
-def prefix_caching_refusal(model: str, max_seq_len: int) -> str | None:
-    """Why requests of up to `max_seq_len` tokens to a model (directory or org/name) cannot share cached pages; None if
-    they can. Reads the model's `config.json` only."""
+def prefix_caching_refusal(model: str, max_seq_len: int, mesh_name: str) -> str | None:
+    """Why requests of up to `max_seq_len` tokens to a model (directory or org/name) cannot share cached pages on a mesh, by
+    a server without lanes; None if they can. Reads the model's `config.json` only."""
+    if not is_line(mesh_name):
+        return _COLUMNS
     return _refusal(Architecture.from_hf_config(model_config(locate(model).directory)).rope, max_seq_len)
+
+
+_COLUMNS = "prefix caching is not supported where each column of the mesh has its own pages and the server has no lanes for them"
 
 
 def _refusal(rope: DefaultRope, max_seq_len: int) -> str | None:
@@ -62,8 +74,9 @@ class ServedModel:
     # The one that `initialize_vllm_model` made last: the plugin asks the class, not the object, for the pool's size.
     _latest: ClassVar["ServedModel | None"] = None
 
-    def __init__(self, args: ModelArgs):
+    def __init__(self, args: ModelArgs, lanes: int):
         self.args = args
+        self.lanes = lanes
         self.generator: Generator | None = None
 
     @classmethod
@@ -78,11 +91,16 @@ class ServedModel:
     ) -> "ServedModel":
         """The model that `hf_config._name_or_path` names, a directory or org/name, on an opened mesh.
 
-        max_seq_len: most tokens of a request. optimizations: "performance" (None) or "accuracy". Raises ValueError for
-        what `ModelArgs` refuses, and for a max_seq_len that does not fit the devices' DRAM.
+        max_seq_len: most tokens of a request. tt_data_parallel: lanes, 1 or the number of the mesh's pools of pages.
+        optimizations: "performance" (None) or "accuracy". Raises ValueError for what `ModelArgs` refuses, and for a
+        max_seq_len that does not fit the devices' DRAM.
         """
-        if tt_data_parallel != 1:
-            raise ValueError(f"tt_data_parallel {tt_data_parallel} is not supported; supported is 1")
+        pools = Placement.of(mesh_device).pools
+        if tt_data_parallel not in (1, pools):
+            supported = "1" if pools == 1 else f"1 and {pools}"
+            raise ValueError(f"tt_data_parallel {tt_data_parallel} is not supported; supported is {supported}")
+        if max_batch_size % tt_data_parallel:
+            raise ValueError(f"max_batch_size {max_batch_size} does not divide into {tt_data_parallel} lanes (tt_data_parallel)")
         args = ModelArgs(
             mesh_device,
             hf_model=hf_config._name_or_path,
@@ -97,24 +115,25 @@ class ServedModel:
                 f"{args.model_name} is a {args.arch.architecture}; {cls.__name__} runs {', '.join(cls.architectures)}"
             )
         dram.check_context(args)
-        ServedModel._latest = cls(args)
+        ServedModel._latest = cls(args, tt_data_parallel)
         return ServedModel._latest
 
     @classmethod
     def get_max_tokens_all_users(
         cls, model_name: str, num_devices: int, tt_data_parallel: int, max_model_len: int, max_num_seqs: int
     ) -> int:
-        """Most tokens of all users together: what their sequences can need, or less if the devices' DRAM has less.
+        """Most tokens of all users of a lane together: what their sequences can need, or less if the devices' DRAM has
+        less.
 
-        The plugin adds a page for each user, which is allowed for. The arguments say again what `initialize_vllm_model`
-        got; ValueError if they differ from it.
+        The plugin adds a page for each user, which is allowed for. max_num_seqs: users of a lane. The other arguments say
+        again what `initialize_vllm_model` got; ValueError if they differ from it.
         """
         served = ServedModel._latest
         if served is None:
             raise ValueError(f"{model_name}: call initialize_vllm_model first; its settings say what is left of the DRAM")
         args = served.args
         asked = num_devices, tt_data_parallel, max_model_len, max_num_seqs
-        made = args.placement.num_devices, 1, args.max_seq_len, args.max_batch_size
+        made = args.placement.num_devices, served.lanes, args.max_seq_len, args.max_batch_size // served.lanes
         if asked != made:
             names = "(devices, data parallel, max_model_len, max_num_seqs)"
             raise ValueError(f"{model_name}: {names} {asked}, but initialized for {made}")
@@ -123,7 +142,7 @@ class ServedModel:
     def allocate_kv_cache(self, kv_cache_shape: Sequence[int], dtype, num_layers: int) -> list:
         """Makes the pool of pages, reads the weights, and returns the caches, one for each layer.
 
-        kv_cache_shape: (pages, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
+        kv_cache_shape: (pages of a lane, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
         Heads and head_dim are as the model lies on the mesh, padding included, in the format of the precision mode; so
         the shape's heads and `dtype`, torch's, are not used. Raises ValueError for a pool that the model or its DRAM does not take.
         """
@@ -195,7 +214,7 @@ class ServedModel:
         block_size = self.generator.model.paged.block_size
         starts = [start - start % block_size for start in starts]
         sequences = [row[: int(end)] for row, end in zip(tokens.tolist(), prompt_lens)]
-        refusal = _refusal(self.args.arch.rope, self.args.max_seq_len)
+        refusal = self._prefix_refusal
         for slot, start, sequence in zip(slots, starts, sequences):
             if refusal and sequence[:start] != self.generator.sequences[slot][:start]:
                 where = f"user {slot}: a prefill from position {start} after tokens that its slot does not have"
@@ -232,7 +251,7 @@ class ServedModel:
         _check_sampled_by_host(sampling_params)
         self.generator.runner.compile_decode(page_table, trace=enable_trace)
         if slot_remap is not None:
-            self.generator.slots.move([int(source) for source in slot_remap])
+            self._move([int(source) for source in slot_remap])
         positions = [int(position) for position in start_pos]
         step = self.generator.slots.submit_decode(tokens.flatten().tolist(), positions, page_table)
         return self.process_decode_output_host(step) if read_from_device else step
@@ -252,6 +271,23 @@ class ServedModel:
         """Releases the trace and frees weights and caches."""
         if self.generator is not None:
             self.generator.close()
+
+    @property
+    def _prefix_refusal(self) -> str | None:
+        """Why requests cannot share cached pages; None if those of a lane can."""
+        if self.lanes != self.args.placement.pools:
+            return _COLUMNS
+        return _refusal(self.args.arch.rope, self.args.max_seq_len)
+
+    def _move(self, sources: list[int]) -> None:
+        pools = [self.args.placement.pool_of(slot, self.args.max_batch_size) for slot in range(len(sources))]
+        for row, source in enumerate(sources):
+            if self.generator.sequences[source] and pools[source] != pools[row]:
+                raise ValueError(
+                    f"slot_remap: the sequence of slot {source} cannot move to slot {row}, of another column of "
+                    f"{self.args.device_name} with other pages; serve its columns as lanes (tt_data_parallel {max(pools) + 1})"
+                )
+        self.generator.slots.move(sources)
 
     def _check_cache(self, kv_cache) -> None:
         if self.generator is None or kv_cache is not self.generator.model.kv_caches:
