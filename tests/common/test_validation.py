@@ -51,8 +51,8 @@ def test_other_cases_are_shown_with_both():
 def test_table_has_a_row_for_each_mode_and_a_column_for_each_mesh():
     records = [record(cases=[case(), case(peak_dram_bytes=5_000_000), case("accuracy")]), record(mesh="T3K")]
     assert table.markdown(records).splitlines()[4:] == [
-        "| M, 2 layers | performance | mock | 5 | - | - | 2 | - | - | - |",
-        "| M, 2 layers | accuracy | mock | 2 | - | - | - | - | - | - |",
+        "| M, 2 layers | performance | mock | 5 | - | - | 2 | - | - | - | - |",
+        "| M, 2 layers | accuracy | mock | 2 | - | - | - | - | - | - | - |",
     ]
 
 
