@@ -20,7 +20,7 @@ import models  # noqa: F401
 import ttnn
 
 from models.common import backend, console, mesh, whole_file
-from models.common.mesh_names import MESH_SHAPES
+from models.common.mesh_names import is_line
 from models.common.vendor import watching as validation
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
 from models.tt_transformers.demo.run import run
@@ -76,7 +76,7 @@ def make_record(model: str, modes, data_parallel: int = 1) -> dict:
 
 def paging(mesh_name: str) -> tuple[bool, ...]:
     """The kinds of KV caches that a mesh has: paged ones and, on a line, others."""
-    return (True, False) if 1 in MESH_SHAPES[mesh_name] else (True,)
+    return (True, False) if is_line(mesh_name) else (True,)
 
 
 def shortened_vision_model(model: str, folder: Path) -> bool:
