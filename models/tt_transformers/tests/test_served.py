@@ -91,9 +91,7 @@ def test_every_family_gets_the_generators_tokens(served, tmp_path, mesh, name, s
 
 
 @pytest.mark.parametrize(
-    "mesh, lanes, module",
-    [("T3K", 4, generator_vllm), ("TG", 8, generator_vllm), ("TG", 4, galaxy)],
-    ids=["T3K", "TG", "columns"],
+    "mesh, lanes, module", [("T3K", 4, generator_vllm), ("TG", 8, generator_vllm), ("TG", 4, galaxy)], ids=["T3K", "TG", "columns"]
 )
 def test_lanes_have_pages_of_their_own_and_get_the_generators_tokens(served, tmp_path, mesh, lanes, module):
     """Lanes are groups of devices, or the columns of a Galaxy's. Requests come and go; all lanes use the same page ids."""
