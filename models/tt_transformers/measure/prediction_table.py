@@ -22,7 +22,7 @@ CASES = ("batch-1", "batch-32")
 
 
 def verified_models() -> list[str]:
-    """The text models of the vendor's verified table, by their folders in `model_params`."""
+    """The models of the vendor's verified table whose `config.json` is known, by their folders in `model_params`."""
     entries = json.loads((MODEL_PARAMS / "compatible.json").read_text(encoding="utf-8"))
     return [name.split("/")[1] for name, entry in entries.items() if entry["list"] == "verified" and "config" in entry]
 
