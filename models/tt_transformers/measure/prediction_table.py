@@ -44,7 +44,9 @@ def predict(model: str, mesh: str, case: str) -> dict | None:
         "model": model, "mesh": mesh, "case": case, "ours": ours.forecast.as_json(), "upstream": upstream,
         "dram_bytes": ours.dram_bytes, "published": published_figure(model, mesh, case),
     }  # fmt: skip
-    print(f"{model} on {mesh}, {case}: predicted {ours.forecast.tokens_per_user} t/s/u, TTFT {ours.forecast.ttft_ms} ms")
+    print(
+        f"{model} on {mesh}, {case}: predicted {ours.forecast.tokens_per_user} t/s/u, TTFT {ours.forecast.ttft_ms} ms"
+    )
     return row
 
 
@@ -58,7 +60,11 @@ def published_figure(model: str, mesh: str, case: str) -> dict | None:
 
 def main():
     rows = [predict(model, mesh, case) for model in verified_models() for mesh in MESHES for case in CASES]
-    record = {**benchmark_record.origin(), "what": "predictions, not measurements", "rows": [row for row in rows if row is not None]}
+    record = {
+        **benchmark_record.origin(),
+        "what": "predictions, not measurements",
+        "rows": [row for row in rows if row is not None],
+    }
     whole_file.write_json(RECORD, record)
 
 
