@@ -17,7 +17,8 @@ COUNT, REQUESTS = 8, 12
 
 
 def test_two_engines_share_the_requests_and_every_text_is_the_generators(tmp_path):
-    with open_generator("N150", BUNDLED, users=REQUESTS + 4, max_seq_len=640, precision="performance", block_size=64) as generator:
+    settings = dict(users=REQUESTS + 4, max_seq_len=640, precision="performance", block_size=64)
+    with open_generator("N150", BUNDLED, **settings) as generator:
         chapters = known_by_heart(generator.args)
         prompts = [chapters[index % len(chapters)][: 20 + 7 * index] for index in range(REQUESTS)]
         expected, _ = greedy(generator, prompts, COUNT)

@@ -15,11 +15,10 @@ def check_groups(groups: int) -> None:
         return
     if backend.name() not in ("emulator", "mock"):
         raise ValueError(f"data_parallel_size {groups} on backend {backend.name()}: install the vendor's vLLM plugin")
-    works = [str(number) for number in range(1, groups) if _group_name(number) is not None]
     if _group_name(groups) is None:
-        raise ValueError(
-            f"data_parallel_size {groups}: {mesh_name_from_environment()} has no such groups; numbers that work: {', '.join(works)}"
-        )
+        mesh = mesh_name_from_environment()
+        works = ", ".join(str(number) for number in range(1, groups) if _group_name(number) is not None)
+        raise ValueError(f"data_parallel_size {groups}: {mesh} has no such groups; numbers that work: {works}")
 
 
 def _group_name(groups: int) -> str | None:

@@ -15,9 +15,15 @@ def environment(monkeypatch):
     monkeypatch.delenv("TT_VISIBLE_DEVICES")
 
 
-@pytest.mark.parametrize("mesh, rank, groups, name, devices", [
-    ("T3K", 1, 2, "N150x4", "4,5,6,7"), ("T3K", 3, 4, "N300", "6,7"), ("TG", 1, 4, "T3K", "1,5,9,13,17,21,25,29"), ("TG", 5, 32, "N150", "5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mesh, rank, groups, name, devices",
+    [
+        ("T3K", 1, 2, "N150x4", "4,5,6,7"),
+        ("T3K", 3, 4, "N300", "6,7"),
+        ("TG", 1, 4, "T3K", "1,5,9,13,17,21,25,29"),
+        ("TG", 5, 32, "N150", "5"),
+    ],
+)
 def test_an_engine_opens_its_group_and_sees_no_other_device(monkeypatch, mesh, rank, groups, name, devices):
     monkeypatch.setenv("MESH_DEVICE", mesh)
     monkeypatch.setenv("FAKE_DEVICE", mesh)

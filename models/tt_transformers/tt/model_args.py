@@ -209,7 +209,9 @@ class ModelArgs:
                 continue
             if fits(other):
                 works.append(str(data_parallel))
-        return f"; data_parallel {self.data_parallel} leaves groups that are too small, numbers that work: {', '.join(works)}" if works else ""
+        if not works:
+            return ""
+        return f"; data_parallel {self.data_parallel} leaves groups that are too small, numbers that work: {', '.join(works)}"
 
     def _placement_of(self, data_parallel: int) -> Placement:
         shape = group_shape(tuple(self._whole_mesh.shape), data_parallel)

@@ -68,7 +68,9 @@ def group_shape(mesh_shape, data_parallel: int) -> tuple[int, int]:
     if shape is None:
         rows, columns = mesh_shape
         works = ", ".join(str(n) for n in range(1, rows * columns + 1) if _group_shape(mesh_shape, n))
-        raise ValueError(f"data_parallel {data_parallel} does not divide a mesh of {rows}x{columns} devices; numbers that do: {works}")
+        raise ValueError(
+            f"data_parallel {data_parallel} does not divide a mesh of {rows}x{columns} devices; numbers that do: {works}"
+        )
     return shape
 
 

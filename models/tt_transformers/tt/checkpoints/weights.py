@@ -79,7 +79,8 @@ class Weights:
         made. Besides the result, this holds the parts of one tensor and a few copies of it: less than a layer, or the
         embedding. Raises ValueError for a weight that is not finite, and then the model cannot be used.
         """
-        everything = [_together(same) for same in zip(self._planned, *(replica._planned for replica in self._replicas), strict=True)]
+        of_replicas = (replica._planned for replica in self._replicas)
+        everything = [_together(same) for same in zip(self._planned, *of_replicas, strict=True)]
         self._planned, self._replicas = [], []
         waiting = {planned: set(planned.sources) for planned in everything if not self._load_from_cache(planned)}
         uses, held = Counter(source for planned in waiting for source in planned.sources), {}
