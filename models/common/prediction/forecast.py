@@ -36,7 +36,7 @@ class Interval:
         return Interval(self.value * by, self.low * by, self.high * by)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
 
 
 @dataclass(frozen=True)
