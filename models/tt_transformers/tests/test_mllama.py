@@ -173,6 +173,14 @@ def test_images_that_do_not_fit_the_prompt_are_refused(generator, tiny, prompt, 
         made.add(0, prompt, images_of(made, tiles))
 
 
+@pytest.mark.parametrize("table", [None, torch.zeros(1, 0, dtype=torch.int32), torch.zeros(2, 1, dtype=torch.int32)])
+def test_a_runner_refuses_pages_that_do_not_hold_the_image_tokens(generator, tiny, table):
+    made = generator("N150", tiny[0], max_seq_len=64, max_images=1)
+    pages = torch.arange(2, dtype=torch.int32)[None]
+    with pytest.raises(ValueError, match=r"it must be \[1, 1 or more\], for 10 image tokens in pages of 32"):
+        made.runner.prefill([[IMAGE, 5]], [0], page_table=pages, images=[images_of(made, [2])], image_page_table=table)
+
+
 @pytest.mark.parametrize(
     "model, mesh, users, options, message",
     [
