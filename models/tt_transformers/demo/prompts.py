@@ -2,8 +2,8 @@
 
 `context` names a text that is put before the prompt: a file, relative to the prompt file, or a URL, whose text is kept on
 disk once it is downloaded; `max_length` cuts the context to that many characters. `images` is a list of image files,
-relative to the prompt file; they stand where the prompt has `<|image|>`, or before it if it has none. Files are UTF-8; a byte order mark at
-their beginning is no part of the text.
+relative to the prompt file; they stand where the prompt has `<|image|>`, or before it if it has none. Files are UTF-8; a
+byte order mark at their beginning is no part of the text.
 """
 
 import hashlib

@@ -176,8 +176,8 @@ def make_user(settings, args, batch, index, prompt) -> User:
     limit = settings.max_seq_len - settings.start_pos - settings.max_generated_tokens
     try:
         fitted = prompt.fitted(lambda text: len(encode(args, text, prompt)), limit)
-        names = tuple(file.name for file in prompt.images)
-        user = User(batch, index, fitted.text, encode(args, fitted.text, prompt), images=read(args, prompt), image_names=names)
+        user = User(batch, index, fitted.text, encode(args, fitted.text, prompt), images=read(args, prompt))
+        user.image_names = tuple(file.name for file in prompt.images)
     except ValueError as error:
         raise ValueError(f"{prompt.source}: {error}") from error
     if fitted != prompt:

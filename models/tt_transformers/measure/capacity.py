@@ -90,9 +90,9 @@ def measure(
     """Lays the model out for `users` users of `context` tokens each, and runs a prompt of all but one token, or of `chunks`
     chunks, of one user, then a decode step of all.
 
-    `precision`: `optimizations` and its related arguments of `ModelArgs`, and `max_images`, all of which the prompt has. On the emulator the model runs even if it
-    does not fit, so that the result shows how much memory is missing. On the mock device the allocator raises
-    RuntimeError.
+    `precision`: `optimizations` and its related arguments of `ModelArgs`, and `max_images`: the prompt has so many. On the
+    emulator the model runs even if it does not fit, so that the result shows how much memory is missing. On the mock
+    device the allocator raises RuntimeError.
     """
     on_emulator = backend.name() == "emulator"
     with ExitStack() as stack:

@@ -246,7 +246,8 @@ class Generator:
             self._grow(user, len(self.sequences[user]))
         pages = None if self.pages is None else self.pages[list(users)]
         keys = self.slots.images.keys
-        image_pages = None if keys is None or keys.page_table is None else keys.page_table[list(users)]
+        paged = keys is not None and keys.page_table is not None and any(own is not None for own in images)
+        image_pages = keys.page_table[list(users)] if paged else None
         return self.runner.prefill(
             sequences, users, page_table=pages, images=images, image_page_table=image_pages, progress=progress
         )

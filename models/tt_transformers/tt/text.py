@@ -115,7 +115,9 @@ class Text:
         """
         marks = text.count(IMAGE_MARK)
         if marks not in (0, images):
-            raise ValueError(f"the text has {IMAGE_MARK} {marks} times for {images} image(s); leave it out or give one for each")
+            raise ValueError(
+                f"the text has {IMAGE_MARK} {marks} times for {images} image(s); leave it out or give one for each"
+            )
         pieces = [""] * images + [text] if marks == 0 else text.split(IMAGE_MARK)
         if self.instruct if instruct is None else instruct:
             content = [{"type": "text", "text": pieces[0]}] if pieces[0] else []

@@ -136,11 +136,13 @@ def _positions(vision, name: str, theirs: str, stored: Mapping) -> Source:
     if not is_grid:
         return Source(theirs, 0, tokens, stored_shape=(tokens, vision.dim), convert=partial(_scaled, side))
 
+    tiles = vision.max_tiles
+
     def convert(grid):
         by_token = _scaled(side, grid.permute(2, 0, 1, 3).flatten(1))
-        return _by_aspect_ratio(vision.max_tiles, by_token.unflatten(1, (vision.max_tiles, vision.max_tiles, -1)).permute(1, 2, 0, 3))
+        return _by_aspect_ratio(tiles, by_token.unflatten(1, (tiles, tiles, -1)).permute(1, 2, 0, 3))
 
-    return Source(theirs, 0, vision.max_tiles, stored_shape=(vision.max_tiles, vision.max_tiles, tokens, vision.dim), convert=convert)
+    return Source(theirs, 0, tiles, stored_shape=(tiles, tiles, tokens, vision.dim), convert=convert)
 
 
 def _scaled(side: int, embedding: torch.Tensor) -> torch.Tensor:

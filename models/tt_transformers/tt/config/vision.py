@@ -89,10 +89,13 @@ class VisionArchitecture:
         if self.dim % self.n_heads:
             raise ValueError(f"vision_config: hidden_size {self.dim} is not a multiple of attention_heads {self.n_heads}")
         if self.image_size % self.patch_size:
-            raise ValueError(f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"vision_config: image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
         if not all(0 <= layer < self.n_layers for layer in self.intermediate_layers):
             raise ValueError(
-                f"vision_config: intermediate_layers_indices {list(self.intermediate_layers)} must be layers of 0 to {self.n_layers - 1}"
+                f"vision_config: intermediate_layers_indices {list(self.intermediate_layers)} must be layers of 0 to "
+                f"{self.n_layers - 1}"
             )
 
     @classmethod
@@ -107,7 +110,8 @@ class VisionArchitecture:
         expected = [list(ratio) for ratio in aspect_ratios(max_tiles)]
         if ratios is not None and ratios != expected:
             raise ValueError(
-                f"vision_config: supported_aspect_ratios {ratios} are not those of the image processor for {max_tiles} tiles, {expected}"
+                f"vision_config: supported_aspect_ratios {ratios} are not those of the image processor for {max_tiles} "
+                f"tiles, {expected}"
             )
         intermediate = value("intermediate_layers_indices")
         found = cls(

@@ -60,7 +60,7 @@ class DataParallelRunner:
                     None if page_table is None else page_table[rows],
                     lengths=None if lengths is None else [lengths[row] for row in rows],
                     images=None if images is None else [images[row] for row in rows],
-                    image_page_table=None if image_page_table is None else image_page_table[rows],
+                    image_page_table=_rows_with_images(images, image_page_table, rows),
                     progress=progress,
                 )
             prefills.append(prefill)
@@ -114,6 +114,12 @@ class DataParallelRunner:
         """Each group's runner, and its slots."""
         for first, runner in zip(range(0, self.users, self._group_users), self.runners):
             yield runner, slice(first, first + self._group_users)
+
+
+def _rows_with_images(images, image_page_table, rows: list[int]):
+    """The rows of the table for a group; None if its sequences have no images."""
+    has_images = image_page_table is not None and any(images[row] is not None for row in rows)
+    return image_page_table[rows] if has_images else None
 
 
 @contextmanager

@@ -27,6 +27,26 @@ def check_images(args, user: int, tokens: Sequence[int], images: UserImages | No
         raise ValueError(f"user {user} has {given} images; max_images is {args.max_images}")
 
 
+def check_image_pages(args, tokens, images, page_table: torch.Tensor | None) -> None:
+    """Raises ValueError unless row i of `page_table` has room for what decoded text attends to of `images[i]`."""
+    pages = None if args.arch.vision is None else args.image_pages
+    if pages is None or all(own is None for own in images):
+        if page_table is not None:
+            raise ValueError("an image_page_table was given, but there are no images, or their keys are not paged")
+        return
+    keys = [
+        0 if own is None else Attended.of(args.arch.vision, prompt, own.tile_counts).decode_keys
+        for prompt, own in zip(tokens, images)
+    ]
+    needed = pages.blocks_for(max(keys))
+    if page_table is None or page_table.shape[0] != len(keys) or page_table.shape[1] < needed:
+        given = None if page_table is None else list(page_table.shape)
+        raise ValueError(
+            f"image_page_table of {given}: it must be [{len(keys)}, {needed} or more], for {max(keys)} image tokens in pages of "
+            f"{pages.block_size}"
+        )
+
+
 @dataclass(frozen=True)
 class ImageKeys:
     """What decoded tokens attend to: the first `lengths[slot]` image tokens of each slot (0: it has no images), in the

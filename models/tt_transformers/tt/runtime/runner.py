@@ -7,7 +7,7 @@ import ttnn
 
 from models.tt_transformers.tt.config.program_configs import TILE, padded_prefill_length
 from models.tt_transformers.tt.runtime.decode_step import SKIP, DecodeStep, host_tensor
-from models.tt_transformers.tt.runtime.images import ImageKeys, PrefillImages, check_images, no_images
+from models.tt_transformers.tt.runtime.images import ImageKeys, PrefillImages, check_image_pages, check_images, no_images
 from models.tt_transformers.tt.runtime.page_table import table_of_pools
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks, chunks, groups
 from models.tt_transformers.tt.vision.images import UserImages
@@ -109,6 +109,7 @@ class Runner:
         starts = [0] * len(tokens) if start_pos is None else start_pos
         images = [None] * len(tokens) if images is None else images
         self._check_prefill(tokens, slots, starts, lengths, images)
+        check_image_pages(self.args, tokens, images, image_page_table)
         ends = [start + len(row) for start, row in zip(starts, tokens)]
         self._check_pages(page_table, ends)
         lengths = ends if lengths is None else lengths

@@ -56,7 +56,8 @@ class VisionModel:
         c, mask = self.config, self._mask(self.config.arch.tile_counts[aspect_ratio_id - 1])
         before, after = _table_rows(c, aspect_ratio_id)
         x = self.patch.prefill_forward(self._to_device(_patch_rows(c, pixels)[None, None], ttnn.bfloat16))
-        x = ttnn.add(x, self.added.forward(self._indices(before), ttnn.DRAM_MEMORY_CONFIG), memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        added = self.added.forward(self._indices(before), ttnn.DRAM_MEMORY_CONFIG)
+        x = ttnn.add(x, added, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         x = self._split(ttnn.mul(self.norm_pre.forward(x), self._has_content, memory_config=ttnn.DRAM_MEMORY_CONFIG))
         intermediate = []
         for layer in self.layers:
@@ -65,7 +66,8 @@ class VisionModel:
         kept = [intermediate[layer] for layer in c.arch.intermediate_layers]
         del intermediate
         x = self._split(self.norm_post.forward(x))
-        x = ttnn.add(x, self.post_tile.forward(self._indices(after), ttnn.DRAM_MEMORY_CONFIG), memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        added = self.post_tile.forward(self._indices(after), ttnn.DRAM_MEMORY_CONFIG)
+        x = ttnn.add(x, added, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         for layer in self.global_layers:
             x = layer.forward(x, mask)
         return ttnn.untilize(self.projector.forward([x, *kept]), memory_config=ttnn.DRAM_MEMORY_CONFIG)
@@ -143,7 +145,9 @@ def _table_rows(config: VisionConfig, aspect_ratio_id: int) -> tuple[list[int], 
 
 def _table_before(weights, arch):
     """A row for each aspect ratio, tile and token: the class token or the embedding of the tile, and the positions."""
-    names = ["class_embedding", "position.weight", "position.gate", "tile_position.weight", "pre_tile.weight", "pre_tile.gate"]
+    names = (
+        "class_embedding", "position.weight", "position.gate", "tile_position.weight", "pre_tile.weight", "pre_tile.gate"
+    )  # fmt: skip
 
     def rows(class_token, position, gate, tile_position, tile, tile_gate):
         position_gate = gate.float().tanh()
