@@ -53,6 +53,11 @@ def mesh_name_of(shape, chip: Chip) -> str:
     return names.get((rows * columns, chip), f"{rows}x{columns}")
 
 
+def is_line(name: str) -> bool:
+    """Whether a mesh's devices are in a line. On others models split the users over the columns, with paged caches only."""
+    return 1 in MESH_SHAPES[name]
+
+
 def check_mesh_name(name: str, source: str = "mesh") -> str:
     """Returns `name` if a mesh has this name. If not, raises ValueError that names `source` and the known meshes."""
     if name not in MESH_SHAPES:

@@ -283,6 +283,12 @@ tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 64, 768]), num_heads=4, num_kv
 tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 64, 768]), num_heads=4.0)
 tt.experimental.nlp_create_qkv_heads_decode(s.x, num_heads=16, num_kv_heads=8, overlap_qk_coregrid=None)[0]
 tt.experimental.nlp_create_qkv_heads_decode(s.x, num_heads=16, num_kv_heads=8, overlap_qk_coregrid="no")[0]
+tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, slice_size=8)[0]
+tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, batch_offset=s.pos, slice_size=4)[1]
+tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, batch_offset=s.pos)[1]
+tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, batch_offset=8, slice_size=8)[1]
+tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, slice_size="8")[1]
+tt.experimental.nlp_create_qkv_heads_decode(s.x, num_heads=16, num_kv_heads=8, batch_offset=s.pos, slice_size=8)[1]
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, memory_config=s.DRAM)
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, memory_config="DRAM")
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, sub_core_grids="few")

@@ -114,3 +114,19 @@ def test_decode_heads_are_split_and_joined_user_by_user(device, users):
     joined = ttnn.to_torch(ttnn.experimental.nlp_concat_heads_decode(q, num_heads=8))
     assert joined.shape == (1, 1, 32, 768)
     assert torch.equal(joined[:, :, :users], fused[..., :768])
+
+
+def test_decode_heads_of_some_users_are_split_from_the_first_that_a_tensor_names(device):
+    fused = torch.randn(1, 1, 32, (8 + 2 * 2) * 96).bfloat16()
+    columns = ttnn.create_sharded_memory_config(
+        (32, 96), ttnn.CoreGrid(x=6, y=2), ttnn.ShardStrategy.WIDTH, use_height_and_width_as_shard_shape=True
+    )
+    x, first = ttnn.interleaved_to_sharded(on(device, fused), columns), ttnn.from_torch(
+        torch.tensor([[24]], dtype=torch.int32), dtype=ttnn.int32, device=device
+    )
+    options = dict(num_heads=8, num_kv_heads=2, batch_offset=first)
+    heads = ttnn.experimental.nlp_create_qkv_heads_decode(x, slice_size=8, **options)
+    for tensor, values in zip(heads, fused[:, :, 24:].view(1, 8, 12, 96).split([8, 2, 2], dim=2)):
+        assert torch.equal(ttnn.to_torch(tensor), values)
+    with pytest.raises(NotImplementedError, match="batch_offset has no effect on a card if input_tensor is interleaved"):
+        ttnn.experimental.nlp_create_qkv_heads_decode(on(device, fused), slice_size=8, **options)

@@ -8,7 +8,7 @@ import pytest
 from models.common.mesh_names import LINES
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure import compatible
-from models.tt_transformers.measure.vendor import table, validate
+from models.tt_transformers.measure.vendor import full_width, table, validate
 from tests.support.wide import some_of
 
 
@@ -17,7 +17,7 @@ RUNS = [
     *(f"{validate.PHI3} on {mesh}" for mesh in LINES), "meta-llama/Llama-3.1-8B on N150",
     "mistralai/Mistral-7B-Instruct-v0.3 on N300", "Qwen/Qwen2.5-0.5B on T3K", "Qwen/Qwen3-8B on N300",
     "meta-llama/Llama-3.1-8B on P100", "meta-llama/Llama-3.1-8B on P150", "Qwen/Qwen3-8B on N150x4",
-    "meta-llama/Llama-3.1-70B on P150x4", "meta-llama/Llama-3.2-11B-Vision on N300",
+    "meta-llama/Llama-3.1-70B on P150x4", "meta-llama/Llama-3.2-11B-Vision on N300", "meta-llama/Llama-3.1-8B on TG",
 ]  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_vendor_refuses_nothing(records):
     _, measured = records
     assert [case for case in measured["cases"] if case["outcome"] != "pass"] == []
     covered = {(case["mode"], case["users"], case["paged"]) for case in measured["cases"]}
-    assert covered == set(product(("performance", "accuracy"), (1, 32), (True, False)))
+    assert covered == set(product(("performance", "accuracy"), (1, 32), full_width.paging(measured["mesh"])))
     assert all(case["prompt_tokens"] == [128, 2048] for case in measured["cases"])
 
 

@@ -16,15 +16,17 @@ import pytest
 import ttnn
 
 from models.common import backend, console, mesh, whole_file
+from models.common.mesh_names import is_line
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure.vendor.prompts import write_prompts
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
-# Mode, case and the demo's options.
+UNPAGED = "--paged_attention=false"
+# Mode, case and the demo's options. A mesh that has paged caches only runs without `UNPAGED`.
 RUNS = (
     ("performance", "batch-1", ()),
-    ("performance", "batch-32", ("--paged_attention=false",)),
-    ("accuracy", "batch-1", ("--paged_attention=false",)),
+    ("performance", "batch-32", (UNPAGED,)),
+    ("accuracy", "batch-1", (UNPAGED,)),
     ("accuracy", "batch-32", ()),
     # A prompt of two chunks, of which the second attends to pages; a text that crosses the LongRoPE switch in decode.
     ("performance", "batch-1", ("--input_prompts={prompts}", "--repeat_batches=2")),
@@ -52,15 +54,16 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     os.environ["MAX_PREFILL_CHUNK_SIZE"] = CHUNK_THOUSANDS
-    cases = []
+    cases, mesh_name = [], mesh.mesh_name_from_environment()
     with validation.watching(ttnn.vendor) as watch, tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.json"
         write_prompts(prompts, PROMPT_TOKENS)
         for mode, name, options in RUNS:
-            case = {"mode": mode, "case": name, "options": list(options), "generated_tokens": GENERATED_TOKENS}
+            options = [option for option in options if option != UNPAGED or is_line(mesh_name)]
+            case = {"mode": mode, "case": name, "options": options, "generated_tokens": GENERATED_TOKENS}
             given = [option.format(prompts=prompts) for option in options]
             cases.append(validation.run_case(watch, case, partial(run_demo, mode, name, given)))
-    facts = {"mesh": mesh.mesh_name_from_environment(), "model": BUNDLED.name, "layers": "all", "weights": "trained"}
+    facts = {"mesh": mesh_name, "model": BUNDLED.name, "layers": "all", "weights": "trained"}
     validation.write_json(output, validation.make_record(watch, facts, cases))
 
 
