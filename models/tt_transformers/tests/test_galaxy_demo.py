@@ -185,11 +185,12 @@ def test_a_long_case_without_a_checkpoint_lays_the_whole_model_out(demo, monkeyp
     assert not with_defaults(ALL_CASES["long-128k-b1"], {}, monkeypatch).shape_only  # HF_MODEL is set now
 
 
-def test_a_short_case_without_a_checkpoint_runs_a_few_layers(monkeypatch):
+@pytest.mark.parametrize("name, layers", [("batch-32", LAYERS), ("quick", 1)])
+def test_a_short_case_without_a_checkpoint_runs_a_few_layers(monkeypatch, name, layers):
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    settings = with_defaults(ALL_CASES["batch-32"], {}, monkeypatch)
-    assert (settings.dummy_weights, settings.shape_only, settings.num_layers) == (True, False, LAYERS)
+    settings = with_defaults(ALL_CASES[name], {}, monkeypatch)
+    assert (settings.dummy_weights, settings.shape_only, settings.num_layers) == (True, False, layers)
 
 
 @pytest.mark.parametrize(
