@@ -96,6 +96,8 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             with clear_errors(ValueError):
                 work.check_equal_texts(batches)
 
+        notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
+        notes += [reason] if reason else []
         if has_values(settings):
             record.keep_benchmark(args, settings, measurements, accuracy)
         else:
@@ -103,8 +105,6 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         report.print_texts(batches, args)
         if settings.profile:
             report.print_profile(profile, profiler.seconds("batches"))
-        notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
-        notes += [reason] if reason else []
         report.print_summary(args, settings, measurements, notes, accuracy)
         if predicted is not None:
             report.print_prediction(predicted)

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import ttnn
+from tokenizers import Tokenizer
 
 from models.demos.llama3_70b_galaxy.demo import cases, demo_decode
 from models.demos.llama3_70b_galaxy.demo.defaults import LAYERS, MODEL, with_defaults
-from models.tt_transformers.demo.run import RunError, run
+from models.tt_transformers.demo.run import RunError, make_users, run
 from models.tt_transformers.tt import generator_vllm
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.runtime.runner import Runner
@@ -63,6 +64,21 @@ def test_the_description_names_these_cases():
     named = ["batch-32", "batch-1", "repeat2", "evals-1", "evals-32", "apc-test", "pcc-80L", "prefill-profile",
              "ci-token-matching", "long-16k-b32", *long, "full", "quick", "stress-test", "mini-stress-test"]  # fmt: skip
     assert set(named) == set(ALL_CASES)
+
+
+@pytest.mark.parametrize("thousands", [4, 8, 16, 32, 64, 128])
+def test_a_long_case_takes_the_prompts_of_every_length(thousands):
+    tokenizer = Tokenizer.from_file(str(BUNDLED / "tokenizer.json"))
+    args = SimpleNamespace(encode_prompt=lambda text: tokenizer.encode(text).ids)
+    file = str(cases.SAMPLE_PROMPTS / f"input_data_long_{thousands}k.json")
+    settings = ALL_CASES["long-64k-b1"].with_options({"input_prompts": file})
+    ((user,),) = make_users(settings, args)
+    assert 0.9 * thousands * 1024 < len(user.prompt_ids) <= thousands * 1024
+
+
+def test_a_shape_only_run_says_that_a_context_was_cut(demo):
+    record = demo("long-4k-b1", shape_only=True)
+    assert any("context cut from 12800 to" in note for note in record["notes"])
 
 
 def test_the_users_of_a_batch_on_a_galaxy_run_in_its_columns(demo):
@@ -169,11 +185,12 @@ def test_a_long_case_without_a_checkpoint_lays_the_whole_model_out(demo, monkeyp
     assert not with_defaults(ALL_CASES["long-128k-b1"], {}, monkeypatch).shape_only  # HF_MODEL is set now
 
 
-def test_a_short_case_without_a_checkpoint_runs_a_few_layers(monkeypatch):
+@pytest.mark.parametrize("name, layers", [("batch-32", LAYERS), ("quick", 1)])
+def test_a_short_case_without_a_checkpoint_runs_a_few_layers(monkeypatch, name, layers):
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    settings = with_defaults(ALL_CASES["batch-32"], {}, monkeypatch)
-    assert (settings.dummy_weights, settings.shape_only, settings.num_layers) == (True, False, LAYERS)
+    settings = with_defaults(ALL_CASES[name], {}, monkeypatch)
+    assert (settings.dummy_weights, settings.shape_only, settings.num_layers) == (True, False, layers)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +237,13 @@ def test_a_command_lays_out_all_80_layers():
     assert "shape-only" in summary and "of the model's 80 layers" not in summary
 
 
+def test_a_name_of_the_description_runs_one_decode_case():
+    result = command("demo_decode.py", "-k", "full", "--collect-only", "-q")
+    assert [line for line in result.stdout.splitlines() if "::" in line] == [
+        "models/demos/llama3_70b_galaxy/demo/demo_decode.py::test_demo_decode[full]"
+    ]
+
+
 def test_an_alias_beside_its_option_is_refused():
-    result = command("demo_decode.py", "-k", "performance-quick", "--layers", "1", "--num_layers", "2")
+    result = command("demo_decode.py", "-k", "quick", "--layers", "1", "--num_layers", "2")
     assert result.returncode != 0 and "--layers and --num_layers are the same option" in result.stdout + result.stderr

@@ -13,8 +13,8 @@ LAYERS = 2
 def with_defaults(case: Case, given: dict, monkeypatch) -> Case:
     """`case` with the `given` options, on a Galaxy (MESH_DEVICE) and with Llama-3.3-70B's sizes, unless the user says else.
 
-    Without HF_MODEL and LLAMA_DIR the weights are random. On the emulator a case then runs `LAYERS` layers; a case that
-    is `shape_only` runs all layers, without values.
+    Without HF_MODEL and LLAMA_DIR the weights are random. On the emulator a case then runs `LAYERS` layers, or its own
+    number; a case that is `shape_only` runs all layers, without values.
     """
     has_card = backend.name() == "silicon"
     if not has_card and not {"MESH_DEVICE", "FAKE_DEVICE"} & set(os.environ):
@@ -24,6 +24,6 @@ def with_defaults(case: Case, given: dict, monkeypatch) -> Case:
     monkeypatch.setenv("HF_MODEL", MODEL)
     whole = case.shape_only and backend.name() == "emulator" and "num_layers" not in given
     defaults = {"dummy_weights": True, "shape_only": whole}
-    if not has_card and not given.get("shape_only", whole):
+    if not has_card and case.num_layers is None and not given.get("shape_only", whole):
         defaults["num_layers"] = LAYERS
     return case.with_options({**defaults, **given})

@@ -10,7 +10,6 @@ import pytest
 from models.demos.llama3_70b_galaxy.demo.cases import GREEDY, SAMPLE_PROMPTS
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.simple_text_demo import run_case
-from models.tt_transformers.tt.config.precision import DEMO_MODES
 
 _PAGES = {"block_size": 64, "max_num_blocks": 8 * 2048 // 64}
 
@@ -42,7 +41,6 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("mode", DEMO_MODES)
-def test_demo_decode(case, mode, settings, capsys, request):
+def test_demo_decode(case, settings, capsys, request):
     with capsys.disabled():
-        run_case(settings, mode, request.config)
+        run_case(settings, "performance", request.config)
