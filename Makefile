@@ -4,11 +4,13 @@ PYTEST := $(PYTHON) -m pytest
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 SIDE_BY_SIDE := $(PYTEST) -n $(WORKERS) --dist loadfile
 SERVING := .venv-serving/bin/python
+# vLLM on our own platform, also where the vendor's plugin is installed.
+OWN_PLATFORM := VLLM_PLUGINS=tt_transformers $(SERVING)
 PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving demo serve test test-fast test-wide full-size validate bench long-context capacity pareto accuracy compatible perf-report
+.PHONY: help setup setup-serving setup-tools demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,15 +21,23 @@ setup:  ## make .venv and install requirements.txt into it, once
 setup-serving:  ## make .venv-serving, with vLLM over the packages of .venv, once
 	@scripts/setup_serving.sh
 
+setup-tools:  ## make .venv-tools, with the vendor's tt-perf-report and ttnn-visualizer, once
+	@scripts/setup_tools.sh
+
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
+
+lt: setup  ## queue and watch runs, make tables and Pareto fronts, in the terminal (ARGS= as in `lt --help`)
+	@$(PYTHON) models/tt_transformers/lt $(ARGS)
 
 serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (PORT=8000; ARGS= adds options of `vllm serve`)
 	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
 
-test: setup setup-serving  ## run the tests, but for the wide sweeps
+test: setup setup-serving setup-tools  ## run the tests, but for the wide sweeps
 	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
-	$(SERVING) -m pytest -m "serving and not wide" tests/serving
+	$(OWN_PLATFORM) -m pytest -m "serving and not wide" tests/serving
+	@if $(SERVING) -c "import vllm_tt_plugin" 2>/dev/null; then $(MAKE) test-plugin; \
+	else echo "vllm-tt-plugin is not installed in .venv-serving: vLLM ran on our own platform only"; fi
 	$(PYTEST) -m "alone and not slow and not wide"
 
 test-fast: setup  ## run the tests of single modules, in a few minutes
@@ -36,7 +46,10 @@ test-fast: setup  ## run the tests of single modules, in a few minutes
 
 test-wide: setup setup-serving  ## run the wide sweeps, which `make test` leaves out, and record that they passed
 	TT_REQUIRE_VENDOR=1 $(SIDE_BY_SIDE) -m "wide and not slow" -p tests.support.wide_record --wide_record tests/records/wide.json
-	$(SERVING) -m pytest -m "serving and wide" tests/serving
+	$(OWN_PLATFORM) -m pytest -m "serving and wide" tests/serving
+
+test-plugin: setup-serving  ## run the tests of vLLM through the vendor's plugin; an error where it is not installed
+	$(SERVING) -m pytest -m "plugin and not wide" tests/serving
 
 full-size: setup  ## run models at full size with random weights, convert an 8B, and report the peak memory (18 GB)
 	$(PYTEST) models/tt_transformers/tests/test_full_size.py -m slow
@@ -58,7 +71,7 @@ bench: setup  ## time the emulator against Hugging Face transformers, then write
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it
-	$(SERVING) -m models.tt_transformers.measure.serving_speed --output $(PERF_RECORDS)/serving/bundled.json
+	$(SERVING) -m models.tt_transformers.measure.serving_speed
 
 long-context: setup  ## time prefills of 1k to 16k tokens against Hugging Face transformers, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.long_prefill --output $(PERF_RECORDS)
@@ -88,6 +101,11 @@ pareto: setup  ## token accuracy and weight bytes of the settings in tests/confi
 
 compatible: setup  ## count the largest context of each model of the vendor's list, then write the library's README
 	$(PYTHON) -m models.tt_transformers.measure.compatible
+
+predict: setup  ## predict the speed of every model of the verified table on its meshes, then write PERF.md
+	$(PYTHON) -m models.tt_transformers.measure.calibration --record
+	$(PYTHON) -m models.tt_transformers.measure.prediction_table
+	$(PYTHON) -m models.tt_transformers.measure.report
 
 perf-report: setup  ## write PERF.md from the committed records
 	$(PYTHON) -m models.tt_transformers.measure.report

@@ -129,8 +129,10 @@ def dram_capacity(mesh_device) -> int:
 
 
 def available_devices() -> Optional[int]:
-    """How many devices the machine has. None on the emulator, which gives as many as requested."""
-    return None if backend.name() == "emulator" else ttnn.get_num_devices()
+    """How many devices the machine has. None on the emulator, which gives as many as requested, unless TT_VISIBLE_DEVICES
+    is set."""
+    everything = backend.name() == "emulator" and "TT_VISIBLE_DEVICES" not in os.environ
+    return None if everything else ttnn.get_num_devices()
 
 
 def check_devices_exist(name: str, available: Optional[int]) -> None:

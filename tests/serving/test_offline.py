@@ -1,5 +1,6 @@
 """vLLM's engine in this process: it gives the tokens of `Generator`, whatever its scheduler does."""
 
+import gc
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +21,8 @@ COUNT = 12
 def in_this_process(monkeypatch, tmp_path):
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+    yield
+    gc.collect()  # the vendor's worker closes its mesh when it is collected
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def expected(model, prompts, mesh="N150", max_seq_len=1024):
     return tokens
 
 
-@pytest.mark.parametrize("mesh", ["N150", pytest.param("T3K", marks=pytest.mark.wide)])
+@pytest.mark.parametrize("mesh", ["N150", "N300", pytest.param("T3K", marks=pytest.mark.wide)])
 def test_texts_are_the_generators_also_past_the_longrope_switch_and_after_preemption(mesh, monkeypatch):
     """The pool has 20 pages of 64 tokens for 8 users, two of whom get past 512 tokens: not all of them fit."""
     monkeypatch.setenv("MESH_DEVICE", mesh)
@@ -70,6 +73,25 @@ def test_prompts_in_pieces_and_shared_prefixes_give_the_generators_texts(tmp_pat
     with engine(tmp_path, max_num_seqs=4, max_model_len=512, max_num_batched_tokens=96) as llm:
         assert generate(llm, prompts) == wanted
         assert counter(llm, "vllm:prefix_cache_hits") > 0
+
+
+ON_MOCK = """
+from vllm import LLM, SamplingParams
+
+from models.tt_transformers.tt.checkpoints.location import BUNDLED
+
+llm = LLM(str(BUNDLED), block_size=64, max_num_seqs=4, max_model_len=1024)
+prompts = [{"prompt_token_ids": [5] * length} for length in (1, 40, 130, 510, 600)]
+params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+print([len(output.outputs[0].token_ids) for output in llm.generate(prompts, params, use_tqdm=False)])
+"""
+
+
+@pytest.mark.vendor
+@pytest.mark.parametrize("mesh", ["N300", *(pytest.param(mesh, marks=pytest.mark.wide) for mesh in ("N150", "T3K"))])
+def test_the_vendors_checks_accept_what_the_engine_runs(run_on_mock, mesh):
+    """More prompts than users, and one that decodes past the LongRoPE switch."""
+    assert "[4, 4, 4, 4, 4]" in run_on_mock(mesh, ON_MOCK)
 
 
 def counter(llm, name: str) -> int:

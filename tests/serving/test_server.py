@@ -66,7 +66,10 @@ async def ask(client, index, prompts, answers):
         answers.cancelled += 1
     elif kind == 9:
         changes, reason = REFUSED[number % len(REFUSED)]
-        async with client.post("/v1/completions", json={**body, **changes}) as response:
+        # vLLM closes the connection after a plain ValueError, as of its regex compiler and of the vendor's plugin, without
+        # saying so in the answer. A request that follows on it is lost.
+        headers = {"Connection": "close"} if PLUGIN or "structured_outputs" in changes else {}
+        async with client.post("/v1/completions", json={**body, **changes}, headers=headers) as response:
             text = await response.text()
             assert response.status == 400 and reason in text, text
         answers.refused += 1
@@ -84,9 +87,7 @@ async def ask(client, index, prompts, answers):
 async def load(server, prompts, requests: range, answers):
     """Sends the requests, `AT_A_TIME` of them at a time."""
     free = asyncio.Semaphore(AT_A_TIME)
-    # A connection for each request, as from different users.
-    options = dict(timeout=aiohttp.ClientTimeout(total=600), connector=aiohttp.TCPConnector(force_close=True))
-    async with aiohttp.ClientSession(server.url, **options) as client:
+    async with aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(total=600)) as client:
 
         async def one(index):
             async with free:
@@ -167,7 +168,7 @@ def test_every_request_is_answered_and_greedy_texts_are_the_generators(bundled_s
     assert used[1] - used[0] < 16e6
 
 
-def test_a_killed_engine_ends_the_server_with_an_error_and_a_restart_serves(bundled_server, prompts_and_texts, tmp_path):
+def test_a_killed_engine_ends_the_server_a_restart_serves_and_a_killed_server_ends_its_engine(bundled_server, prompts_and_texts, tmp_path):
     prompts, texts = prompts_and_texts
 
     async def kill_while_running():
@@ -185,3 +186,7 @@ def test_a_killed_engine_ends_the_server_with_an_error_and_a_restart_serves(bund
         answers = Answers([])
         asyncio.run(load(restarted, prompts, range(1), answers))
         assert answers.finished == [(0, texts[0])]
+        engine = restarted.engine()
+        restarted.process.kill()
+        engine.wait(timeout=START_LIMIT)  # raises if it outlives the server, and keeps the devices
+        assert not engine.is_running()

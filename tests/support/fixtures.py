@@ -10,6 +10,7 @@ import pytest
 from loguru import logger
 
 from models.common import benchmark_record
+from models.common.pcc import pcc
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +49,18 @@ def benchmarks(tmp_path_factory):
         folder = tmp_path_factory.mktemp("benchmarks")
         patch.setattr(benchmark_record, "FOLDER", folder)
         yield folder
+
+
+@pytest.fixture
+def recorded_pcc(record_property):
+    """`pcc`, which also keeps its result in pytest's report (`--junitxml`): `lt` shows the lowest of a run."""
+
+    def compute(actual, expected) -> float:
+        found = pcc(actual, expected)
+        record_property("pcc", found)
+        return found
+
+    return compute
 
 
 @pytest.fixture

@@ -18,8 +18,11 @@ EIGHT_WAYS = dict(hidden_size=256, intermediate_size=256, num_attention_heads=8,
 
 
 @contextmanager
-def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf16", paged=True, pages=None, block_size=32, shape=None):
-    """A `Generator` of `model`, by default in bf16 and with enough pages for the whole context of every user."""
+def open_generator(
+    mesh_name, model, *, users=1, max_seq_len=4096, precision="bf16", paged=True, pages=None, block_size=32, shape=None, **options
+):
+    """A `Generator` of `model`, by default in bf16 and with enough pages for the whole context of every user. `options`: of
+    `ModelArgs`."""
     pages = users * -(-max_seq_len // block_size) if pages is None else pages
     with open_mesh(mesh_name, shape) as mesh_device:
         args = ModelArgs(
@@ -29,6 +32,7 @@ def open_generator(mesh_name, model, *, users=1, max_seq_len=4096, precision="bf
             max_seq_len=max_seq_len,
             optimizations=getattr(ModelOptimizations, precision)(),
             page_params={"block_size": block_size, "max_num_blocks": pages} if paged else None,
+            **options,
         )
         with Generator.build(args) as generator:
             yield generator

@@ -13,17 +13,20 @@ from models.tt_transformers.tt import generator_vllm
 
 
 @contextmanager
-def open_served(mesh_name, model, class_name, *, users=4, max_seq_len=256, block_size=32, pages=None, optimizations=None, lanes=1):
-    """(served model, its KV caches), by default with pages for the whole context of every user."""
+def open_served(
+    mesh_name, model, class_name, *, users=4, max_seq_len=256, block_size=32, pages=None, optimizations=None, lanes=1,
+    module=generator_vllm,
+):
+    """(served model, its KV caches), by default with pages for the whole context of every user; `users` of all lanes."""
     with open_mesh(mesh_name) as mesh_device:
-        model_class = getattr(generator_vllm, class_name)
+        model_class = getattr(module, class_name)
         config = SimpleNamespace(_name_or_path=str(model))
         served = model_class.initialize_vllm_model(
-            config, mesh_device, users, max_seq_len=max_seq_len, optimizations=optimizations, tt_data_parallel=lanes
+            config, mesh_device, users, max_seq_len=max_seq_len, tt_data_parallel=lanes, optimizations=optimizations
         )
         arch = served.args.arch
-        heads = arch.n_kv_heads // min(mesh_device.get_num_devices(), arch.n_kv_heads)
-        pages = users * -(-max_seq_len // block_size) if pages is None else pages
+        heads = arch.n_kv_heads // min(mesh_device.get_num_devices() // lanes, arch.n_kv_heads)
+        pages = users // lanes * -(-max_seq_len // block_size) if pages is None else pages
         kv_cache = served.allocate_kv_cache((pages, heads, block_size, arch.head_dim), torch.bfloat16, arch.n_layers)
         try:
             yield served, kv_cache
@@ -185,3 +188,62 @@ class Scheduler:
         self.slots.pop(request, None)
         self.free += request.pages
         request.pages = []
+
+
+class LaneScheduler:
+    """The plugin's lanes: each has rows and pages of its own. All lanes prefill or all decode. A request keeps its row."""
+
+    def __init__(self, model, kv_cache):
+        self.model, self.kv_cache = model, kv_cache
+        paged, lanes = model.args.paged_attention_config, model.lanes
+        self.block_size, self.width = paged.block_size, paged.pages_per_user(model.args.max_seq_len)
+        self.rows: list[Request | None] = [None] * model.args.users
+        self.lane_rows = model.args.users // lanes
+        self.free = [list(range(paged.max_num_blocks)) for _ in range(lanes)]
+
+    def run(self, requests) -> None:
+        """Runs all requests. Each one is added to the first free row."""
+        waiting = list(requests)
+        while waiting or any(self.rows):
+            added = []
+            for row in range(len(self.rows)):
+                if waiting and self.rows[row] is None:
+                    self.rows[row] = waiting.pop(0)
+                    added.append(row)
+            self._prefill(added) if added else self._decode()
+            for row, request in enumerate(self.rows):
+                if request and request.is_finished:
+                    self.free[row // self.lane_rows] += request.pages
+                    self.rows[row] = None
+
+    def _prefill(self, rows) -> None:
+        prompts = [self.rows[row].prompt for row in rows]
+        tokens = torch.zeros(len(rows), max(map(len, prompts)), dtype=torch.int32)
+        for line, prompt in zip(tokens, prompts):
+            line[: len(prompt)] = torch.tensor(prompt)
+        logits = self.model.prefill_forward(
+            tokens, self._page_table(rows), self.kv_cache, list(map(len, prompts)), [0] * len(rows), empty_slots=rows
+        )
+        for row, line in zip(rows, logits):
+            self.rows[row].logits.append(line[0])
+
+    def _decode(self) -> None:
+        users = len(self.rows)
+        tokens, positions = torch.zeros(users, 1, dtype=torch.int32), torch.full((users,), -1)
+        for row, request in enumerate(self.rows):
+            if request:
+                tokens[row], positions[row] = request.tokens[-1], len(request.tokens) - 1
+        logits = self.model.decode_forward(tokens, positions, self._page_table(range(users)), self.kv_cache)
+        for request, line in zip(self.rows, logits):
+            if request:
+                request.logits.append(line[0])
+
+    def _page_table(self, rows) -> torch.Tensor:
+        table = torch.zeros(len(rows), self.width, dtype=torch.int32)
+        for line, row in zip(table, rows):
+            request, free = self.rows[row], self.free[row // self.lane_rows]
+            if request:
+                while len(request.pages) * self.block_size < len(request.tokens):
+                    request.pages.append(free.pop())
+                line[: len(request.pages)] = torch.tensor(request.pages)
+        return table

@@ -193,3 +193,22 @@ def test_path_with_blanks_is_refused(fake_package, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime_root, "GENERATED", tmp_path / "a b")
     with pytest.raises(runtime_root.MockUnavailable, match="path with blanks: .*a b"):
         runtime_root.prepare("N150")
+
+
+@pytest.mark.vendor
+def test_making_the_runtime_root_leaves_the_order_of_exit_handlers(run_on_mock, tmp_path):
+    """A finalizer that stops a child process runs before multiprocessing waits for the child, as vLLM relies on."""
+    code = """
+import sys
+from pathlib import Path
+from models.common.vendor.mock import runtime_root
+
+runtime_root._build_once(Path(sys.argv[1]), Path.mkdir)
+import multiprocessing, time, weakref
+
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+child.start()
+weakref.finalize(child, child.terminate)
+"""
+    run_on_mock("N150", code, str(tmp_path / "made"))
+    assert (tmp_path / "made").is_dir()

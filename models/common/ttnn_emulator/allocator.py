@@ -3,7 +3,9 @@
 A tensor on a mesh takes the same bytes in the same bank of every chip. So one count is valid for all chips.
 """
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.common.chip import Chip
@@ -12,6 +14,10 @@ from .dtypes import BufferType
 from .shapes import round_up
 
 _TRACE_ALIGNMENT = 8192
+
+# Called with the number of every buffer that is freed, while an op log is recorded.
+on_free: Callable[[int], None] | None = None
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -95,20 +101,26 @@ class Allocator:
 
 
 class Buffer:
-    """Bytes of one tensor in every bank. Freed by `free`, or when nothing refers to the buffer any more."""
+    """Bytes of one tensor in every bank. Freed by `free`, or when nothing refers to the buffer any more.
 
-    __slots__ = ("allocator", "buffer_type", "bank_bytes", "address", "allocated", "__weakref__")
+    `number`: different for every buffer of the process.
+    """
+
+    __slots__ = ("allocator", "buffer_type", "bank_bytes", "address", "allocated", "number", "__weakref__")
 
     def __init__(self, allocator: Allocator, buffer_type: BufferType, bank_bytes: int):
         self.allocated = False
         allocator.take(buffer_type, bank_bytes)
         self.allocator, self.buffer_type, self.bank_bytes = allocator, buffer_type, bank_bytes
         self.address = allocator.base_address(buffer_type) + allocator.used[buffer_type] - bank_bytes
+        self.number = next(_numbers)
         self.allocated = True
 
     def free(self) -> None:
         if self.allocated:
             self.allocated = False
             self.allocator.used[self.buffer_type] -= self.bank_bytes
+            if on_free is not None:
+                on_free(self.number)
 
     __del__ = free

@@ -165,6 +165,9 @@ def open_mesh_device(
     shape = MeshShape(1, 1) if mesh_shape is None else MeshShape(*mesh_shape)
     if shape.dims() != 2 or shape.mesh_size() > MAX_DEVICES:
         raise RuntimeError(f"{shape} is not rows and columns of at most {MAX_DEVICES} devices")
+    visible = machine.visible_devices()
+    if visible is not None and shape.mesh_size() > len(visible):
+        raise RuntimeError(f"{shape} has {shape.mesh_size()} devices, TT_VISIBLE_DEVICES leaves {len(visible)}")
     if num_command_queues not in (1, 2):
         raise RuntimeError(f"num_command_queues must be 1 or 2, got {num_command_queues}")
     if offset is not None and tuple(offset) != (0, 0):

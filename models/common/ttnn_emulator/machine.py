@@ -1,15 +1,20 @@
 """The machine that is emulated: the one whose mesh MESH_DEVICE names, an N150 without it.
 
-`open_mesh_device` opens any mesh of the machine's chips, also a larger one than the machine has.
+`open_mesh_device` opens any mesh of the machine's chips, also a larger one than the machine has. As with the vendor's
+package, TT_VISIBLE_DEVICES (such as `0,1`) leaves a process only these of a machine's chips: so many are there, and no
+larger mesh opens.
 """
 
 import math
+import os
 from contextlib import contextmanager
 
 from models.common.chip import Chip
 from models.common.mesh_names import MESHES, requested_mesh_name
 
 from .cores import CoreCoord
+
+VISIBLE_DEVICES = "TT_VISIBLE_DEVICES"
 
 _given = None
 _held = None
@@ -61,9 +66,21 @@ def using_distributed_env() -> bool:
     return False
 
 
+def visible_devices() -> list[int] | None:
+    """The chips that TT_VISIBLE_DEVICES names; None if it is not set. ValueError if it does not name different chips."""
+    given = os.environ.get(VISIBLE_DEVICES)
+    if given is None:
+        return None
+    numbers = [part.strip() for part in given.split(",")]
+    if not all(number.isascii() and number.isdecimal() for number in numbers) or len(set(map(int, numbers))) < len(numbers):
+        raise ValueError(f"{VISIBLE_DEVICES}={given!r}: expected different numbers of devices, separated by commas")
+    return list(map(int, numbers))
+
+
 def get_num_devices() -> int:
-    """How many chips the machine has."""
-    return math.prod(MESHES[machine_name()].shape)
+    """How many chips this process sees."""
+    visible = visible_devices()
+    return math.prod(MESHES[machine_name()].shape) if visible is None else len(visible)
 
 
 GetNumAvailableDevices = get_num_devices

@@ -4,6 +4,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from . import allocator
 from .shapes import MeshShape
 from .tensor import Tensor
 
@@ -26,6 +27,9 @@ class OpRecord:
             default. A tensor is replaced by its TensorSpec. If the call left out the topology of a collective, this is
             the topology that the op chose.
         mesh_shape: rows and columns of the mesh that the op ran on. TensorSpecs are those of one device.
+        is_view: whether the output is the input's memory, so that no kernel runs.
+        is_captured: whether the call was captured in a trace.
+        input_buffers, output_buffers: the numbers of the tensors' buffers, None where there is no tensor.
     """
 
     name: str
@@ -33,22 +37,35 @@ class OpRecord:
     outputs: tuple
     arguments: dict
     mesh_shape: MeshShape
+    is_view: bool
+    is_captured: bool
+    input_buffers: tuple
+    output_buffers: tuple
+
+
+class OpLog(list):
+    """The `OpRecord`s of a recording. `freed`: (how many ops had been recorded, the number of a buffer freed then)."""
+
+    def __init__(self):
+        self.freed = []
 
 
 @contextmanager
 def recording():
-    """Context manager: yields a list that gets one OpRecord per op call. A traced op counts once, when captured."""
+    """Context manager: yields an `OpLog` that gets one OpRecord per op call. A traced op counts once, when captured."""
     global active, _entries
     if active:
         raise RuntimeError("oplog.recording: a recording is already on")
-    active, _entries = True, []
+    log = OpLog()
+    active, _entries = True, log
+    allocator.on_free = lambda number: log.freed.append((len(log), number))
     try:
-        yield _entries
+        yield log
     finally:
-        active = False
+        active, allocator.on_free = False, None
 
 
-def add(name, program, outputs, arguments: dict, mesh_shape) -> None:
+def add(name, program, outputs, arguments: dict, device) -> None:
     """Appends a call to the recording. `arguments` may hold Tensors, whose specs are kept."""
     arguments = {**arguments, **(program.chosen or {})}
     _entries.append(
@@ -57,9 +74,17 @@ def add(name, program, outputs, arguments: dict, mesh_shape) -> None:
             tuple(map(_spec, program.inputs)),
             tuple(map(_spec, outputs)),
             {name: _spec(value) for name, value in arguments.items()},
-            mesh_shape,
+            device.shape,
+            program.view,
+            device.capture is not None,
+            tuple(map(_buffer, program.inputs)),
+            tuple(map(_buffer, outputs)),
         )
     )
+
+
+def _buffer(tensor) -> int | None:
+    return None if tensor is None else tensor._buffer.number
 
 
 def _spec(value):

@@ -79,7 +79,7 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
     if device.shape_only:
         step = _shape_only_step(outputs, device.num_devices)
     if oplog.active:
-        oplog.add(name, program, outputs or changed, form.bind(args, kwargs), device.shape)
+        oplog.add(name, program, outputs or changed, form.bind(args, kwargs), device)
     if device.capture is not None:
         device.capture.add(name, step, [storage for storage in storages if storage is not None], outputs)
     elif oplog.profile is None:

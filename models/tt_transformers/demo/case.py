@@ -20,7 +20,9 @@ SAMPLE_PROMPTS = Path(__file__).parent / "sample_prompts"
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the demo. All fields except `name` are options of the same name; options.py says what they mean.
+    """A case of a demo. All fields except `name` and `default_model` are options of the same name; options.py says what they
+    mean. `default_model`: the model, in `model_params`, that runs with random weights if the environment names none; None:
+    the bundled checkpoint.
 
     None means: for `instruct`, whatever the tokenizer supports; for `enable_thinking`, the chat template's default; for
     `optimizations`, the mode in the test id; for `reference_file`, the model's own file; for `max_generated_tokens`
@@ -42,6 +44,9 @@ class Case:
     stop_at_eos: bool = True
     optimizations: str | None = None
     decoder_config_file: str | None = None
+    default_model: str | None = None
+    max_images: int = 0
+    enable_trace: bool = True
     num_layers: int | None = None
     dummy_weights: bool = False
     token_accuracy: bool = False

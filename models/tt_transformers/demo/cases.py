@@ -1,4 +1,4 @@
-"""The demo's cases. README.md in this folder lists them."""
+"""The demos' cases. README.md in this folder lists them."""
 
 from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
 
@@ -62,4 +62,26 @@ CASES = [
         )
         for groups in (4, 8, 16, 32)
     ),
+]
+
+# The names are those of the vendor's demo.
+VISION_CASES = [
+    Case(
+        name=name,
+        input_prompts=SAMPLE_PROMPTS / f"input_data_{prompts}.json",
+        max_seq_len=512,
+        batch_size=users,
+        max_generated_tokens=200,
+        page_params={"block_size": 32, "max_num_blocks": 16 * users},
+        sampling_params={"temperature": 0},
+        default_model="random/Llama-3.2-Vision-tiny",
+        max_images=2,
+        enable_trace=trace,
+    )
+    for name, users, trace, prompts in (
+        ("batch1-notrace", 1, False, "images"),
+        ("batch1-trace", 1, True, "images"),
+        ("batch32-trace", 32, True, "images"),
+        ("batch4-trace-with-text-prompts", 4, True, "images_and_text"),
+    )
 ]

@@ -186,6 +186,8 @@ OPTIONS = (
         "the mode in the test id",
     ),
     Option("decoder_config_file", parse_path, "FILE", "JSON file of precision settings for single decoders", "none"),
+    Option("max_images", parse_count, "N", "most images of a user, for a model that reads images", _CASE),
+    Option("enable_trace", parse_bool, "BOOL", "replay decode steps from a trace, where the device can", _CASE),
     Option("num_layers", parse_count, "N", "run only the first N layers of the model", "all layers"),
     Option("dummy_weights", parse_bool, "BOOL", "random weights; only a config.json is needed", "false"),
     Option(

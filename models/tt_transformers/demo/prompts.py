@@ -1,7 +1,8 @@
-"""Prompt files: a JSON list of objects with `prompt`, and optionally `context` and `max_length`.
+"""Prompt files: a JSON list of objects with `prompt`, and optionally `context` and `max_length`, or `images`.
 
 `context` names a text that is put before the prompt: a file, relative to the prompt file, or a URL, whose text is kept on
-disk once it is downloaded; `max_length` cuts the context to that many characters. Files are UTF-8; a byte order mark at
+disk once it is downloaded; `max_length` cuts the context to that many characters. `images` is a list of image files,
+relative to the prompt file; they stand where the prompt has `<|image|>`, or before it if it has none. Files are UTF-8; a byte order mark at
 their beginning is no part of the text.
 """
 
@@ -18,18 +19,20 @@ from models.common import whole_file
 
 DOWNLOADS = Path(__file__).resolve().parents[3] / "generated" / "contexts"
 
-_FIELDS = ("prompt", "context", "max_length")
+_FIELDS = ("prompt", "context", "max_length", "images")
 _SCHEMES = ("http://", "https://")
 _TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the context that comes before it, "" if there is none. `source` names its file and entry."""
+    """A prompt, the context that comes before it ("" if there is none), and its image files. `source` names its file and
+    entry."""
 
     prompt: str
     context: str = ""
     source: str = ""
+    images: tuple[Path, ...] = ()
 
     @property
     def text(self) -> str:
@@ -89,9 +92,21 @@ def _prompt(entry, where, folder) -> Prompt:
             raise ValueError(f"{where}: field 'max_length' cuts the context, but there is no field 'context'")
         if type(entry["max_length"]) is not int or entry["max_length"] < 1:
             raise ValueError(f"{where}: field 'max_length' is {entry['max_length']!r}; expected an integer >= 1")
+    images = _images(entry, where, folder)
     if "context" not in entry:
-        return Prompt(entry["prompt"], source=where)
-    return Prompt(entry["prompt"], _context(entry, where, folder)[: entry.get("max_length")], where)
+        return Prompt(entry["prompt"], source=where, images=images)
+    return Prompt(entry["prompt"], _context(entry, where, folder)[: entry.get("max_length")], where, images)
+
+
+def _images(entry, where, folder) -> tuple[Path, ...]:
+    names = entry.get("images", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{where}: field 'images' is {names!r}; expected a list of image files")
+    files = tuple(folder / name for name in names)
+    for file in files:
+        if not os.path.isfile(file):
+            raise ValueError(f"{where}: image {file}: there is no such file")
+    return files
 
 
 def _check_surrogates(text: str, where) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from loguru import logger
 
 from models.common import backend, benchmark_record, whole_file
+from models.tt_transformers.demo import prediction
 
 SCHEMA_VERSION = 1
 
@@ -36,6 +37,7 @@ _SCHEMA = {
             "group?": int,
             "prompt": str,
             "prompt_tokens": int,
+            "images?": [str],
             "token_ids": [int],
             "text": str,
             "stop_reason": str,
@@ -48,6 +50,12 @@ _SCHEMA = {
         "perplexity?": _NUMBER,
         "reference_perplexity?": _NUMBER,
         "first_difference?": int,
+    },
+    "prediction?": {
+        "what": str,
+        "mesh": str,
+        **{name: {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER} for name in ("decode_t/s/u", "decode_t/s")},
+        "TTFT?": {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "unit": str},
     },
 }
 
@@ -121,7 +129,7 @@ def keep_benchmark(args, settings, measurements, accuracy):
         logger.warning(f"no benchmark record is kept: {error}")
 
 
-def make_record(args, settings, batches, measurements, notes, accuracy=None) -> dict:
+def make_record(args, settings, batches, measurements, notes, accuracy=None, predicted=None) -> dict:
     """The record of a run, as README.md documents it."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -144,6 +152,7 @@ def make_record(args, settings, batches, measurements, notes, accuracy=None) -> 
                 **({} if args.data_parallel == 1 else {"group": user.index // settings.batch_size}),
                 "prompt": user.prompt,
                 "prompt_tokens": len(user.prompt_ids),
+                **({"images": list(user.image_names)} if user.image_names else {}),
                 "token_ids": user.token_ids,
                 "text": args.decode(user.token_ids),
                 "stop_reason": user.stop_reason,
@@ -152,4 +161,5 @@ def make_record(args, settings, batches, measurements, notes, accuracy=None) -> 
             for user in users
         ],
         **({} if accuracy is None else {"accuracy": accuracy.as_json()}),
+        **({} if predicted is None else {"prediction": prediction.as_record(predicted)}),
     }

@@ -4,7 +4,7 @@ from models.common import backend
 from models.tt_transformers.demo.text_stream import TextStream
 
 # How to read a speed of each backend; no speed is shown without this note.
-_SPEEDS_ARE = {
+SPEEDS_ARE = {
     "silicon": "measured on the card",
     "simulator": "measured on the simulator, not a card's speed",
     "emulator": "of the emulator on this CPU, not a card's speed",
@@ -40,6 +40,11 @@ def _shown(prompt):
     return f"{prompt[:half]}\n[... {left_out} characters not shown ...]\n{prompt[-half:]}"
 
 
+def _prompt_of(user) -> str:
+    images = f", with {', '.join(user.image_names)}" if user.image_names else ""
+    return f"Prompt of user {user.index}, batch {user.batch}{images}:\n{_shown(user.prompt)}"
+
+
 def _line(label, value):
     print(f"  {label:<28}{value}", flush=True)
 
@@ -52,9 +57,11 @@ def notes(args, settings) -> list[str]:
     elif not backend.values_meaningful():
         found.append("validated, values meaningless: no text and no speed")
     else:
-        found.append(f"speeds are {_SPEEDS_ARE[backend.name()]}")
-    if args.arch.n_layers < args.hf_config["num_hidden_layers"]:
-        found.append(f"{args.arch.n_layers} of the model's {args.hf_config['num_hidden_layers']} layers")
+        found.append(f"speeds are {SPEEDS_ARE[backend.name()]}")
+    if args.num_layers is not None and args.num_layers < args.model_layers:
+        found.append(f"{args.num_layers} of the model's {args.model_layers} layers")
+    if args.reads_images and not args.max_images:
+        found.append("the model runs without its layers for images")
     if args.dummy_weights:
         found.append("random weights: the text means nothing")
     if args.dummy_weights and args.text.tokenizer_is_stand_in:
@@ -88,7 +95,7 @@ class Stream:
 
     def __init__(self, user, decode):
         self._text = TextStream(decode)
-        print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}\n\nGenerated:", flush=True)
+        print(f"\n{_prompt_of(user)}\n\nGenerated:", flush=True)
 
     def add(self, token_id: int):
         print(self._text.add(token_id), end="", flush=True)
@@ -107,7 +114,7 @@ def print_texts(batches, args):
     """Prints the texts of all users except the streamed ones, and why each user stopped."""
     for users in batches:
         for user in users[1:]:
-            print(f"\nPrompt of user {user.index}, batch {user.batch}:\n{_shown(user.prompt)}")
+            print(f"\n{_prompt_of(user)}")
             print(f"\nGenerated:\n{args.decode(user.token_ids)}", flush=True)
     if batches:
         print("\nUsers")
@@ -142,3 +149,13 @@ def print_summary(args, settings, measurements, notes, accuracy=None):
         _line("token accuracy", accuracy.describe())
     for note in notes:
         _line("note", note)
+
+
+def print_prediction(predicted):
+    """Prints a `Forecast`, apart from what was measured."""
+    print(f"\nPrediction for a card ({predicted.card.name}), not a measurement")
+    for name, value, unit in (
+        ("tokens/s/user", predicted.tokens_per_user, "t/s/u"), ("tokens/s", predicted.tokens, "t/s"), ("TTFT", predicted.ttft_ms, "ms")
+    ):  # fmt: skip
+        if value is not None:
+            _line(f"predicted {name}", f"{value} {unit}")

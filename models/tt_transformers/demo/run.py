@@ -7,15 +7,18 @@ from models.common import backend, op_costs
 from models.common.mesh import open_mesh, without_values
 from models.common.profiler import Measurement, Profiler
 from models.common.sampling import Sampler
-from models.tt_transformers.demo import record, report, work
+from models.tt_transformers.demo import prediction, record, report, work
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.measures import has_values
+from models.tt_transformers.tt.checkpoints.location import in_environment
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator, check_lengths, check_tokens
 from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.reference import Reference, reference_path
 from models.tt_transformers.tt.runtime import dram
+from models.tt_transformers.tt.runtime.images import check_images
 from models.tt_transformers.tt.token_accuracy import TeacherForcing
+from models.tt_transformers.tt.vision.images import UserImages, read_image
 
 
 @dataclass
@@ -29,6 +32,8 @@ class User:
     token_ids: list[int] = field(default_factory=list)
     stop_reason: str | None = None
     note: str | None = None
+    images: UserImages | None = None
+    image_names: tuple[str, ...] = ()
 
     def add(self, token_id: int, stop_token_ids, max_generated_tokens: int, max_seq_len: int):
         self.token_ids.append(token_id)
@@ -55,10 +60,13 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             if reference is not None:
                 settings = settings.with_reference(reference)
             batches = make_users(settings, args, reference)
+            work.check_no_images(settings, batches)
             for users in batches:
                 lengths = [settings.start_pos + len(user.prompt_ids) for user in users]
                 check_lengths(args, lengths, settings.max_generated_tokens)
                 check_tokens(args, [user.prompt_ids for user in users])
+                for user in users:
+                    check_images(args, user.index, user.prompt_ids, user.images)
             stop_token_ids = args.stop_token_ids if settings.stop_at_eos else frozenset()
             dram.check_fits(args)
             weights = make_weights(args)
@@ -67,11 +75,13 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
             generator = stack.enter_context(Generator.build(args, weights))
 
         # Compilation (on the emulator: laying tensors out for speed) is not part of the times measured below.
+        prefill_log = decode_log = None
         if not settings.decode_only:
-            with profiler.timed("compile_prefill"):
-                generator.compile_prefill(batches[0][0].prompt_ids)
-        with profiler.timed("compile_decode"):
-            generator.compile_decode()
+            with profiler.timed("compile_prefill"), prediction.logged() as prefill_log:
+                generator.compile_prefill(batches[0][0].prompt_ids, batches[0][0].images)
+        with profiler.timed("compile_decode"), prediction.logged() as decode_log:
+            generator.compile_decode(trace=settings.enable_trace)
+        predicted, reason = prediction.of_run(args, settings, len(batches[0][0].prompt_ids), prefill_log, decode_log)
         steps = ("load_weights", "compile_prefill", "compile_decode")
         measurements = [Measurement(name, profiler.seconds(name), "s") for name in steps if profiler.count(name)]
         accuracy = None
@@ -94,9 +104,12 @@ def run(settings: Case, mode: str, make_weights=Weights.of):
         if settings.profile:
             report.print_profile(profile, profiler.seconds("batches"))
         notes = report.notes(args, settings) + [user.note for users in batches for user in users if user.note]
+        notes += [reason] if reason else []
         report.print_summary(args, settings, measurements, notes, accuracy)
+        if predicted is not None:
+            report.print_prediction(predicted)
         if settings.output_json is not None:
-            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy)
+            run_record = record.make_record(args, settings, batches, measurements, notes, accuracy, predicted)
             with clear_errors():
                 record.write_record(settings.output_json, run_record)
 
@@ -114,9 +127,18 @@ def clear_errors(kinds=(ValueError, OSError, RuntimeError)):
         raise RunError(str(error)) from error
 
 
+def model_of(settings) -> dict:
+    """The arguments that name the model of a run: the environment's, or the default of the case with random weights."""
+    named = in_environment()
+    if settings.default_model is None or any(value is not None for value in named.values()):
+        return {**named, "dummy_weights": settings.dummy_weights}
+    return {"hf_model": settings.default_model, "dummy_weights": True}
+
+
 def make_args(settings, mode, mesh_device) -> ModelArgs:
     return ModelArgs(
         mesh_device,
+        **model_of(settings),
         data_parallel=settings.data_parallel,
         max_batch_size=settings.batch_size,
         max_seq_len=settings.max_seq_len,
@@ -125,9 +147,9 @@ def make_args(settings, mode, mesh_device) -> ModelArgs:
         optimizations=settings.optimizations,
         optimizations_base=mode,
         decoder_config_file=settings.decoder_config_file,
-        dummy_weights=settings.dummy_weights,
         num_layers=settings.num_layers,
         page_params=settings.page_params if settings.paged_attention else None,
+        max_images=settings.max_images,
     )
 
 
@@ -153,8 +175,9 @@ def make_user(settings, args, batch, index, prompt) -> User:
     """The user of a prompt. The prompt's context is cut to leave room to generate within max_seq_len."""
     limit = settings.max_seq_len - settings.start_pos - settings.max_generated_tokens
     try:
-        fitted = prompt.fitted(lambda text: len(args.encode_prompt(text)), limit)
-        user = User(batch, index, fitted.text, args.encode_prompt(fitted.text))
+        fitted = prompt.fitted(lambda text: len(encode(args, text, prompt)), limit)
+        names = tuple(file.name for file in prompt.images)
+        user = User(batch, index, fitted.text, encode(args, fitted.text, prompt), images=read(args, prompt), image_names=names)
     except ValueError as error:
         raise ValueError(f"{prompt.source}: {error}") from error
     if fitted != prompt:
@@ -163,6 +186,20 @@ def make_user(settings, args, batch, index, prompt) -> User:
             f"for {settings.max_generated_tokens} tokens to fit max_seq_len {settings.max_seq_len}"
         )
     return user
+
+
+def encode(args, text: str, prompt) -> list[int]:
+    """Token ids of a prompt's text. ValueError for a prompt with images if the model runs without."""
+    if not prompt.images:
+        return args.encode_prompt(text)
+    if len(prompt.images) > args.max_images:
+        raise ValueError(f"{len(prompt.images)} image(s); at most {args.max_images} for this run of {args.model_name}")
+    return args.text.encode_with_images(text, len(prompt.images))
+
+
+def read(args, prompt) -> UserImages | None:
+    """The images of a prompt, read and cut into tiles; None if it has none. ValueError that names a file."""
+    return args.image_processor([read_image(file) for file in prompt.images]) if prompt.images else None
 
 
 def make_sampler(settings, users, reference=None):

@@ -9,9 +9,9 @@ from models.common.mesh import mesh_name_from_environment
 from models.common.mesh_names import MESH_SHAPES
 from models.tt_transformers.demo.case import Case
 from models.tt_transformers.demo.cases import CASES
-from models.tt_transformers.demo.run import RunError, clear_errors, run
+from models.tt_transformers.demo.run import RunError, clear_errors, model_of, run
 from models.tt_transformers.tt.checkpoints.formats import model_config
-from models.tt_transformers.tt.checkpoints.location import in_environment, locate
+from models.tt_transformers.tt.checkpoints.location import locate
 from models.tt_transformers.tt.config.architecture import Architecture
 from models.tt_transformers.tt.config.precision import DEMO_MODES
 from models.tt_transformers.tt.placement import group_shape
@@ -53,7 +53,7 @@ def skip_beyond_the_model(settings: Case):
     A max_seq_len that the user gave is an error instead, found with the other settings.
     """
     with clear_errors():
-        model = locate(**in_environment(), dummy_weights=settings.dummy_weights)
+        model = locate(**model_of(settings))
         context = Architecture.from_hf_config(model_config(model.directory)).max_context_len
     if settings.max_seq_len > context:
         reason = f"{settings.name} needs a context of {settings.max_seq_len} tokens, the model has {context}; give --max_seq_len"

@@ -30,11 +30,11 @@ def generate(generator, users, sampler, settings, args, stop_token_ids, prefill=
     """Generates the texts of one batch, printing the first user's as it comes, and returns measurements.
 
     Without meaningful values it runs prefill and one decode step only: further steps have the same ops.
-    prefill: prompts -> logits; None: the generator's.
+    prefill: users -> logits; None: the generator's.
     """
-    prefill, profiler = prefill or generator.prefill, Profiler()
+    prefill, profiler = prefill or partial(_prefill, generator), Profiler()
     if not has_values(settings):
-        prefill([user.prompt_ids for user in users])
+        prefill(users)
         generator.decode([0] * len(users))
         return []
 
@@ -42,7 +42,7 @@ def generate(generator, users, sampler, settings, args, stop_token_ids, prefill=
     with profiler.timed("generate"):
         with profiler.timed("TTFT"):
             with profiler.timed("inference_prefill"):
-                logits = prefill([user.prompt_ids for user in users])
+                logits = prefill(users)
             tokens = sampler(logits)
         active = [True] * len(users)
         while True:
@@ -66,7 +66,7 @@ def generate(generator, users, sampler, settings, args, stop_token_ids, prefill=
 def prefill_only(generator, users, sampler, settings, args, stop_token_ids) -> list[Measurement]:
     """A prefill, and each user's first token."""
     if not has_values(settings):
-        generator.prefill([user.prompt_ids for user in users])
+        _prefill(generator, users)
         return []
     return generate(generator, users, sampler, settings, args, stop_token_ids)
 
@@ -118,11 +118,18 @@ def against_hugging_face(generator, users, sampler, settings, args, stop_token_i
     return [*measurements, Measurement("least_pcc", min(found), "", users[0].batch)]
 
 
+def check_no_images(settings, batches) -> None:
+    """Raises ValueError if a user has images and the case's check is of texts only."""
+    check = next((name for name in ("decode_only", "stress_test", "apc_test", "pcc_check") if getattr(settings, name)), None)
+    if check and any(user.images for users in batches for user in users):
+        raise ValueError(f"{check} runs prompts without images")
+
+
 def check_equal_texts(batches) -> None:
     """Raises ValueError if two users with equal prompts have other texts."""
     first = {}
     for user in (user for users in batches for user in users):
-        other = first.setdefault(tuple(user.prompt_ids), user)
+        other = first.setdefault((*user.prompt_ids, *user.image_names), user)
         if other.token_ids != user.token_ids:
             raise ValueError(
                 f"user {user.index} of batch {user.batch} has the prompt of user {other.index} of batch {other.batch}, and "
@@ -130,9 +137,13 @@ def check_equal_texts(batches) -> None:
             )
 
 
-def _prefill_from_cache(generator, prompts: list[list[int]]) -> torch.Tensor:
+def _prefill(generator, users) -> torch.Tensor:
+    return generator.prefill([user.prompt_ids for user in users], [user.images for user in users])
+
+
+def _prefill_from_cache(generator, users) -> torch.Tensor:
     """Prefills the prompts, and then their last tokens once more, after the cached pages before these -> logits."""
-    block = generator.model.paged.block_size
+    prompts, block = [user.prompt_ids for user in users], generator.model.paged.block_size
     starts = [(len(prompt) - 1) // block * block for prompt in prompts]
     if 0 in starts:
         user = starts.index(0)

@@ -13,7 +13,7 @@ import models  # noqa: F401
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
-from models.common.mesh_names import LINES
+from models.common.mesh_names import LINES, MESHES
 from models.tt_transformers.measure.counts import decode_step_costs
 from models.tt_transformers.tt import token_accuracy
 from models.tt_transformers.tt.checkpoints.location import BUNDLED, locate
@@ -103,7 +103,7 @@ def measure_kv_cache(mesh_device, kv_cache: str, reference: Reference, users: in
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=8, help="texts of the reference to predict (default: 8)")
-    parser.add_argument("--mesh", choices=LINES, nargs="+", default=LINES)
+    parser.add_argument("--mesh", choices=MESHES, nargs="+", default=LINES)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--mode", choices=MODES, nargs="+", default=MODES)
     what.add_argument("--kv_cache", choices=KV_CACHES, nargs="+", help="formats of performance mode's KV cache")

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import models  # noqa: F401
+import torch
 import ttnn
 
 from models.common import backend, benchmark_record, console, whole_file
 from models.common.mesh import dram_capacity, open_mesh, without_values
-from models.common.mesh_names import MESH_SHAPES
+from models.common.mesh_names import MESHES
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.config.precision import MODES
@@ -28,6 +29,7 @@ from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES
+from models.tt_transformers.tt.vision.images import UserImages
 
 MODEL = "microsoft/Phi-3-mini-128k-instruct"
 BLOCK_SIZE = 64
@@ -88,7 +90,7 @@ def measure(
     """Lays the model out for `users` users of `context` tokens each, and runs a prompt of all but one token, or of `chunks`
     chunks, of one user, then a decode step of all.
 
-    `precision`: `optimizations` and its related arguments of `ModelArgs`. On the emulator the model runs even if it
+    `precision`: `optimizations` and its related arguments of `ModelArgs`, and `max_images`, all of which the prompt has. On the emulator the model runs even if it
     does not fit, so that the result shows how much memory is missing. On the mock device the allocator raises
     RuntimeError.
     """
@@ -125,9 +127,21 @@ def _run(generator: Generator, prompt: int) -> int:
     """Prefill of `prompt` tokens and a decode step -> the peak of allocated bytes, less the bytes allocated before."""
     allocator = generator.args.mesh_device.allocator
     start = allocator.peak[DRAM] = allocator.used[DRAM]
-    generator.prefill([[0] * prompt])
+    images = _images(generator.args)
+    tokens = [] if images is None else [generator.args.arch.vision.image_token] * len(images)
+    generator.prefill([tokens + [0] * (prompt - len(tokens))], [images])
     generator.decode([0])
     return (allocator.peak[DRAM] - start) * allocator.banks[DRAM]
+
+
+def _images(args) -> UserImages | None:
+    """As many images as a user may have, with content in all tiles; None for a model of text."""
+    if not args.max_images:
+        return None
+    vision = args.arch.vision
+    pixels = torch.zeros(args.max_images, vision.max_tiles, vision.channels, vision.image_size, vision.image_size)
+    ratio = vision.tile_counts.index(vision.max_tiles) + 1
+    return UserImages(pixels, (ratio,) * args.max_images, (vision.max_tiles,) * args.max_images)
 
 
 def largest(mesh_name: str, limit: int, **options) -> Usage | None:
@@ -163,16 +177,20 @@ def _gb(count: int) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mesh", choices=list(MESH_SHAPES), default="N150")
+    parser.add_argument("--mesh", choices=MESHES, default="N150")
     parser.add_argument("--context", type=int, default=131072, metavar="N", help="tokens, prompt and generated together")
     parser.add_argument("--users", type=int, choices=BATCH_SIZES, default=1, help="users with such a context each")
     parser.add_argument("--mode", choices=MODES, default="performance")
     parser.add_argument("--optimizations", metavar="TEXT", help="changes to the mode, as the demo takes them")
+    parser.add_argument("--max_images", type=int, default=0, metavar="N", help="images of the user, for a model that reads images")
     parser.add_argument("--model", default=MODEL, help="org/name or directory; only its config.json is read")
     parser.add_argument("--largest", action="store_true", help="also find the largest context that fits, up to N")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     given = parser.parse_args()
     options = dict(model=given.model, users=given.users, optimizations=given.optimizations, optimizations_base=given.mode)
+    options = dict(model=given.model, optimizations=given.optimizations, optimizations_base=given.mode)
+    if given.max_images:
+        options["max_images"] = given.max_images
     if given.largest and backend.name() != "emulator":
         parser.error(f"--largest is found on the emulator, which counts activations; TT_BACKEND is {backend.name()}")
     if given.largest and given.context < STEP:

@@ -20,7 +20,8 @@ from models.tt_transformers.measure import capacity
 from models.tt_transformers.measure.report import table
 from models.tt_transformers.measure.vendor.table import with_table
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
-from models.tt_transformers.tt.config.architecture import architecture_name, read_config
+from models.tt_transformers.tt.config.architecture import Architecture, architecture_name, read_config
+from models.tt_transformers.tt.config.reader import language_config
 
 RECORD = Path(__file__).parent / "records" / "compatible" / "contexts.json"
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -61,7 +62,7 @@ def _count(config: str, name: str) -> dict[str, int | str]:
 
 
 def _largest(mesh: str, directory: Path) -> int | str:
-    most = read_config(directory / "config.json")["max_position_embeddings"]
+    most = language_config(read_config(directory / "config.json"))["max_position_embeddings"]
     probe = min(most, PROBE)
     try:
         whole = capacity.measure(mesh, probe, chunks=1, model=str(directory))
@@ -77,8 +78,22 @@ def _largest(mesh: str, directory: Path) -> int | str:
     return max(0, min(most, fitting)) // capacity.STEP * capacity.STEP
 
 
-def markdown(entries: dict[str, dict], contexts: dict[str, dict]) -> str:
-    """The two lists; `contexts` has a `count` for each model whose config is known."""
+def count_with_image(name: str) -> dict[str, int | str]:
+    """As `count`, for a prompt with one image. The model is laid out whole for each context that is tried."""
+    most = language_config(read_config(MODEL_PARAMS / name.split("/")[1] / "config.json"))["max_position_embeddings"]
+
+    def largest(mesh: str) -> int | str:
+        try:
+            found = capacity.largest(mesh, most, model=name, max_images=1)
+        except ValueError as error:
+            return str(error)
+        return 0 if found is None else found.context
+
+    return {mesh: largest(mesh) for mesh in VALIDATED}
+
+
+def markdown(entries: dict[str, dict], contexts: dict[str, dict], with_image: dict[str, dict]) -> str:
+    """The two lists; `contexts` has a `count` for each model whose config is known, `with_image` a `count_with_image`."""
     verified, compatible = (
         _list({name: entry for name, entry in entries.items() if entry["list"] == kind}, contexts)
         for kind in ("verified", "compatible")
@@ -88,9 +103,14 @@ performance mode. The emulator counts weights, KV cache, RoPE tables and the act
 default size. `-` means that none fits, or that the model is refused there \
 ([the record](measure/records/compatible/contexts.json) says why). `vendor's mesh` is the smallest mesh in the vendor's \
 list for TT-Transformers. `config` says where a model's sizes are from: its `own` config.json, a `copy` that names it \
-(a fine-tune or quantisation), the model that it is based on (`base`), or the sizes of its `files`.
+(a fine-tune or quantisation), the model that it is based on (`base`), the sizes of its `files`, or the `params` that its \
+publisher gives. A model that reads images is counted as a model of text.
 
 {verified}
+
+With one image in the prompt, whose encoder and keys need DRAM too:
+
+{_contexts_with_image(with_image)}
 
 <details>
 <summary>{sum(entry["list"] == "compatible" for entry in entries.values())} compatible models</summary>
@@ -98,6 +118,14 @@ list for TT-Transformers. `config` says where a model's sizes are from: its `own
 {compatible}
 
 </details>"""
+
+
+def _contexts_with_image(contexts: dict[str, dict]) -> str:
+    return table(["model", *VALIDATED], [[name, *_sizes(found)] for name, found in contexts.items()], 1 + len(VALIDATED))
+
+
+def _sizes(found: dict[str, int | str]) -> list[str]:
+    return [f"{tokens // 1024}k" if isinstance(tokens, int) and tokens else "-" for tokens in map(found.get, VALIDATED)]
 
 
 def _list(entries: dict[str, dict], contexts: dict[str, dict]) -> str:
@@ -110,9 +138,12 @@ def _row(name: str, entry: dict, found: dict | None) -> list[str]:
     if found is None:
         return [link, entry["note"], entry["mesh"], *["?"] * (1 + len(VALIDATED)), "?"]
     fits = {mesh: tokens for mesh, tokens in found.items() if isinstance(tokens, int) and tokens}
-    sizes = [f"{fits[mesh] // 1024}k" if mesh in fits else "-" for mesh in VALIDATED]
     checked = {"config": "own"}.get(entry["checked"], entry["checked"])
-    return [link, architecture_name(entry["config"]), entry["mesh"], next(iter(fits), "none"), *sizes, checked]
+    return [link, architecture_name(entry["config"]), entry["mesh"], next(iter(fits), "none"), *_sizes(found), checked]
+
+
+def _reads_images(entry: dict) -> bool:
+    return "config" in entry and Architecture.from_hf_config(entry["config"]).vision is not None
 
 
 def main():
@@ -121,8 +152,10 @@ def main():
     entries = read_models()
     if not parser.parse_args().readme:
         contexts = {name: count(name, entry["config"]) for name, entry in entries.items() if "config" in entry}
-        whole_file.write_json(RECORD, {**benchmark_record.origin(), "contexts": contexts}, indent=1)
-    lists = markdown(entries, json.loads(RECORD.read_text(encoding="utf-8"))["contexts"])
+        with_image = {name: count_with_image(name) for name, entry in entries.items() if _reads_images(entry)}
+        whole_file.write_json(RECORD, {**benchmark_record.origin(), "contexts": contexts, "with_image": with_image}, indent=1)
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    lists = markdown(entries, record["contexts"], record["with_image"])
     whole_file.write(README, with_table(README.read_text(encoding="utf-8"), lists, BEGIN, END))
 
 

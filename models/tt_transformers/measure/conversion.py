@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from models.common import backend, console
 from models.common.mesh import open_mesh
-from models.common.mesh_names import LINES
+from models.common.mesh_names import MESHES
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.safetensors_files import INDEX
 from models.tt_transformers.tt.checkpoints.state_dict import StateDict, hugging_face_shapes, shapes, sources
@@ -94,7 +94,7 @@ def write_checkpoint(directory: Path, arch: Architecture) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=MODEL, help="org/name or directory; only its config.json is read")
-    parser.add_argument("--mesh", choices=LINES, default="N150")
+    parser.add_argument("--mesh", choices=MESHES, default="N150")
     parser.add_argument("--num_layers", type=int, metavar="N", help="convert the first layers only")
     parser.add_argument("--files", action="store_true", help="write a random checkpoint first, and read the weights from it")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

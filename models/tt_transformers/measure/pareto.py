@@ -12,6 +12,8 @@ mode), or `{"decoders": {...}}` as for `--decoder_config_file`.
 import argparse
 import io
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import models  # noqa: F401
@@ -42,8 +44,25 @@ def precision_settings(path: Path) -> dict:
     return {"optimizations": ", ".join(texts)}
 
 
+@dataclass(frozen=True)
+class Cost:
+    """The third value of a point, of which less is better.
+
+    header: of its column in a table. label: of its axis in a plot. shown: the number to show for a value. text: the
+    format of this number in a table.
+    """
+
+    header: str
+    label: str
+    shown: Callable[[float], float]
+    text: str
+
+
+WEIGHT_BYTES = Cost("weight bytes a step", "weight bytes read by a decode step [MB]", lambda size: size / 1e6, "{:.2f} MB")
+
+
 def front(points: dict) -> list[str]:
-    """Names of the points (top1, top5, bytes) on the Pareto front: no other point is at least as good in all three
+    """Names of the points (top1, top5, cost) on the Pareto front: no other point is at least as good in all three
     values and better in one."""
 
     def beats(a, b):
@@ -103,18 +122,18 @@ def points_of(record: dict) -> dict:
     return {name: tuple(values[f"{name}/{kind}"] for kind in ("top1", "top5", "weight bytes")) for name in names}
 
 
-def table(points: dict) -> str:
-    """Markdown, fewest bytes first."""
+def table(points: dict, cost: Cost = WEIGHT_BYTES) -> str:
+    """Markdown, least cost first."""
     best = front(points)
-    rows = ["| configuration | weight bytes a step | top-1 | top-5 | on the front |", "| --- | ---: | ---: | ---: | --- |"]
-    for name, (top1, top5, weight_bytes) in sorted(points.items(), key=lambda point: (point[1][2], -point[1][0])):
+    rows = [f"| configuration | {cost.header} | top-1 | top-5 | on the front |", "| --- | ---: | ---: | ---: | --- |"]
+    for name, (top1, top5, value) in sorted(points.items(), key=lambda point: (point[1][2], -point[1][0])):
         on_front = "yes" if name in best else ""
-        rows.append(f"| {name} | {weight_bytes / 1e6:.2f} MB | {top1:.2f} % | {top5:.2f} % | {on_front} |")
+        rows.append(f"| {name} | {cost.text.format(cost.shown(value))} | {top1:.2f} % | {top5:.2f} % | {on_front} |")
     return "\n".join(rows)
 
 
-def plot(points: dict, model_name: str, path: Path) -> None:
-    """Top-1 against weight bytes, the front's points joined."""
+def plot(points: dict, title: str, path: Path, cost: Cost = WEIGHT_BYTES) -> None:
+    """Top-1 against the cost, the front's points joined. `title` names the model and the mesh."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -122,14 +141,14 @@ def plot(points: dict, model_name: str, path: Path) -> None:
 
     best = sorted(front(points), key=lambda name: points[name][2])
     figure, axes = pyplot.subplots(figsize=(9, 6))
-    axes.plot([points[name][2] / 1e6 for name in best], [points[name][0] for name in best], color="tab:blue", zorder=1)
-    for name, (top1, _, weight_bytes) in points.items():
+    axes.plot([cost.shown(points[name][2]) for name in best], [points[name][0] for name in best], color="tab:blue", zorder=1)
+    for name, (top1, _, value) in points.items():
         color = "tab:blue" if name in best else "tab:gray"
-        axes.scatter(weight_bytes / 1e6, top1, color=color, zorder=2)
-        axes.annotate(name, (weight_bytes / 1e6, top1), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set_xlabel("weight bytes read by a decode step [MB]")
+        axes.scatter(cost.shown(value), top1, color=color, zorder=2)
+        axes.annotate(name, (cost.shown(value), top1), xytext=(4, 4), textcoords="offset points", fontsize=7, parse_math=False)
+    axes.set_xlabel(cost.label)
     axes.set_ylabel("top-1 against Hugging Face [%]")
-    axes.set_title(f"{model_name}, emulated N150: precision settings (blue: Pareto front)")
+    axes.set_title(f"{title}: precision settings (blue: Pareto front)", parse_math=False)
     axes.margins(x=0.15)
     figure.tight_layout()
     image = io.BytesIO()
@@ -158,9 +177,9 @@ def main():
         print(f"\n{table(points)}")
         record = as_record(points, "N150", reference, options.users)
         path = benchmark_record.keep(record, options.output and options.output / "pareto.json")
-        plot(points, record["model"], path.with_suffix(".png"))
+        plot(points, f"{record['model']}, emulated N150", path.with_suffix(".png"))
         if options.output is not None:
-            plot(points, record["model"], options.output / "pareto.png")
+            plot(points, f"{record['model']}, emulated N150", options.output / "pareto.png")
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -16,7 +16,7 @@ import models  # noqa: F401
 from models.common import benchmark_record, console
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
-from models.common.mesh_names import LINES
+from models.common.mesh_names import LINES, MESHES
 from models.tt_transformers.measure import accuracy
 from models.tt_transformers.measure import counts
 from models.tt_transformers.measure.systems import HuggingFace, interleaved
@@ -136,7 +136,7 @@ def as_target(key: tuple, measured: dict) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mesh", choices=LINES, nargs="+", default=LINES)
+    parser.add_argument("--mesh", choices=MESHES, nargs="+", default=LINES)
     parser.add_argument("--mode", choices=DEMO_MODES, nargs="+", default=DEMO_MODES)
     accuracy.add_model_options(parser)
     options = parser.parse_args()

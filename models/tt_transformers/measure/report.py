@@ -13,7 +13,7 @@ from pathlib import Path
 
 import models  # noqa: F401
 from models.common import benchmark_record, model_targets, whole_file
-from models.tt_transformers.measure import pareto
+from models.tt_transformers.measure import pareto, prediction_report
 from models.tt_transformers.measure.long_prefill import LENGTHS, SYSTEMS
 
 RECORDS = Path(__file__).parent / "records"
@@ -24,8 +24,8 @@ _HEAD = """# Performance and accuracy
 Written by `python -m models.tt_transformers.measure.report` from the records in `models/tt_transformers/measure/records` and from \
 `models/model_targets.yaml`; do not edit.
 
-There are three kinds of figures. **Measured**: by this project, on the backend and machine that the table names. \
-**Published**: by the vendor, for its own software on its cards. **Not known**: nobody has run this project on a card, so it has \
+There are four kinds of figures. **Measured**: by this project, on the backend and machine that the table names. \
+**Predicted**: by this project, for a card that nobody ran it on. **Published**: by the vendor, for its own software on its cards. **Not known**: nobody has run this project on a card, so it has \
 no speed there to report. An emulator's speed is a CPU's; it says how long tests take, not how fast a card is.
 """
 
@@ -48,6 +48,7 @@ def markdown(records: dict, targets: dict) -> str:
         _pareto(records["pareto"]) if "pareto" in records else None,
         _benchmarks({name: record for name, record in records.items() if name.startswith("bench-")}),
         _prefill(records["prefill-N150"]) if "prefill-N150" in records else None,
+        prediction_report.section(table),
         _published(targets),
         _UNKNOWN,
     ]

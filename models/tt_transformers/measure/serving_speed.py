@@ -20,7 +20,10 @@ from models.tt_transformers.measure import plain_hugging_face
 from models.tt_transformers.serving.local_server import Server, serving
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
+RECORD = Path(__file__).with_name("records") / "serving" / "bundled.json"
+
 PROMPTS, USERS, PROMPT_TOKENS, NEW_TOKENS = 64, 16, 128, 64
+WORKLOAD = dict(prompts=PROMPTS, users=USERS, prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS)
 
 
 def of_the_server(server: Server, folder: Path) -> dict:
@@ -50,7 +53,7 @@ def of_hugging_face() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="the record's file")
+    parser.add_argument("--output", type=Path, default=RECORD, help="the record's file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         with serving(Path(folder) / "log", HF_MODEL=str(BUNDLED), MESH_DEVICE="N150") as server:
@@ -63,10 +66,7 @@ def main() -> None:
         precision="performance",
         case="serving",
         vllm=importlib.metadata.version("vllm"),
-        prompts=PROMPTS,
-        users=USERS,
-        prompt_tokens=PROMPT_TOKENS,
-        new_tokens=NEW_TOKENS,
+        **WORKLOAD,
         measurements=[
             measurement("tokens", result["output_throughput"], "tokens/s"),
             measurement("tokens of Hugging Face", reference, "tokens/s"),

@@ -3,15 +3,16 @@
 import os
 
 import torch
+from vllm.exceptions import VLLMValidationError
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
-from models.common.mesh import mesh_name_from_environment
 from models.tt_transformers.serving import BLOCK_SIZE
+from models.tt_transformers.serving.devices import check_groups
 from models.tt_transformers.tt import generator_vllm
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows what is logged under its own name
 
 
 class TTPlatform(Platform):
@@ -34,6 +35,7 @@ class TTPlatform(Platform):
         cls.vocab_size = vllm_config.model_config.get_vocab_size()
         parallel, cache, scheduler = vllm_config.parallel_config, vllm_config.cache_config, vllm_config.scheduler_config
         parallel.worker_cls = "models.tt_transformers.serving.worker.TTWorker"
+        _share_devices(vllm_config)
         if not cache.user_specified_block_size:
             cache.block_size = BLOCK_SIZE
         _limit_users(scheduler)
@@ -43,13 +45,14 @@ class TTPlatform(Platform):
     def validate_request(cls, processed_inputs, params) -> None:
         """Refuses a request (400) with what the model runner does not compute; there it would end the engine.
 
-        vLLM's own check of token ids lets those pass that only the tokenizer has.
+        vLLM's own check of token ids lets those pass that only the tokenizer has. After an exception of another class
+        vLLM's server closes the connection, on which the client may have sent its next request.
         """
         outside = next((token for token in processed_inputs["prompt_token_ids"] if not 0 <= token < cls.vocab_size), None)
         if outside is not None:
-            raise ValueError(f"token {outside} is outside the model's vocabulary of {cls.vocab_size}")
+            raise VLLMValidationError(f"token {outside} is outside the model's vocabulary of {cls.vocab_size}")
         if getattr(params, "prompt_logprobs", None) is not None:
-            raise ValueError("prompt_logprobs are not supported; logprobs of generated tokens are")
+            raise VLLMValidationError("prompt_logprobs are not supported; logprobs of generated tokens are")
 
     @classmethod
     def import_kernels(cls) -> None:
@@ -64,6 +67,10 @@ class TTPlatform(Platform):
         return False
 
 
+# In `additional_config`, which vLLM hands on to the engines: how many engines share the mesh of this computer.
+ENGINES = "tt_engines"
+
+
 def tt_options(vllm_config) -> dict:
     """What `--additional-config '{"tt": {...}}'` gives, where the vendor's plugin too has its options."""
     return vllm_config.additional_config.get("tt", {})
@@ -72,13 +79,26 @@ def tt_options(vllm_config) -> dict:
 def _check_supported(vllm_config) -> None:
     parallel, architectures = vllm_config.parallel_config, vllm_config.model_config.architectures
     generator_vllm.class_of(architectures)
-    if parallel.world_size * parallel.data_parallel_size != 1:
-        raise ValueError("one process drives the whole mesh, which MESH_DEVICE names: leave vLLM's parallel sizes at 1")
+    if parallel.world_size != 1:
+        raise ValueError(
+            "an engine drives all devices of its mesh: leave vLLM's parallel sizes at 1, but for data_parallel_size"
+        )
     if unknown := sorted(tt_options(vllm_config).keys() - {"optimizations"}):
         raise ValueError(f"additional_config: tt has {', '.join(unknown)}; this platform takes optimizations, the vendor's plugin more")
     for name, asked in (("speculative decoding", vllm_config.speculative_config), ("LoRA", vllm_config.lora_config)):
         if asked is not None:
             raise ValueError(f"{name} is not supported")
+
+
+def _share_devices(vllm_config) -> None:
+    """With data parallel, each engine of this computer gets a group of the mesh's devices. An engine asks again, and sees
+    itself as the only one."""
+    parallel = vllm_config.parallel_config
+    if ENGINES not in vllm_config.additional_config:
+        vllm_config.additional_config[ENGINES] = parallel.data_parallel_size_local or 1
+        check_groups(vllm_config.additional_config[ENGINES])
+    # vLLM would start a process more for each engine's worker.
+    parallel.distributed_executor_backend = "uni"
 
 
 def _limit_users(scheduler) -> None:
@@ -92,7 +112,7 @@ def _limit_users(scheduler) -> None:
 def _forbid_prefixes(vllm_config) -> None:
     """Turns off chunked prefill and prefix caching for a model whose keys depend on the length of the prompt."""
     model, scheduler = vllm_config.model_config, vllm_config.scheduler_config
-    reason = generator_vllm.prefix_caching_refusal(model.model, model.max_model_len, mesh_name_from_environment())
+    reason = generator_vllm.prefix_caching_refusal(model.model, model.max_model_len)
     if reason is None:
         return
     logger.info("chunked prefill and prefix caching are off: %s", reason)

@@ -1,14 +1,18 @@
 """Our own vLLM worker: opens the mesh, makes the model, its pool of pages and the model runner, and closes them again."""
 
+import os
 from contextlib import ExitStack
 
+from vllm.logger import init_logger
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheSpec
 from vllm.v1.worker.worker_base import CompilationTimes, WorkerBase
 
-from models.common.mesh import open_mesh
+from models.tt_transformers.serving.devices import open_group
 from models.tt_transformers.serving.model_runner import ModelRunner
-from models.tt_transformers.serving.platform import tt_options
+from models.tt_transformers.serving.platform import ENGINES, tt_options
 from models.tt_transformers.tt import generator_vllm
+
+logger = init_logger(f"vllm.{__name__}")  # vLLM shows what is logged under its own name
 
 
 class TTWorker(WorkerBase):
@@ -16,7 +20,10 @@ class TTWorker(WorkerBase):
 
     def init_device(self) -> None:
         self._opened = ExitStack()
-        self.mesh_device = self._opened.enter_context(open_mesh())
+        rank, engines = self.parallel_config.data_parallel_rank_local or 0, self.vllm_config.additional_config[ENGINES]
+        self.mesh_device = self._opened.enter_context(open_group(rank, engines))
+        if engines > 1:
+            logger.info("data parallel: engine %d drives devices %s", rank, os.environ["TT_VISIBLE_DEVICES"])
 
     def load_model(self, *, load_dummy_weights: bool = False) -> None:
         config = self.model_config

@@ -1,1 +1,1 @@
-from tests.support.fixtures import benchmarks, run_on_mock, warnings  # noqa: F401
+from tests.support.fixtures import benchmarks, recorded_pcc, run_on_mock, warnings  # noqa: F401

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from models.common import backend
+from models.common.prediction import from_log
 from models.tt_transformers.demo.cases import CASES
+from models.tt_transformers.demo.record import validate
 from models.tt_transformers.demo.run import RunError, run
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
@@ -53,7 +55,7 @@ def write_prompts(path, *prompts):
     return str(path)
 
 
-def command(*arguments, backend_name="emulator", **process):
+def command(*arguments, backend_name="emulator", mesh=None, **process):
     """The README's first command, with this Python's pytest and further arguments, from the project's root.
 
     `process`: options of `subprocess.run`; they override those for a run whose output is read.
@@ -63,7 +65,7 @@ def command(*arguments, backend_name="emulator", **process):
     return subprocess.run(
         [sys.executable, "-m", *words, *arguments],
         cwd=ROOT,
-        env={**environment, "TT_BACKEND": backend_name},
+        env={**environment, "TT_BACKEND": backend_name, **({} if mesh is None else {"MESH_DEVICE": mesh})},
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **process},
     )
 
@@ -260,3 +262,60 @@ def test_the_record_names_the_mesh_it_ran_on(demo, monkeypatch):
     monkeypatch.setenv("MESH_DEVICE", "N300")
     record = demo("batch-1")
     assert (record["mesh"], record["backend"]) == ("N300", backend.name())
+
+
+def test_users_of_data_parallel_groups_have_the_texts_of_one_batch(demo, monkeypatch):
+    """DP-8-b1 on a T3K has groups of one device, so a batch of 8 on one device has the same texts bit for bit."""
+    together = demo("batch-32", batch_size=8)
+    monkeypatch.setenv("MESH_DEVICE", "T3K")
+    record = demo("DP-8-b1")
+    assert texts(record) == texts(together)
+    assert (record["mesh"], record["settings"]["data_parallel"]) == ("T3K", 8)
+    assert [(user["user"], user["group"]) for user in record["users"]] == [(user, user) for user in range(8)]
+    assert "group" not in together["users"][0]
+    validate(record)
+
+
+@pytest.mark.parametrize(
+    "mesh, options, said",
+    [
+        ("TG", ("-k", "performance and DP-32-b1"), "TG, 32 groups (data parallel) of 1 device"),
+        pytest.param(
+            "T3K", ("--data_parallel", "2"), "T3K, 2 groups (data parallel) of 4 devices, tensor parallel", marks=pytest.mark.wide
+        ),
+    ],
+)
+def test_the_command_runs_data_parallel_and_says_so(monkeypatch, mesh, options, said):
+    result = command(*SHORT, *options, mesh=mesh)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert said in result.stdout.split("Summary")[1]
+
+
+def test_a_case_whose_groups_the_mesh_does_not_have_is_skipped_and_a_given_number_is_an_error():
+    result = command("-k", "performance and DP-4-b1")
+    assert result.returncode == 0 and "1 skipped" in result.stdout
+    result = command("--data_parallel", "4")
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "data_parallel 4 does not divide a mesh of 1x1 devices; numbers that do: 1" in result.stdout
+
+
+@pytest.mark.parametrize("mesh, options, has_ttft", [("N150", {}, True), ("N300", {"data_parallel": 2}, True), ("T3K", {"decode_only": True}, False)])
+def test_a_run_ends_with_the_prediction_for_its_mesh(demo, monkeypatch, capsys, mesh, options, has_ttft):
+    monkeypatch.setenv("MESH_DEVICE", mesh)
+    record = demo("batch-1", num_layers=1, max_generated_tokens=2, **options)
+    predicted = record["prediction"]
+    assert predicted["what"] == "a prediction for a card, not a measurement" and predicted["mesh"] == mesh
+    assert predicted["decode_t/s/u"]["low"] < predicted["decode_t/s/u"]["value"]
+    assert ("TTFT" in predicted) == has_ttft
+    printed = capsys.readouterr().out
+    assert f"Prediction for a card ({mesh}), not a measurement" in printed.split("Summary")[1]
+    # One replica's ops are counted, and all replicas' users.
+    replicas = options.get("data_parallel", 1)
+    assert predicted["decode_t/s"]["value"] == pytest.approx(replicas * predicted["decode_t/s/u"]["value"])
+
+
+def test_a_run_whose_ops_have_no_cost_says_so(demo, monkeypatch):
+    monkeypatch.delitem(from_log.OPERATIONS, "ttnn.rms_norm")
+    record = demo("batch-1", num_layers=1, max_generated_tokens=2)
+    assert "prediction" not in record
+    assert any(note.startswith("no prediction: no device operation is known for ttnn.rms_norm") for note in record["notes"])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import ttnn
 from models.demos.llama3_70b_galaxy.demo import cases, demo_decode
 from models.demos.llama3_70b_galaxy.demo.defaults import LAYERS, MODEL, with_defaults
 from models.tt_transformers.demo.run import RunError, run
+from models.tt_transformers.tt import generator_vllm
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.runtime.runner import Runner
 
@@ -188,6 +190,18 @@ def test_a_short_case_without_a_checkpoint_runs_a_few_layers(monkeypatch):
 def test_options_that_contradict_each_other_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ALL_CASES["batch-1"].with_options(options)
+
+
+def test_the_galaxys_class_serves_a_llama_where_the_environment_says_so_and_refuses_other_meshes(monkeypatch):
+    assert generator_vllm.class_of(["LlamaForCausalLM"]) is generator_vllm.LlamaForCausalLM
+    monkeypatch.setenv("TT_LLAMA_TEXT_VER", "llama3_70b_galaxy")
+    served = generator_vllm.class_of(["LlamaForCausalLM"])
+    assert issubclass(served, generator_vllm.LlamaForCausalLM) and served is not generator_vllm.LlamaForCausalLM
+    with pytest.raises(ValueError, match="needs a Galaxy .MESH_DEVICE=TG., this mesh is 1x8"):
+        served.initialize_vllm_model(None, SimpleNamespace(shape=(1, 8)), 1)
+    monkeypatch.setenv("TT_LLAMA_TEXT_VER", "llama2_70b")
+    with pytest.raises(ValueError, match="'llama2_70b' is not known; known are tt_transformers, llama3_70b_galaxy"):
+        generator_vllm.class_of(["LlamaForCausalLM"])
 
 
 def command(demo_file, *arguments):

@@ -89,7 +89,7 @@ class _RunsCode:
         ({"norm_eps": 0}, "norm_eps must be a positive number, got 0"),
         ({"hidden_dim": 512}, "params.json: hidden_dim is not known; known are dim"),
         ({"moe_args": {"num_experts": 16}}, "moe_args is of a mixture of experts, which is not supported"),
-        ({"vision_chunk_size": 448}, "vision_chunk_size is of a model with vision, which is not supported"),
+        ({"vision_chunk_size": 448}, "vision_max_num_chunks must be a positive integer, got None"),
         ({"quantization_args": {"group_size": 32}}, "quantization_args is of a quantised checkpoint"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else next(iter(value)),

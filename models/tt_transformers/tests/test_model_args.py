@@ -10,6 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 import models  # noqa: F401  (makes `import ttnn` resolve)
+from models.common.mesh import open_mesh
+from models.common.mesh_names import MESHES
 from models.tt_transformers.tt.checkpoints import location as model_location
 from models.tt_transformers.tt.checkpoints.location import BUNDLED, PROJECT, ModelLocation, locate
 from models.tt_transformers.tt.checkpoints.state_dict import to_hugging_face
@@ -241,3 +243,13 @@ def test_page_params_make_the_cache_paged(checkpoint):
     args = args_of(checkpoint, page_params={"block_size": 32, "max_num_blocks": 1024})
     assert args.paged_attention_config == PagedAttentionConfig(block_size=32, max_num_blocks=1024)
     assert args_of(checkpoint).paged_attention_config is None
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_every_mesh_has_its_name_from_its_shape_and_chip_and_weights_of_its_own(checkpoint, monkeypatch, name):
+    monkeypatch.delenv("TT_CACHE_PATH", raising=False)
+    with open_mesh(name) as mesh_device:
+        args = ModelArgs(
+            mesh_device, hf_model=checkpoint, max_seq_len=128, page_params={"block_size": 32, "max_num_blocks": 64}
+        )
+    assert args.device_name == name and args.weight_cache.directory == checkpoint / name

@@ -74,7 +74,7 @@ def test_values_that_are_refused(name, text, message):
 
 
 def test_every_option_is_a_field_of_a_case_and_the_other_way_round():
-    assert {option.name for option in OPTIONS} - set(ALIASES) == set(Case.__dataclass_fields__) - {"name"}
+    assert {option.name for option in OPTIONS} - set(ALIASES) == set(Case.__dataclass_fields__) - {"name", "default_model"}
     assert set(ALIASES.values()) <= set(Case.__dataclass_fields__)
 
 

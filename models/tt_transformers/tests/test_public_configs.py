@@ -21,7 +21,7 @@ ACCEPTED = {**PUBLIC["accepted"], **KNOWN}
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_a_config_is_read_as_transformers_reads_it(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(ACCEPTED[name]))
-    arch, theirs = Architecture.from_hf_config(ACCEPTED[name]), load_config(tmp_path)
+    arch, theirs = Architecture.from_hf_config(ACCEPTED[name]), load_config(tmp_path).get_text_config()
     heads = theirs.num_attention_heads
     assert (arch.dim, arch.n_layers, arch.n_heads) == (theirs.hidden_size, theirs.num_hidden_layers, heads)
     assert (arch.n_kv_heads, arch.hidden_dim, arch.vocab_size) == (
@@ -37,7 +37,7 @@ def test_a_config_is_read_as_transformers_reads_it(name, tmp_path):
 
 def _windows(theirs) -> tuple:
     """The window of each layer, as transformers' models use it: Llama has none, even if its config has the key."""
-    window = None if theirs.model_type == "llama" else theirs.sliding_window
+    window = None if theirs.model_type in ("llama", "mllama_text_model") else theirs.sliding_window
     kinds = getattr(theirs, "layer_types", None) or ["sliding_attention"] * theirs.num_hidden_layers
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 

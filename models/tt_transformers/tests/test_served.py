@@ -1,17 +1,20 @@
 """The classes that vLLM serves, without vLLM: a scheduler that calls them as vLLM does gets `Generator`'s logits."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from models.common.mesh import open_mesh
+from models.common.mesh_names import MESH_SHAPES
 from models.common.pcc import pcc
+from models.demos.llama3_70b_galaxy.tt import generator_vllm as galaxy
 from models.tt_transformers.tt import generator_vllm
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.generator_vllm import LlamaForCausalLM, Phi3ForCausalLM, prefix_caching_refusal
 from tests.support.generation import known_by_heart, random_tokens, tiny  # noqa: F401
-from tests.support.serving import Request, Scheduler, served  # noqa: F401
+from tests.support.serving import LaneScheduler, Request, Scheduler, served  # noqa: F401
 from tests.support.tiny_models import save_tiny
 
 
@@ -87,6 +90,30 @@ def test_every_family_gets_the_generators_tokens(served, tmp_path, mesh, name, s
     check(requests, wanted)
 
 
+@pytest.mark.parametrize(
+    "mesh, lanes, module", [("T3K", 4, generator_vllm), ("TG", 8, generator_vllm), ("TG", 4, galaxy)], ids=["T3K", "TG", "columns"]
+)
+def test_lanes_have_pages_of_their_own_and_get_the_generators_tokens(served, tmp_path, mesh, lanes, module):
+    """Lanes are groups of devices, or the columns of a Galaxy's. Requests come and go; all lanes use the same page ids."""
+    model, kv_cache = served(mesh, llama(tmp_path / "model"), "LlamaForCausalLM", users=2 * lanes, lanes=lanes, module=module)
+    prompts = [random_tokens(length, seed=length) for length in range(5, 5 + 9 * (2 * lanes + 3), 9)]
+    requests, wanted = prepared(model, prompts, 2)
+    LaneScheduler(model, kv_cache).run(requests)
+    check(requests, wanted)
+    asked = dict(num_devices=math.prod(MESH_SHAPES[mesh]), max_model_len=256, max_num_seqs=2)
+    assert model.get_max_tokens_all_users("any", tt_data_parallel=lanes, **asked) == 512
+
+
+def test_columns_of_a_galaxy_without_lanes_serve_as_many_users_as_one_has(served, tmp_path):
+    directory = llama(tmp_path / "model")
+    with pytest.raises(ValueError, match="TG splits 8 users over 4 columns .* as many lanes .*, or at most 2 users"):
+        served("TG", directory, "LlamaForCausalLM", users=8)
+    with pytest.raises(ValueError, match="tt_data_parallel 2: the lanes are the 4 columns of devices"):
+        served("TG", directory, "LlamaForCausalLM", users=8, lanes=2, module=galaxy)
+    with pytest.raises(ValueError, match="max_batch_size 6 does not divide into tt_data_parallel 4 lanes"):
+        served("TG", directory, "LlamaForCausalLM", users=6, lanes=4)
+
+
 def test_prompts_may_come_in_pieces_that_end_inside_pages(served, tiny):
     """Prompts on both sides of LongRoPE's switch at 64 tokens, other requests decoding between the pieces."""
     model, kv_cache = served("N150", tiny, "Phi3ForCausalLM", users=4)
@@ -125,8 +152,8 @@ def test_pages_of_another_request_are_refused_where_keys_depend_on_the_length(se
     with pytest.raises(ValueError, match=f"user 1: a prefill from position 32 after .* not supported with RoPE type {kind}"):
         model.prefill_forward(tokens, pages, kv_cache, [50], [32], empty_slots=[1], lengths=[50])
     model.prefill_forward(tokens, pages, kv_cache, [50], [32], empty_slots=[0], lengths=[50])
-    assert f"RoPE type {kind}" in prefix_caching_refusal(str(directory), 65, "N150")
-    assert prefix_caching_refusal(str(directory), 64, "N150") is None  # no sequence gets other frequencies
+    assert f"RoPE type {kind}" in prefix_caching_refusal(str(directory), 65)
+    assert prefix_caching_refusal(str(directory), 64) is None  # no sequence gets other frequencies
 
 
 def test_a_class_says_what_its_models_can_do():
@@ -161,7 +188,7 @@ def initialize(model, mesh_device, class_name="Phi3ForCausalLM", users=2, max_se
     [
         (dict(class_name="LlamaForCausalLM"), "model is a Phi3ForCausalLM; LlamaForCausalLM runs LlamaForCausalLM"),
         (dict(class_name="QwenForCausalLM"), "QwenForCausalLM runs Qwen2ForCausalLM, Qwen3ForCausalLM"),
-        (dict(tt_data_parallel=2), "tt_data_parallel 2 is not supported; supported is 1"),
+        (dict(tt_data_parallel=2), "data_parallel 2 does not divide a mesh of 1x1 devices; numbers that do: 1"),
         (dict(users=3), "max_batch_size 3 is not supported; supported are 1, 2, 4"),
         (dict(max_seq_len=5000), "max_seq_len 5000 is outside 1 to 4096"),
     ],

@@ -11,13 +11,16 @@ from tqdm import tqdm
 
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.model import Transformer
+from models.tt_transformers.tt.placement import create_submeshes  # noqa: F401  (the vendor's vLLM plugin takes it from here)
 from models.tt_transformers.tt.runtime.data_parallel import make_runner
 from models.tt_transformers.tt.runtime.decode_step import SKIP
 from models.tt_transformers.tt.runtime.kv_cache import make_kv_caches
 from models.tt_transformers.tt.runtime.page_table import PageTable, check_pages
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks
+from models.tt_transformers.tt.runtime.images import check_images
 from models.tt_transformers.tt.runtime.runner import check_tokens
 from models.tt_transformers.tt.runtime.slots import Slots
+from models.tt_transformers.tt.vision.images import UserImages
 
 
 def check_lengths(args, prompt_lengths: list[int], max_generated_tokens: int) -> None:
@@ -127,33 +130,41 @@ class Generator:
         """Releases the traces and frees the models with their weights and caches."""
         self.runner.close()
 
-    def prefill(self, prompts: list[list[int]]) -> torch.Tensor:
+    def prefill(self, prompts: list[list[int]], images: Sequence[UserImages | None] | None = None) -> torch.Tensor:
         """Starts a new batch with `prompts` (token ids), one per user. The users' earlier sequences are forgotten.
 
+        images: of each user, one for each image token of its prompt; None for a user, or for all, without images.
         Returns the logits of each prompt's last token, float32 [len(prompts), vocab_size].
         """
         check_lengths(self.args, [len(prompt) for prompt in prompts], 1)
         check_tokens(self.args, prompts)
-        return self._start_batch(range(len(prompts)), prompts)
+        images = [None] * len(prompts) if images is None else images
+        if len(images) != len(prompts):
+            raise ValueError(f"images of {len(images)} users for {len(prompts)} prompts")
+        for user, (prompt, own) in enumerate(zip(prompts, images)):
+            check_images(self.args, user, prompt, own)
+        return self._start_batch(range(len(prompts)), prompts, images)
 
-    def compile_prefill(self, prompt: list[int]) -> None:
+    def compile_prefill(self, prompt: list[int], images: UserImages | None = None) -> None:
         """Runs `prompt` on every group of devices, so that prompts of its length run later without compiling. The users'
         sequences are forgotten, as by `prefill`."""
         check_prompt(self.args, 0, len(prompt))
+        check_images(self.args, 0, prompt, images)
         first_users = range(0, self.users, self.args.max_batch_size)
-        self._start_batch(first_users, [prompt] * len(first_users))
+        self._start_batch(first_users, [prompt] * len(first_users), [images] * len(first_users))
 
-    def _start_batch(self, users, prompts) -> torch.Tensor:
+    def _start_batch(self, users, prompts, images) -> torch.Tensor:
         for user in range(self.users):
             self._forget(user)
         progress = tqdm(
             total=sum(map(len, prompts)), desc="Prefill", unit="token", unit_scale=True, disable=None, delay=2
         )
         with progress:
-            return self._start(users, prompts, progress.update)
+            return self._start(users, prompts, images, progress.update)
 
-    def add(self, user: int, prompt: list[int]) -> torch.Tensor:
-        """Adds a user with a prompt (token ids) to the batch -> the logits of its last token, float32 [vocab_size].
+    def add(self, user: int, prompt: list[int], images: UserImages | None = None) -> torch.Tensor:
+        """Adds a user with a prompt (token ids) and its images to the batch -> the logits of its last token, float32
+        [vocab_size].
 
         Raises ValueError, before anything has changed, if the user is in the batch already or its number is outside the
         batch, and if the prompt does not fit or the pool does not have enough free pages for it.
@@ -162,7 +173,8 @@ class Generator:
         if self.sequences[user]:
             raise ValueError(f"user {user} is in the batch already; remove it first")
         check_prompt(self.args, user, len(prompt))
-        return self._start([user], [prompt])[0]
+        check_images(self.args, user, prompt, images)
+        return self._start([user], [prompt], [images])[0]
 
     def remove(self, user: int) -> None:
         """Removes a user: forgets its sequence and frees its pages. ValueError if it is not in the batch."""
@@ -192,9 +204,10 @@ class Generator:
         """[users, pages] int32: the pages of all users (see `PageTable`); None if the KV caches are not paged."""
         return None if self.page_table is None else self.page_table.table
 
-    def compile_decode(self) -> None:
-        """Compiles the decode step and, where the device can, captures its trace; else the first decode does it."""
-        self.runner.compile_decode(self.pages)
+    def compile_decode(self, *, trace: bool = True) -> None:
+        """Compiles the decode step and, with `trace` and where the device can, captures its trace; else the first decode
+        does it."""
+        self.runner.compile_decode(self.pages, trace=trace)
 
     def _check_user(self, user: int) -> None:
         if not 0 <= user < self.users:
@@ -215,23 +228,28 @@ class Generator:
         if self.page_table is not None:
             self.page_table.check(lengths)
 
-    def _start(self, users, prompts, progress=None) -> torch.Tensor:
+    def _start(self, users, prompts, images, progress=None) -> torch.Tensor:
         """Stores the users' sequences and computes them. If that fails, the sequences are forgotten again."""
         with ExitStack() as started:
-            for user, prompt in zip(users, prompts):
+            for user, prompt, own in zip(users, prompts, images):
                 started.callback(self._forget, user)
                 self.sequences[user] = list(prompt)
-            logits = self._compute(users, progress)
+                self.slots.images.start(user, prompt, own)
+            logits = self._compute(users, images, progress)
             started.pop_all()
         return logits
 
-    def _compute(self, users, progress=None) -> torch.Tensor:
+    def _compute(self, users, images, progress=None) -> torch.Tensor:
         """Computes whole sequences, filling the users' caches -> last tokens' logits, [len(users), vocab_size]."""
         sequences = [self.sequences[user] for user in users]
         for user in users:
             self._grow(user, len(self.sequences[user]))
         pages = None if self.pages is None else self.pages[list(users)]
-        return self.runner.prefill(sequences, users, page_table=pages, progress=progress)
+        keys = self.slots.images.keys
+        image_pages = None if keys is None or keys.page_table is None else keys.page_table[list(users)]
+        return self.runner.prefill(
+            sequences, users, page_table=pages, images=images, image_page_table=image_pages, progress=progress
+        )
 
     def _grow(self, user: int, tokens: int) -> None:
         """Gives a user pages for a sequence of `tokens` tokens."""
@@ -240,6 +258,7 @@ class Generator:
 
     def _forget(self, user: int) -> None:
         self.sequences[user] = []
+        self.slots.images.release(user)
         if self.page_table is not None:
             self.page_table.release(user)
 

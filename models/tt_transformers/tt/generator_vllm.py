@@ -9,23 +9,22 @@ slot is a row of vLLM's decode batch, 0 to max_batch_size - 1. The order of call
     warmup_model_prefill, warmup_model_decode
     prefill_forward, decode_forward   for every step of the scheduler
 
-On a grid of devices each column has its own users and pages (`Placement.pools`). The plugin serves these as its lanes:
-with `tt_data_parallel` of 4 on a Galaxy, lane l has the slots from l * max_batch_size / 4 on, its own page numbers and its
-own cached prefixes. A server that knows no lanes (1) gives every request other pages, must keep it in its slot, and cannot
-share prefixes.
+With `tt_data_parallel` N, vLLM's batch has N lanes of equally many rows, one after the other, and each lane has its own
+pool of pages: page ids repeat from lane to lane. A lane's rows are served by a group of devices with a model of its own.
 
 A request that was preempted comes back as one prompt, its generated tokens included. With dynamic RoPE past the
 original length, and with LongRoPE in families that do not compute keys again, its text is then that of the longer
 prompt.
 """
 
+import importlib
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 
-from models.common.mesh_names import is_line
 from models.tt_transformers.tt.checkpoints.formats import model_config
 from models.tt_transformers.tt.checkpoints.location import locate
 from models.tt_transformers.tt.config.architecture import Architecture
@@ -33,21 +32,15 @@ from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
 from models.tt_transformers.tt.config.rope import DefaultRope
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.runtime.slots import PendingStep
 
 
-def prefix_caching_refusal(model: str, max_seq_len: int, mesh_name: str) -> str | None:
-    """Why requests of up to `max_seq_len` tokens to a model (directory or org/name) cannot share cached pages on a mesh, by
-    a server without lanes; None if they can. Reads the model's `config.json` only."""
-    if not is_line(mesh_name):
-        return _COLUMNS
+def prefix_caching_refusal(model: str, max_seq_len: int) -> str | None:
+    """Why requests of up to `max_seq_len` tokens to a model (directory or org/name) cannot share cached pages; None if
+    they can. Reads the model's `config.json` only."""
     return _refusal(Architecture.from_hf_config(model_config(locate(model).directory)).rope, max_seq_len)
-
-
-_COLUMNS = "prefix caching is not supported where each column of the mesh has its own pages and the server has no lanes for them"
 
 
 def _refusal(rope: DefaultRope, max_seq_len: int) -> str | None:
@@ -74,10 +67,16 @@ class ServedModel:
     # The one that `initialize_vllm_model` made last: the plugin asks the class, not the object, for the pool's size.
     _latest: ClassVar["ServedModel | None"] = None
 
-    def __init__(self, args: ModelArgs, lanes: int):
+    def __init__(self, args: ModelArgs, lanes: int = 1):
         self.args = args
         self.lanes = lanes
         self.generator: Generator | None = None
+        self._kv_cache: list | None = None
+
+    @classmethod
+    def groups_of_devices(cls, mesh_device, lanes: int) -> int:
+        """Into how many groups the mesh is cut, each with a model of its own, to serve `lanes`: one for each."""
+        return lanes
 
     @classmethod
     def initialize_vllm_model(
@@ -91,20 +90,18 @@ class ServedModel:
     ) -> "ServedModel":
         """The model that `hf_config._name_or_path` names, a directory or org/name, on an opened mesh.
 
-        max_seq_len: most tokens of a request. tt_data_parallel: lanes, 1 or the number of the mesh's pools of pages.
-        optimizations: "performance" (None) or "accuracy". Raises ValueError for what `ModelArgs` refuses, and for a
-        max_seq_len that does not fit the devices' DRAM.
+        max_batch_size: users of all lanes together. max_seq_len: most tokens of a request. tt_data_parallel: lanes.
+        optimizations: "performance" (None) or "accuracy". Raises ValueError for what `ModelArgs` refuses, for a
+        max_seq_len that does not fit the devices' DRAM, and for lanes that the mesh does not have.
         """
-        pools = Placement.of(mesh_device).pools
-        if tt_data_parallel not in (1, pools):
-            supported = "1" if pools == 1 else f"1 and {pools}"
-            raise ValueError(f"tt_data_parallel {tt_data_parallel} is not supported; supported is {supported}")
+        groups = cls.groups_of_devices(mesh_device, tt_data_parallel)
         if max_batch_size % tt_data_parallel:
-            raise ValueError(f"max_batch_size {max_batch_size} does not divide into {tt_data_parallel} lanes (tt_data_parallel)")
+            raise ValueError(f"max_batch_size {max_batch_size} does not divide into tt_data_parallel {tt_data_parallel} lanes")
         args = ModelArgs(
             mesh_device,
+            data_parallel=groups,
             hf_model=hf_config._name_or_path,
-            max_batch_size=max_batch_size,
+            max_batch_size=max_batch_size // groups,
             max_seq_len=max_seq_len,
             optimizations=optimizations,
             # The smallest pool that a server may have. `allocate_kv_cache` brings the real one.
@@ -115,6 +112,12 @@ class ServedModel:
                 f"{args.model_name} is a {args.arch.architecture}; {cls.__name__} runs {', '.join(cls.architectures)}"
             )
         dram.check_context(args)
+        pool_users = args.placement.users(args.max_batch_size)
+        if args.users // tt_data_parallel > pool_users:
+            raise ValueError(
+                f"{args.device_name} splits {args.users} users over {args.placement.pools} columns of devices, which do not "
+                f"share pages: a server needs as many lanes (tt_data_parallel), or at most {pool_users} users"
+            )
         ServedModel._latest = cls(args, tt_data_parallel)
         return ServedModel._latest
 
@@ -122,27 +125,28 @@ class ServedModel:
     def get_max_tokens_all_users(
         cls, model_name: str, num_devices: int, tt_data_parallel: int, max_model_len: int, max_num_seqs: int
     ) -> int:
-        """Most tokens of all users of a lane together: what their sequences can need, or less if the devices' DRAM has
-        less.
+        """Most tokens of a lane's users together: what their sequences can need, or less if the devices' DRAM has less.
 
-        The plugin adds a page for each user, which is allowed for. max_num_seqs: users of a lane. The other arguments say
-        again what `initialize_vllm_model` got; ValueError if they differ from it.
+        The plugin adds a page for each user, which is allowed for. The arguments say again what `initialize_vllm_model`
+        got, `max_num_seqs` being the users of a lane; ValueError if they differ from it.
         """
         served = ServedModel._latest
         if served is None:
             raise ValueError(f"{model_name}: call initialize_vllm_model first; its settings say what is left of the DRAM")
         args = served.args
         asked = num_devices, tt_data_parallel, max_model_len, max_num_seqs
-        made = args.placement.num_devices, served.lanes, args.max_seq_len, args.max_batch_size // served.lanes
+        devices = args.data_parallel * args.placement.num_devices
+        made = devices, served.lanes, args.max_seq_len, args.users // served.lanes
         if asked != made:
             names = "(devices, data parallel, max_model_len, max_num_seqs)"
             raise ValueError(f"{model_name}: {names} {asked}, but initialized for {made}")
         return min(max_num_seqs * max_model_len, dram.pool_tokens(args))
 
     def allocate_kv_cache(self, kv_cache_shape: Sequence[int], dtype, num_layers: int) -> list:
-        """Makes the pool of pages, reads the weights, and returns the caches, one for each layer.
+        """Makes each lane's pool of pages, reads the weights, and returns the caches: one for each layer, with several
+        groups of devices a list of these for each group.
 
-        kv_cache_shape: (pages of a lane, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
+        kv_cache_shape: (pages, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
         Heads and head_dim are as the model lies on the mesh, padding included, in the format of the precision mode; so
         the shape's heads and `dtype`, torch's, are not used. Raises ValueError for a pool that the model or its DRAM does not take.
         """
@@ -156,20 +160,23 @@ class ServedModel:
         self.args.paged_attention_config = PagedAttentionConfig(block_size, pages)
         dram.check_fits(self.args)
         self.generator = Generator.build(self.args)
-        return self.generator.model.kv_caches
+        caches = [model.kv_caches for model in self.generator.models]
+        self._kv_cache = caches if len(caches) > 1 else caches[0]
+        return self._kv_cache
 
     def warmup_model_prefill(self, kv_cache, enable_trace: bool, can_sample_on_device: bool = False) -> None:
-        """Compiles prefills of one user, of 128 tokens and every power of 2 up to a chunk. Prefills are never traced.
+        """Compiles prefills of one user of each group of devices, of 128 tokens and every power of 2 up to a chunk. Prefills are never traced.
 
         Other shapes are compiled where they first occur.
         """
         self._check_cache(kv_cache)
         if enable_trace:
             return
-        pages = torch.zeros(1, self.generator.model.paged.pages_per_user(self.args.max_seq_len), dtype=torch.int32)
+        slots = range(0, self.args.users, self.args.max_batch_size)
+        pages = torch.zeros(len(slots), self.generator.model.paged.pages_per_user(self.args.max_seq_len), dtype=torch.int32)
         length, longest = PREFILL_MULTIPLE, min(self.args.prefill_chunk_size, self.args.max_seq_len)
         while length <= longest:
-            self.generator.runner.prefill([[0] * length], [0], page_table=pages)
+            self.generator.runner.prefill([[0] * length] * len(slots), slots, page_table=pages)
             length *= 2
 
     def warmup_model_decode(
@@ -214,7 +221,7 @@ class ServedModel:
         block_size = self.generator.model.paged.block_size
         starts = [start - start % block_size for start in starts]
         sequences = [row[: int(end)] for row, end in zip(tokens.tolist(), prompt_lens)]
-        refusal = self._prefix_refusal
+        refusal = _refusal(self.args.arch.rope, self.args.max_seq_len)
         for slot, start, sequence in zip(slots, starts, sequences):
             if refusal and sequence[:start] != self.generator.sequences[slot][:start]:
                 where = f"user {slot}: a prefill from position {start} after tokens that its slot does not have"
@@ -251,7 +258,7 @@ class ServedModel:
         _check_sampled_by_host(sampling_params)
         self.generator.runner.compile_decode(page_table, trace=enable_trace)
         if slot_remap is not None:
-            self._move([int(source) for source in slot_remap])
+            self.generator.slots.move([int(source) for source in slot_remap])
         positions = [int(position) for position in start_pos]
         step = self.generator.slots.submit_decode(tokens.flatten().tolist(), positions, page_table)
         return self.process_decode_output_host(step) if read_from_device else step
@@ -272,25 +279,8 @@ class ServedModel:
         if self.generator is not None:
             self.generator.close()
 
-    @property
-    def _prefix_refusal(self) -> str | None:
-        """Why requests cannot share cached pages; None if those of a lane can."""
-        if self.lanes != self.args.placement.pools:
-            return _COLUMNS
-        return _refusal(self.args.arch.rope, self.args.max_seq_len)
-
-    def _move(self, sources: list[int]) -> None:
-        pools = [self.args.placement.pool_of(slot, self.args.max_batch_size) for slot in range(len(sources))]
-        for row, source in enumerate(sources):
-            if self.generator.sequences[source] and pools[source] != pools[row]:
-                raise ValueError(
-                    f"slot_remap: the sequence of slot {source} cannot move to slot {row}, of another column of "
-                    f"{self.args.device_name} with other pages; serve its columns as lanes (tt_data_parallel {max(pools) + 1})"
-                )
-        self.generator.slots.move(sources)
-
     def _check_cache(self, kv_cache) -> None:
-        if self.generator is None or kv_cache is not self.generator.model.kv_caches:
+        if self.generator is None or kv_cache is not self._kv_cache:
             raise ValueError("kv_cache: it must be what allocate_kv_cache of this model returned")
 
 
@@ -318,9 +308,21 @@ class Phi3ForCausalLM(ServedModel):
     model_capabilities = MappingProxyType({**ServedModel.model_capabilities, "supports_prefix_caching": False})
 
 
+# The versions of Llama that TT_LLAMA_TEXT_VER names, as in the vendor's plugin, and the modules of their classes.
+LLAMA_VERSIONS = {"tt_transformers": __name__, "llama3_70b_galaxy": "models.demos.llama3_70b_galaxy.tt.generator_vllm"}
+
+
 def class_of(architectures: Sequence[str]) -> type[ServedModel]:
-    """The class that runs the first of a checkpoint's `architectures`. ValueError if there is none."""
-    for served in (LlamaForCausalLM, QwenForCausalLM, MistralForCausalLM, Phi3ForCausalLM):
+    """The class that runs the first of a checkpoint's `architectures`, of a Llama the version that TT_LLAMA_TEXT_VER names.
+
+    Raises ValueError if there is none.
+    """
+    version = os.environ.get("TT_LLAMA_TEXT_VER", "tt_transformers")
+    if version not in LLAMA_VERSIONS:
+        raise ValueError(f"TT_LLAMA_TEXT_VER={version!r} is not known; known are {', '.join(LLAMA_VERSIONS)}")
+    if architectures[0] in LlamaForCausalLM.architectures:
+        return importlib.import_module(LLAMA_VERSIONS[version]).LlamaForCausalLM
+    for served in (QwenForCausalLM, MistralForCausalLM, Phi3ForCausalLM):
         if architectures[0] in served.architectures:
             return served
     raise ValueError(f"architecture {architectures[0]} is not supported")

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import ttnn
 
 from models.tt_transformers.tt.config.program_configs import TILE
+from models.tt_transformers.tt.families.family import SELF_ATTENTION
 from models.tt_transformers.tt.modules.ccl import make_ccl
-from models.tt_transformers.tt.modules.decoder import Decoder
+from models.tt_transformers.tt.modules.decoder import DECODERS
 from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
 from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.modules.norm import residual_norm
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
+from models.tt_transformers.tt.vision.model import VisionModel
 
 
 class Transformer:
@@ -29,28 +31,31 @@ class Transformer:
         self.kv_caches = kv_caches
         self.ccl = ccl = make_ccl(args.placement, args.mesh_device, args.max_batch_size)
         self.embedding = Embedding(weights.embedding())
-        self.layers = [Decoder(args, weights, layer, ccl) for layer in range(args.arch.n_layers)]
+        self.layers = [DECODERS[kind](args, weights, layer, ccl) for layer, kind in enumerate(args.arch.layer_kinds)]
         lm_head = LMHeadConfig.resolve(args)
         self.norm = residual_norm(args, weights, "norm", lm_head.splits[0].cores, ccl)
         self.lm_head = LMHead(lm_head, weights, ccl)
         users = args.placement.users(args.max_batch_size)
         self.rotary = RotaryEmbedding(args.arch.rope, args.max_seq_len, users, args.chip, args.mesh_device)
+        self.vision = None if args.arch.vision is None else VisionModel(args, weights, ccl)
 
     @property
     def paged(self) -> PagedAttentionConfig | None:
-        """The pages of the KV caches; None if they are not paged."""
-        return self.kv_caches[0].paged
+        """The pages of the text's KV caches; None if they are not paged."""
+        return self.kv_caches[self.args.arch.layer_kinds.index(SELF_ATTENTION)].paged
 
-    def prefill_forward(self, tokens, rotate, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int):
+    def prefill_forward(
+        self, tokens, rotate, slots: Sequence[int], page_table, prefix_page_table, chunk_start: int, images=None
+    ):
         """Runs one chunk of a user's sequence, or whole sequences of several users, and fills the KV caches of `slots`.
 
         tokens: [1, n_users * seq_len] uint32, user by user; rotate: the `Rotation` of seq_len positions; page tables:
-        see `Attention.prefill_forward`, None if unpaged.
+        see `Attention.prefill_forward`, None if unpaged; images: the `PromptImages` of the user if it has images.
         Returns the hidden state [1, 1, n_users * seq_len, dim / N], DRAM interleaved.
         """
         x = self.embedding.forward(tokens, ttnn.DRAM_MEMORY_CONFIG)
         for layer, kv_cache in zip(self.layers, self.kv_caches):
-            x = layer.prefill_forward(x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start)
+            x = layer.prefill_forward(x, rotate, kv_cache, slots, page_table, prefix_page_table, chunk_start, images)
         return x
 
     def prefill_logits(self, x, position: int):
@@ -62,14 +67,14 @@ class Transformer:
         x = ttnn.slice(x, [0, 0, first, 0], [1, 1, first + TILE, x.shape[3]], memory_config=ttnn.L1_MEMORY_CONFIG)
         return self.lm_head.decode_forward(self.norm.decode_forward(x))
 
-    def decode_forward(self, tokens, positions, rotary_rows, page_table):
+    def decode_forward(self, tokens, positions, rotary_rows, page_table, images=None):
         """One token for each user: tokens [1, rows] uint32; of a device's users, positions [users] int32 (-1 skips a
-        user), rotary_rows [1, users] uint32, page_table [users, pages] int32 or None. `rows`: see
-        `Placement.decode_rows`. Returns logits [1, 1, rows, columns] (see `LMHead`)."""
+        user), rotary_rows [1, users] uint32, page_table [users, pages] int32 or None; images: the `DecodeImages` of a
+        model with images. `rows`: see `Placement.decode_rows`. Returns logits [1, 1, rows, columns] (see `LMHead`)."""
         x = self.embedding.forward(tokens, ttnn.L1_MEMORY_CONFIG)
         rotate = self.rotary.decode(rotary_rows)
         for layer, kv_cache in zip(self.layers, self.kv_caches):
-            x = layer.decode_forward(x, rotate, kv_cache, positions, page_table)
+            x = layer.decode_forward(x, rotate, kv_cache, positions, page_table, images)
         return self.lm_head.decode_forward(self.norm.decode_forward(x))
 
     def logits_to_torch(self, logits):
@@ -82,5 +87,7 @@ class Transformer:
         self.weights.deallocate()
         self.ccl.deallocate()
         self.rotary.deallocate()
+        if self.vision is not None:
+            self.vision.deallocate()
         for kv_cache in self.kv_caches:
             kv_cache.deallocate()

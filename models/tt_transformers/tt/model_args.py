@@ -25,11 +25,12 @@ from models.tt_transformers.tt.config.mlp_width import mlp_width
 from models.tt_transformers.tt.config.model_params import Limits, overrides_folder
 from models.tt_transformers.tt.config.precision import DecodersPrecision, ModelOptimizations
 from models.tt_transformers.tt.config.precision_config import resolve_precision
-from models.tt_transformers.tt.config.prefill_chunks import prefill_chunk_size
+from models.tt_transformers.tt.config.prefill_chunks import IMAGE_CHUNK, prefill_chunk_size
 from models.tt_transformers.tt.config.program_configs import ChipLayout
 from models.tt_transformers.tt.placement import Placement, create_submeshes, group_shape
 from models.tt_transformers.tt.runtime.page_table import BATCH_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.text import Text
+from models.tt_transformers.tt.vision.images import ImageProcessor
 
 
 class ModelArgs:
@@ -54,6 +55,8 @@ class ModelArgs:
         hf_model: directory in Hugging Face's format, or org/name.
         llama_dir: directory in Meta's format. With neither, the environment's HF_MODEL or LLAMA_DIR names the model, else
             it is the bundled checkpoint.
+        max_images: most images of a user. With 0, the default, a model that reads images runs as a model of text, without
+            the layers and weights for images.
         page_params: `block_size` and `max_num_blocks` of a paged KV cache; None for one that is not paged.
 
     Raises ValueError, FileNotFoundError or RuntimeError that names the wrong value or file, before weights are read.
@@ -77,6 +80,7 @@ class ModelArgs:
         hf_model: str | os.PathLike | None = None,
         llama_dir: str | os.PathLike | None = None,
         page_params: Mapping[str, int] | None = None,
+        max_images: int = 0,
     ):
         named = {"hf_model": hf_model, "llama_dir": llama_dir}
         if hf_model is None and llama_dir is None:
@@ -87,7 +91,13 @@ class ModelArgs:
         self.model_dir = location.directory
         self.hf_config = model_config(location.directory)
         arch = Architecture.from_hf_config(self.hf_config)
-        self.arch = arch.with_layers(num_layers)
+        self.model_layers = arch.n_layers
+        self.num_layers = num_layers
+        self._whole_arch = arch.with_layers(num_layers)
+        if max_images and arch.vision is None:
+            raise ValueError(f"max_images {max_images}: {location.name} ({arch.architecture}) reads no images")
+        self.max_images = max_images
+        self.arch = self._whole_arch if max_images else self._whole_arch.text_only()
 
         self._whole_mesh = mesh_device
         self._submeshes = create_submeshes(mesh_device, data_parallel)
@@ -107,14 +117,15 @@ class ModelArgs:
             fewer = self.fewer_groups(lambda args: True)
             raise ValueError(f"{error}{fewer}") from error
 
-        self.precision = resolve_precision(
-            self.arch.n_layers,
+        precision = resolve_precision(
+            self._whole_arch.n_layers,
             optimizations_base if optimizations is None else optimizations,
             base=optimizations_base,
             decoder_config_file=decoder_config_file,
             model_params_dir=overrides_folder(self.model_name),
             model_layers=arch.n_layers,
         )
+        self.precision = precision.of_layers(self.arch.layer_indices)
         self.dummy_weights = dummy_weights
         self.cache_hf = cache_hf
         self._hf_model = None
@@ -163,6 +174,8 @@ class ModelArgs:
     def _place(self, placement: Placement) -> None:
         """Sets what depends on the mesh of a group. ValueError for a mesh that the model does not run on."""
         placement.heads(self.arch.n_heads, self.arch.n_kv_heads)
+        if self.max_images and placement.is_grid:
+            raise ValueError(f"max_images {self.max_images}: images need devices in a line; {placement.name} is a grid")
         self.placement = placement
         self.mlp_width = mlp_width(
             self.chip, self.dim, self.placement.model_width(self.arch.hidden_dim), self.placement.hidden_unit
@@ -179,6 +192,8 @@ class ModelArgs:
             paged=self.paged_attention_config is not None,
             max_seq_len=self.max_seq_len,
         )
+        if self.max_images:
+            self.prefill_chunk_size = min(self.prefill_chunk_size or IMAGE_CHUNK, IMAGE_CHUNK)
 
     def fewer_groups(self, fits: Callable[["ModelArgs"], bool]) -> str:
         """The end of a message that refuses these settings: smaller numbers of groups that work, if there are any.
@@ -212,6 +227,31 @@ class ModelArgs:
         """Columns of the residual stream in one device's matmuls; those after the model's `arch.dim` are zeros."""
         return self.placement.matmul_width(self.arch.dim)
 
+    # Images
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the checkpoint has parts for images; with a `max_images` of 0 they are left out."""
+        return self._whole_arch.vision is not None
+
+    @property
+    def max_image_tokens(self) -> int:
+        """The most image tokens that decoded text of one user attends to."""
+        return self.max_images * self.arch.vision.tokens_an_image
+
+    @property
+    def image_pages(self) -> PagedAttentionConfig | None:
+        """The pages of the image tokens, enough for all users; None if the KV caches are not paged."""
+        paged = self.paged_attention_config
+        if paged is None:
+            return None
+        return replace(paged, max_num_blocks=self.max_batch_size * paged.blocks_for(self.max_image_tokens))
+
+    @cached_property
+    def image_processor(self) -> ImageProcessor:
+        """Hugging Face's image processor of the model."""
+        return ImageProcessor(self.model_dir, self.arch.vision)
+
     # Weights
 
     def load_state_dict(self) -> Mapping[str, torch.Tensor]:
@@ -229,10 +269,9 @@ class ModelArgs:
     def _checkpoint(self) -> StateDict:
         checkpoint = StateDict(self._location.weights_directory, self.arch)
         self._add_notes(checkpoint.notes)
-        in_config = self.hf_config["num_hidden_layers"]
-        if checkpoint.n_layers > in_config:
+        if checkpoint.n_layers > self.model_layers:
             config_name = checkpoint.files.config_name
-            self._add_notes([f"the files have {checkpoint.n_layers} layers; {config_name} says {in_config}, which are used"])
+            self._add_notes([f"the files have {checkpoint.n_layers} layers; {config_name} says {self.model_layers}, which are used"])
         return checkpoint
 
     def _add_notes(self, notes) -> None:
@@ -259,8 +298,9 @@ class ModelArgs:
         Raises ValueError for files that do not hold the model, as `load_state_dict`, and for NaN or infinity.
         """
         if self._hf_model is None or self._hf_model.dtype != dtype:
-            weights = DummyStateDict(self.arch) if self.dummy_weights else self._checkpoint
-            model = load_model(self.model_dir, self.arch, weights, dtype)
+            arch = self._whole_arch  # Hugging Face's model has the parts for images in any case
+            weights = DummyStateDict(arch) if self.dummy_weights else StateDict(self._location.weights_directory, arch)
+            model = load_model(self.model_dir, arch, weights, dtype)
             if not self.cache_hf:
                 return model
             self._hf_model = model

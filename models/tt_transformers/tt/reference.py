@@ -224,4 +224,5 @@ def _passes(prefill: int, longest: int, rope) -> Iterator[tuple[int, int, int]]:
 
 def _forget_lengths(model) -> None:
     """Hugging Face's dynamic RoPE keeps the frequencies of the longest sequence so far; this makes it like new."""
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    decoder = model.get_decoder()
+    decoder.rotary_emb = type(decoder.rotary_emb)(model.config.get_text_config())

@@ -10,6 +10,8 @@ from models.tt_transformers.tt.checkpoints.location import BUNDLED
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import load_meta_tokenizer
 from models.tt_transformers.tt.config.architecture import Architecture, read_config, token_ids
 
+# Where an image stands in a prompt.
+IMAGE_MARK = "<|image|>"
 # An example, to see what a chat template makes of it.
 _QUESTION = "What is the capital of France?"
 
@@ -104,6 +106,30 @@ class Text:
         # The template writes the special tokens itself.
         return self._encode(self._templated(("user", text), **self._template_settings), add_special_tokens=False)
 
+    def encode_with_images(self, text: str, images: int, instruct: bool | None = None) -> list[int]:
+        """Token ids of a prompt with `images` images. Each stands where the text has `IMAGE_MARK`; without any, all stand
+        before the text.
+
+        Without the chat template, images at the beginning come before the beginning-of-sequence token, as in Meta's
+        prompts for base models. Raises ValueError if the marks are not as many as the images.
+        """
+        marks = text.count(IMAGE_MARK)
+        if marks not in (0, images):
+            raise ValueError(f"the text has {IMAGE_MARK} {marks} times for {images} image(s); leave it out or give one for each")
+        pieces = [""] * images + [text] if marks == 0 else text.split(IMAGE_MARK)
+        if self.instruct if instruct is None else instruct:
+            content = [{"type": "text", "text": pieces[0]}] if pieces[0] else []
+            for piece in pieces[1:]:
+                content += [{"type": "image"}, *([{"type": "text", "text": piece}] if piece else [])]
+            pieces = self._templated(("user", content), **self._template_settings).split(IMAGE_MARK)
+            if len(pieces) != images + 1:
+                raise ValueError(f"{self._chat_template} gives {len(pieces) - 1} place(s) for {images} image(s)")
+            encoded = [self._encode(piece, add_special_tokens=False) for piece in pieces]
+        else:
+            first = next((index for index, piece in enumerate(pieces) if piece), 0)  # after images at the beginning
+            encoded = [self._encode(piece, add_special_tokens=index == first) for index, piece in enumerate(pieces)]
+        return [token for tokens in encoded for token in (self.arch.vision.image_token, *tokens)][1:]
+
     def decode(self, token_ids: list[int]) -> str:
         """The text of token ids, without special tokens."""
         # Some tokenizers ask for a clean-up that removes spaces before punctuation, also those that the model wrote.
@@ -114,7 +140,7 @@ class Text:
         with reported(f"the tokenizer in {self.tokenizer_dir} cannot encode a text"):
             return tokenizer.encode(text, **options)
 
-    def _templated(self, *messages: tuple[str, str], add_generation_prompt: bool = True, **settings) -> str:
+    def _templated(self, *messages: tuple[str, str | list], add_generation_prompt: bool = True, **settings) -> str:
         """The text that the chat template makes of messages (role, content), followed by the head of an answer."""
         self._check_chat_template()
         conversation = [{"role": role, "content": content} for role, content in messages]

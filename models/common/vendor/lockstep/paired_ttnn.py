@@ -27,6 +27,8 @@ _TENSOR_METHODS = (
     "__mul__", "__rmul__", "__truediv__",
 )
 
+_MESH_METHODS = ("create_submesh", "create_submeshes", "reshape")
+
 _lockstep = Lockstep(vendor)
 
 
@@ -61,9 +63,10 @@ def _publish():
         target[name] = _lockstep.pair_function(dotted, function, getattr(theirs, name))
     for name in _VENDORS_OWN:
         globals()[name] = getattr(vendor, name)
-    for name in _TENSOR_METHODS:
-        if hasattr(emulator.Tensor, name):
-            setattr(emulator.Tensor, name, _lockstep.pair_method(name, getattr(emulator.Tensor, name)))
+    for kind, names in ((emulator.Tensor, _TENSOR_METHODS), (emulator.MeshDevice, _MESH_METHODS)):
+        for name in names:
+            if hasattr(kind, name):
+                setattr(kind, name, _lockstep.pair_method(kind, name))
 
 
 _publish()

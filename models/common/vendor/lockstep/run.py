@@ -21,7 +21,7 @@ class Lockstep:
         self.vendor = vendor
         self.pairs = Pairs(vendor)
         self._inside = False
-        self._mesh = lambda: None
+        self._meshes = weakref.WeakSet()
 
     def pair_function(self, name: str, ours, theirs):
         """A function that calls `ours` and `theirs`, and returns the result of `ours`.
@@ -54,19 +54,19 @@ class Lockstep:
                 our_error = vendor_error = None
             self._agree(called, our_answer, vendor_answer)
             if ours is emulator.close_mesh_device:
-                self._mesh = lambda: None
+                self._meshes.discard(args[0])
             self._agree_on_memory(called)
             return our_answer
 
         return both
 
-    def pair_method(self, name: str, ours):
-        """As `pair_function`, for a method of the emulator's Tensor and the vendor's method of the same name."""
+    def pair_method(self, kind: type, name: str):
+        """As `pair_function`, for a method of one of the emulator's classes and the vendor's method of the same name."""
 
-        def theirs(tensor, *args, **kwargs):
-            return getattr(tensor, name)(*args, **kwargs)
+        def theirs(owner, *args, **kwargs):
+            return getattr(owner, name)(*args, **kwargs)
 
-        return self.pair_function(f"ttnn.Tensor.{name}", ours, theirs)
+        return self.pair_function(f"ttnn.{kind.__name__}.{name}", getattr(kind, name), theirs)
 
     def _agree(self, called: str, ours, theirs) -> None:
         if ours is None:
@@ -85,7 +85,7 @@ class Lockstep:
         elif isinstance(ours, _MADE_TOGETHER):
             self.pairs.put(ours, theirs)
             if isinstance(ours, emulator.MeshDevice):
-                self._mesh = weakref.ref(ours)
+                self._meshes.add(ours)
         else:
             self._raise_if(differences({"result": self.pairs.translate(ours)}, {"result": theirs}), called)
 
@@ -100,15 +100,16 @@ class Lockstep:
     def _agree_on_memory(self, called: str) -> None:
         """Compares the allocated bytes after each call, so that both sides free the same tensors.
 
-        L1 is compared only on meshes of one device, because the vendor's collectives keep their semaphores there.
+        L1 is compared only on meshes of one device, because the vendor's collectives keep their semaphores there. A mesh
+        that was cut into submeshes is left out: of the two, only the emulator's counts the submeshes' bytes too.
         """
-        mesh = self._mesh()
-        if mesh is None:
-            return
-        for kind in ("DRAM", "L1") if mesh.get_num_devices() == 1 else ("DRAM",):
-            ours = emulator.get_memory_view(mesh, emulator.BufferType[kind])
-            theirs = self.vendor.get_memory_view(self.pairs.get(mesh), getattr(self.vendor.BufferType, kind))
-            self._raise_if(differences(memory_facts(ours), memory_facts(theirs)), f"{called}\n{kind} afterwards")
+        for mesh in self._meshes:
+            if mesh.get_submeshes():
+                continue
+            for kind in ("DRAM", "L1") if mesh.get_num_devices() == 1 else ("DRAM",):
+                ours = emulator.get_memory_view(mesh, emulator.BufferType[kind])
+                theirs = self.vendor.get_memory_view(self.pairs.get(mesh), getattr(self.vendor.BufferType, kind))
+                self._raise_if(differences(memory_facts(ours), memory_facts(theirs)), f"{called}\n{kind} afterwards")
 
     @staticmethod
     def _raise_if(lines: list[str], called: str) -> None:

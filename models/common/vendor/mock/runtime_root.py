@@ -137,8 +137,11 @@ def _build_once(target: Path, fill) -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        made = Path(scratch) / target.name
+    # TemporaryDirectory would register the handler of all finalizers at exit before that of multiprocessing. Then a
+    # program that ends waits for its child processes before the finalizers that stop them, such as vLLM's, have run.
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        made = scratch / target.name
         fill(made)
         try:
             made.rename(target)
@@ -146,6 +149,8 @@ def _build_once(target: Path, fill) -> None:
             # Another process may have been faster: a folder cannot be renamed onto one that has content.
             if not target.exists():
                 raise
+    finally:
+        shutil.rmtree(scratch)
 
 
 def _fill_runtime_root(root: Path, package: Path, toolchain: Optional[Path]) -> None:

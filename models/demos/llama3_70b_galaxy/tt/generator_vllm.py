@@ -1,6 +1,7 @@
 """The class that vLLM serves where TT_LLAMA_TEXT_VER is `llama3_70b_galaxy`: a Llama on a Galaxy.
 
-It is the common class, which takes the Galaxy's layout from the mesh. On other meshes it is refused, so that a server
+It is the common class, which takes the Galaxy's layout from the mesh, but for the lanes of the server: they are the
+columns of devices of one model, which have pools of pages of their own. On other meshes it is refused, so that a server
 that was meant for a Galaxy does not run elsewhere unnoticed.
 """
 
@@ -18,3 +19,10 @@ class LlamaForCausalLM(generator_vllm.LlamaForCausalLM):
                 "unset it for other meshes"
             )
         return super().initialize_vllm_model(hf_config, mesh_device, *args, **kwargs)
+
+    @classmethod
+    def groups_of_devices(cls, mesh_device, lanes: int) -> int:
+        """One group: the columns of devices are the lanes. ValueError for another number of lanes."""
+        if lanes not in (1, mesh_device.shape[1]):
+            raise ValueError(f"tt_data_parallel {lanes}: the lanes are the {mesh_device.shape[1]} columns of devices")
+        return 1

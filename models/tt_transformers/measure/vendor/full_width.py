@@ -4,10 +4,12 @@
         python -m models.tt_transformers.measure.vendor.full_width --output FILE
 
 2 of the layers, with weights that take memory but have no values. Each case is one run of the demo, with prompts of 128
-and of 2048 tokens.
+and of 2048 tokens. A model that reads images has a layer of text, one that attends to images, and two layers in each part
+of its vision model; the long prompts have images, of one tile and of four.
 """
 
 import argparse
+import json
 import os
 import tempfile
 from functools import partial
@@ -20,15 +22,18 @@ import ttnn
 from models.common import backend, console, mesh, whole_file
 from models.common.mesh_names import is_line
 from models.common.vendor import watching as validation
-from models.tt_transformers.demo.case import Case
+from models.tt_transformers.demo.case import SAMPLE_PROMPTS, Case
 from models.tt_transformers.demo.run import run
 from models.tt_transformers.measure.capacity import AllocatedWeights
 from models.tt_transformers.measure.vendor.prompts import write_prompts
+from models.tt_transformers.tt.checkpoints.location import locate
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.config.precision import DEMO_MODES
 
 LAYERS = 2
 PROMPT_TOKENS = (128, 2048)
 MAX_SEQ_LEN = 2560
+IMAGES = [SAMPLE_PROMPTS / "images" / name for name in ("shapes.png", "clock_9.png")]
 
 
 def main():
@@ -52,11 +57,13 @@ def main():
 def make_record(model: str, modes) -> dict:
     """Runs all cases of a model on the mesh of the environment; `README.md` of this folder describes the record."""
     cases, name = [], mesh.mesh_name_from_environment()
-    with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as folder:
-        prompts = prompt_files(Path(folder))
+    with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        reads_images = shortened_vision_model(model, folder)
+        prompts = prompt_files(folder, reads_images)
         for mode, users, paged in product(modes, (1, 32), paging(name)):
             case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
-            demo = partial(run, settings(users, paged, prompts[users]), mode, AllocatedWeights)
+            demo = partial(run, settings(users, paged, prompts[users], reads_images), mode, AllocatedWeights)
             cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
     facts = {"mesh": name, "model": model.split("/")[1], "layers": LAYERS, "weights": "no values"}
     return validation.make_record(watch, facts, cases)
@@ -67,7 +74,25 @@ def paging(mesh_name: str) -> tuple[bool, ...]:
     return (True, False) if is_line(mesh_name) else (True,)
 
 
-def settings(users: int, paged: bool, prompts: Path) -> Case:
+def shortened_vision_model(model: str, folder: Path) -> bool:
+    """Whether a model reads images. If so, the environment's HF_MODEL is changed to a config in `folder`, of which the first
+    layers are of every kind."""
+    config = read_config(locate(model, dummy_weights=True).directory / "config.json")
+    if Architecture.from_hf_config(config).vision is None:
+        return False
+    config["text_config"]["cross_attention_layers"] = [1]
+    width = config["vision_config"]["hidden_size"]
+    config["vision_config"] |= {
+        "num_hidden_layers": 2, "num_global_layers": 2, "intermediate_layers_indices": [0, 1], "vision_output_dim": 3 * width
+    }  # fmt: skip
+    directory = folder / model.split("/")[1]
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    os.environ["HF_MODEL"] = str(directory)
+    return True
+
+
+def settings(users: int, paged: bool, prompts: Path, reads_images: bool) -> Case:
     return Case(
         name=f"full width, batch-{users}, {'paged' if paged else 'unpaged'}",
         input_prompts=prompts,
@@ -81,16 +106,19 @@ def settings(users: int, paged: bool, prompts: Path) -> Case:
         sampling_params={"temperature": 0},
         instruct=False,
         num_layers=LAYERS,
+        max_images=len(IMAGES) if reads_images else 0,
         dummy_weights=True,
     )
 
 
-def prompt_files(folder: Path) -> dict[int, Path]:
-    """Prompt files for 1 and 32 users. Of 32 users, all but the two named in `PROMPT_TOKENS` have short prompts."""
+def prompt_files(folder: Path, with_images: bool) -> dict[int, Path]:
+    """Prompt files for 1 and 32 users. Of 32 users, all but the two named in `PROMPT_TOKENS` have short prompts, without
+    images."""
     short = (4,) * (32 - len(PROMPT_TOKENS))
     files = {1: folder / "1.json", 32: folder / "32.json"}
-    write_prompts(files[1], PROMPT_TOKENS)
-    write_prompts(files[32], PROMPT_TOKENS + short)
+    images = [list(map(str, IMAGES)) for _ in PROMPT_TOKENS] if with_images else []
+    write_prompts(files[1], PROMPT_TOKENS, images)
+    write_prompts(files[32], PROMPT_TOKENS + short, images)
     return files
 
 

@@ -9,13 +9,17 @@ from transformers import AutoTokenizer
 from models.tt_transformers.tt.checkpoints.location import BUNDLED
 
 
-def write_prompts(path: Path, tokens: Sequence[int]) -> None:
-    """Writes a prompt file for the demo: one prompt for each number of tokens, counted by the bundled tokenizer.
+def write_prompts(path: Path, tokens: Sequence[int], images: Sequence[list[str]] = ()) -> None:
+    """Writes a prompt file for the demo: one prompt for each number of tokens, counted by the bundled tokenizer; the first
+    prompts have the files of `images`.
 
     A model with random weights that has no tokenizer of its own uses the bundled one too.
     """
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED, local_files_only=True)
-    path.write_text(json.dumps([{"prompt": _prompt_of(count, tokenizer)} for count in tokens]))
+    entries = [{"prompt": _prompt_of(count, tokenizer)} for count in tokens]
+    for entry, files in zip(entries, images):
+        entry["images"] = files
+    path.write_text(json.dumps(entries))
 
 
 def _prompt_of(tokens: int, tokenizer) -> str:

@@ -47,9 +47,10 @@ def load_model(directory: Path, arch: Architecture, weights, dtype):
     import transformers
 
     config = load_config(directory)
-    config.num_hidden_layers = arch.n_layers
-    if getattr(config, "layer_types", None) is not None:
-        config.layer_types = config.layer_types[: arch.n_layers]
+    text = config.get_text_config()
+    text.num_hidden_layers = arch.n_layers
+    if getattr(text, "layer_types", None) is not None:
+        text.layer_types = text.layer_types[: arch.n_layers]
     # Always torch's own attention, and no defaults for generation, even if the checkpoint asks for others.
     options = dict(dtype=dtype, attn_implementation="sdpa", generation_config=transformers.GenerationConfig())
     is_dummy = isinstance(weights, DummyStateDict)

@@ -39,8 +39,9 @@ def check_variable() -> bool:
 # code rounds and writes it. Paths are relative to `tt/` and to the emulator's package.
 LIBRARY_CODE = (
     "checkpoints/formats.py", "checkpoints/meta_*.py", "checkpoints/pth_file.py", "checkpoints/safetensors_files.py",
-    "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py", "config/rope/*.py",
-    "families/*.py", "modules/norm.py", "placement.py",
+    "checkpoints/source.py", "checkpoints/state_dict.py", "checkpoints/weights.py", "config/architecture.py",
+    "config/reader.py", "config/rope/*.py", "config/vision.py", "families/*.py", "modules/norm.py", "placement.py",
+    "vision/*.py",
 )  # fmt: skip
 EMULATOR_CODE = (
     "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",

@@ -23,7 +23,8 @@ BUNDLED = PROJECT / "models/checkpoints/Phi-3-tiny-kjv"
 FACTS = ["*.json", "tokenizer*", "*.jinja"]
 WEIGHTS = ["model*.safetensors", INDEX]
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# org/name
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_SNAPSHOT = re.compile(r"models--[\w.-]+?--([\w.-]+)/snapshots/[0-9a-f]+$")
 
 
@@ -91,7 +92,7 @@ def locate(
     path = os.path.expanduser(text)
     if os.path.exists(path):  # False for a name that is too long, and for a user's home that is not known
         return _from_directory(Path(path))
-    if not _HUB_NAME.fullmatch(text):
+    if not HUB_NAME.fullmatch(text):
         raise FileNotFoundError(f"HF_MODEL {text!r} is not there; give a directory with a config.json, or org/name")
     name = text.split("/")[1]
     if dummy_weights and (MODEL_PARAMS / name / "config.json").is_file():

@@ -12,6 +12,7 @@ What `params.json` leaves out follows the rules of Hugging Face's `convert_llama
 
 import torch
 
+from models.tt_transformers.tt.checkpoints import meta_vision
 from models.tt_transformers.tt.checkpoints.meta_files import PARAMS, MetaFiles
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import (
     SPECIAL_TOKENS,
@@ -25,12 +26,11 @@ from models.tt_transformers.tt.config.architecture import read_config
 
 _REQUIRED = ("dim", "n_layers", "n_heads", "norm_eps")
 _OPTIONAL = ("n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "rope_theta", "use_scaled_rope")
+_VISION = (meta_vision.CHUNK_SIZE, meta_vision.MAX_CHUNKS, meta_vision.CROSS_LAYERS)
 _HABITS = ("max_batch_size", "max_seq_len")  # of Meta's own program; they say nothing about the model
 _OTHER_MODELS = {
     "moe": "a mixture of experts", "moe_args": "a mixture of experts",
-    "vision_chunk_size": "a model with vision", "vision_max_num_chunks": "a model with vision",
-    "vision_num_cross_attention_layers": "a model with vision", "vision_model": "a model with vision",
-    "vision_args": "a model with vision",
+    "vision_model": "another model with vision", "vision_args": "another model with vision",
     "quantization_args": "a quantised checkpoint", "lora_args": "a checkpoint with adapters",
 }  # fmt: skip
 
@@ -44,13 +44,14 @@ def hugging_face_config(files: MetaFiles) -> dict:
     path = files.directory / PARAMS
     params = _checked_params(path)
     tokenizer = files.directory / TOKENIZER
+    prefix = meta_vision.TEXT if meta_vision.vision_keys(params) else ""
     is_llama3, tokens = is_tiktoken(tokenizer), token_count(tokenizer)
     vocab_size, theta = params.get("vocab_size", -1), params.get("rope_theta", 10_000.0)
     if vocab_size == -1:  # Llama 2 leaves it to the tokenizer
-        vocab_size = _embedding(files).shape[0]
+        vocab_size = _embedding(files, prefix).shape[0]
     if tokens != vocab_size:
         raise ValueError(f"{tokenizer} has {tokens} tokens; the model beside it has a vocabulary of {vocab_size}")
-    tied = _output_is_embedding(files)
+    tied = not prefix and _output_is_embedding(files)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -83,7 +84,7 @@ def hugging_face_config(files: MetaFiles) -> dict:
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         }
-    return config
+    return meta_vision.with_vision(config, files, params) if prefix else config
 
 
 def _checked_params(path) -> dict:
@@ -93,8 +94,8 @@ def _checked_params(path) -> dict:
     for key in params:
         if key in _OTHER_MODELS and params[key] not in (None, -1):
             raise ValueError(f"{path}: {key} is of {_OTHER_MODELS[key]}, which is not supported in Meta's format")
-        if key not in (*_REQUIRED, *_OPTIONAL, *_HABITS, *_OTHER_MODELS):
-            raise ValueError(f"{path}: {key} is not known; known are {', '.join((*_REQUIRED, *_OPTIONAL, *_HABITS))}")
+        if key not in (*_REQUIRED, *_OPTIONAL, *_VISION, *_HABITS, *_OTHER_MODELS):
+            raise ValueError(f"{path}: {key} is not known; known are {', '.join((*_REQUIRED, *_OPTIONAL, *_VISION, *_HABITS))}")
     if missing := [key for key in _REQUIRED if key not in params]:
         raise ValueError(f"{path} has no {', '.join(missing)}")
     for key in ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of"):
@@ -118,8 +119,8 @@ def _intermediate_size(dim: int, params: dict) -> int:
     return -(-hidden // multiple) * multiple
 
 
-def _embedding(files: MetaFiles):
-    name = "tok_embeddings.weight"
+def _embedding(files: MetaFiles, prefix: str = ""):
+    name = f"{prefix}tok_embeddings.weight"
     if name not in files.tensors:
         raise ValueError(f"{files.directory} has no {name}")
     return files.tensors[name]

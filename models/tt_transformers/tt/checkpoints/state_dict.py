@@ -8,29 +8,20 @@ of a head that are not rotated stay at its end.
 
 import hashlib
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from models.tt_transformers.tt.checkpoints import meta_vision
 from models.tt_transformers.tt.checkpoints.formats import checkpoint_files
 from models.tt_transformers.tt.checkpoints.safetensors_files import FLOATS, listed
+from models.tt_transformers.tt.checkpoints.source import Source
 from models.tt_transformers.tt.config.architecture import Architecture
-from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT
+from models.tt_transformers.tt.families.family import EMBEDDING, OUTPUT, SELF_ATTENTION
 
-_LAYER = re.compile(r"(?:model\.)?layers\.(\d+)\.")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one of our tensors lies in the checkpoint: rows [start, stop) of the tensor `name`."""
-
-    name: str
-    start: int
-    stop: int
-    # Number of heads whose rows are permuted to the interleaved order, and how many rows of each.
-    rotated: tuple[int, int] | None = None
+_LAYER = re.compile(r"(?:(?:language_model\.)?model\.)?layers\.(\d+)\.")
 
 
 def reverse_permute(weight: torch.Tensor, n_heads: int, rotary_dim: int) -> torch.Tensor:
@@ -54,24 +45,33 @@ def _interchanged(weight: torch.Tensor, n_heads: int, rotary_dim: int, sizes: tu
 def sources(arch: Architecture) -> dict[str, Source]:
     """Where each of our tensors lies in a checkpoint, in the order in which the model is built."""
     rows = {name: shape[0] for name, shape in shapes(arch).items()}
-    heads = {"wq": arch.n_heads, "wk": arch.n_kv_heads, "q_norm": 1, "k_norm": 1}
+    rotated = {
+        f"layers.{layer}.attention.{part}.{tensor}": heads
+        for layer, kind in zip(arch.layer_indices, arch.layer_kinds)
+        if kind == SELF_ATTENTION
+        for part, heads in (("wq", arch.n_heads), ("wk", arch.n_kv_heads), ("q_norm", 1), ("k_norm", 1))
+        for tensor in ("weight", "bias")
+    }
     found = {}
     for theirs, parts in arch.tensors().items():
         stop = 0
         for ours in parts:
             start, stop = stop, stop + rows[ours]
-            n_heads = heads.get(ours.split(".")[-2])
+            n_heads = rotated.get(ours)
             found[ours] = Source(theirs, start, stop, rotated=n_heads and (n_heads, arch.rope.rotary_dim))
     if arch.tie_word_embeddings:
         found["output.weight"] = found["tok_embeddings.weight"]
     return found
 
 
-def meta_sources(arch: Architecture, stored: Container[str]) -> dict[str, Source]:
-    """Where each of our tensors lies in a checkpoint in Meta's format: under its own name, in the interleaved order.
+def meta_sources(arch: Architecture, stored: Mapping) -> dict[str, Source]:
+    """Where each of our tensors lies in a checkpoint in Meta's format: under its own name, in the interleaved order. A
+    model that reads images has other names (`meta_vision`).
 
-    `stored`: the names in the checkpoint. The LM head is the token embeddings if it is not among them.
+    `stored`: the tensors of the checkpoint by name. The LM head is the token embeddings if it is not among them.
     """
+    if arch.prefix:
+        return meta_vision.sources(arch, shapes(arch), stored)
     found = {name: Source(name, 0, shape[0]) for name, shape in shapes(arch).items()}
     if arch.tie_word_embeddings and "output.weight" not in stored:
         found["output.weight"] = found["tok_embeddings.weight"]
@@ -91,14 +91,17 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         "attention.wo.weight": (arch.dim, q),
         "attention.q_norm.weight": (arch.head_dim,),
         "attention.k_norm.weight": (arch.head_dim,),
+        "attention.gate": (1,),
+        "feed_forward.gate": (1,),
         "feed_forward.w1.weight": (arch.hidden_dim, arch.dim),
         "feed_forward.w2.weight": (arch.dim, arch.hidden_dim),
         "feed_forward.w3.weight": (arch.hidden_dim, arch.dim),
-        "tok_embeddings.weight": (arch.vocab_size, arch.dim),
+        "tok_embeddings.weight": (arch.embeddings, arch.dim),
         "output.weight": (arch.vocab_size, arch.dim),
     }
     by_suffix |= {f"{name.removesuffix('weight')}bias": shape[:1] for name, shape in by_suffix.items() if len(shape) == 2}
-    return {name: by_suffix[_suffix(name)] for names in arch.tensors().values() for name in names}
+    vision = {} if arch.vision is None else arch.vision.shapes(arch.dim)
+    return {name: vision.get(name) or by_suffix[_suffix(name)] for names in arch.tensors().values() for name in names}
 
 
 class StateDict(Mapping[str, torch.Tensor]):
@@ -129,10 +132,13 @@ class StateDict(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         source = self._sources[name]
         weight = self.files.read(source.name, source.start, source.stop)
+        if source.appended is not None:
+            weight = torch.cat([weight, self.files.read(source.appended[0], 0, source.appended[1])])
         # Both are NaN if a value is. Rounding keeps the order, so no other value is larger in bf16. Nothing is copied.
         if not all(extreme.bfloat16().isfinite() for extreme in weight.aminmax()):
             file = self.files.tensors[source.name].file
             raise ValueError(f"{source.name} in {file} holds NaN, infinity or a number that is too large for bf16")
+        weight = weight if source.convert is None else source.convert(weight)
         return weight if source.rotated is None else reverse_permute(weight, *source.rotated)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -177,7 +183,8 @@ class StateDict(Mapping[str, torch.Tensor]):
 
 
 class DummyStateDict(Mapping[str, torch.Tensor]):
-    """Random weights and biases in bf16 under the same names: normal with a standard deviation of 0.02; norms all ones.
+    """Random weights and biases in bf16 under the same names: normal with a standard deviation of 0.02; norms and gates
+    all ones, so that images change the text.
 
     A tensor depends on its name, its shape and `seed` only, and is made again on every access. On the device "meta"
     the tensors have shapes but no values.
@@ -190,7 +197,7 @@ class DummyStateDict(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         shape = self._shapes[name]
-        if self._device == "meta" or name.endswith("norm.weight"):
+        if self._device == "meta" or _is_one(name):
             return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
         digest = hashlib.blake2b(f"{self._seed}:{self._drawn(name)}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
@@ -224,7 +231,9 @@ def hugging_face_shapes(sources: Mapping[str, Source], arch: Architecture) -> di
     ours, result = shapes(arch), {}
     for name, source in sources.items():
         rows = max(source.stop, result.get(source.name, (0,))[0])
-        result[source.name] = (rows, *ours[name][1:])
+        result[source.name] = source.stored_shape or (rows, *ours[name][1:])
+        if source.appended is not None:
+            result[source.appended[0]] = (source.appended[1], *ours[name][1:])
     return result
 
 
@@ -242,6 +251,10 @@ def to_hugging_face(state_dict: Mapping[str, torch.Tensor], arch: Architecture) 
         pieces = [by_row[start] for start in sorted(by_row)]
         weights[name] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return weights
+
+
+def _is_one(name: str) -> bool:
+    return name.endswith((".gate", "norm.weight", "norm_pre.weight", "norm_post.weight"))
 
 
 def _grouped(names: Iterable[str], key) -> dict:
@@ -263,6 +276,10 @@ def _layer(name: str) -> int | None:
 
 
 def _has_no_use(name: str, arch: Architecture) -> bool:
-    """Whether a tensor is of a layer that num_layers leaves out, or a table that is computed from the config."""
+    """Whether a tensor is of a part that `arch` leaves out (layers after num_layers, those for images), or a table that is
+    computed from the config."""
     layer = _layer(name)
-    return (layer is not None and layer >= arch.n_layers) or name.endswith("rotary_emb.inv_freq") or name == "rope.freqs"
+    is_left_out = layer is not None and layer not in arch.layer_indices
+    is_of_images = arch.vision is None and name.startswith(("vision_model.", "multi_modal_projector."))
+    is_table = name.endswith(("rotary_emb.inv_freq", "rope.freqs"))
+    return is_left_out or is_table or bool(arch.prefix) and (is_of_images or meta_vision.is_of_other_layers(name, arch))

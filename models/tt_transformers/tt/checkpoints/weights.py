@@ -1,8 +1,9 @@
 """A model's weights on the mesh: the dimension that is split, the order of parts, the place in memory."""
 
 import copy
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -104,7 +105,7 @@ class Weights:
         width, mapper = self.placement.model_ranks * config.n, self._column_parallel_mapper()
 
         def columns(weight):
-            return _padded(_padded(weight, self._residual_columns(config.k), dim=1), width, dim=0).t()
+            return _padded(_padded(weight.flatten(1), self._residual_columns(config.k), dim=1), width, dim=0).t()
 
         def bias(features):
             return self._on_first_rank(_padded(features, width, dim=0))
@@ -112,32 +113,39 @@ class Weights:
         weight = self._linear(name, [f"{name}.weight"], columns, config, mapper)
         return weight, self._bias(name, [f"{name}.bias"], bias, config, mapper)
 
-    def row_parallel(self, name: str, config: LinearConfig):
+    def row_parallel(self, name: str, config: LinearConfig, ordered: Callable = lambda weight: weight):
         """Input features split over the devices: [1, 1, k, n] each, zeros past the last one. Products are partial
         sums, so the bias is on the first device only. On a grid the output features, those of the residual stream, are
-        split too."""
+        split too. `ordered` puts the columns of the torch weight into the order of the input features."""
         mapper = self._row_parallel_mapper()
 
         def rows(weight):
-            weight = _padded(weight, self.placement.model_ranks * config.k, dim=1)
+            weight = _padded(ordered(weight), self.placement.model_ranks * config.k, dim=1)
             return _padded(weight, self._residual_columns(config.n), dim=0).t()
 
         weight = self._linear(name, [f"{name}.weight"], rows, config, mapper)
         return weight, self._bias_of_partial_sums(name, config, mapper)
 
-    def fused_qkv(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """wq, wk and wv side by side, with the heads of one device together: [1, 1, dim, n] on each device; and the
-        bias."""
-        name = f"layers.{layer}.attention"
-        head_dim = config.n // (heads.n_heads + 2 * heads.n_kv_heads)
-        mapper, recipe = self._column_parallel_mapper(), dict(heads=[heads.query, heads.kv])
+    def fused_qkv(self, attention: str, config: LinearConfig, heads: HeadSplit):
+        """wq, wk and wv of `attention`, such as layers.0.attention; see `by_heads`."""
+        return self.by_heads(attention, {"wq": heads.query, "wk": heads.kv, "wv": heads.kv}, config)
 
-        def fused(wq, wk, wv):
-            parts = []
-            for query, kv in zip(heads.query, heads.kv):
-                for weight, all_heads, chosen in ((wq, heads.query, query), (wk, heads.kv, kv), (wv, heads.kv, kv)):
-                    parts.append(_rows_of(weight, all_heads, chosen, head_dim))
-            return _joined(parts)
+    def by_heads(self, attention: str, parts: Mapping[str, Sequence[tuple]], config: LinearConfig):
+        """Projections to heads side by side, with the heads of one device together: [1, 1, dim, n] on each device; and
+        the bias. `parts`: the name of each projection in `attention` -> the heads of each rank."""
+        name = f"{attention}.w{''.join(part[1:] for part in parts)}"
+        head_dim = config.n // sum(len(ranks[0]) for ranks in parts.values())
+        mapper, recipe = self._column_parallel_mapper(), dict(heads=list(parts.values()))
+
+        def fused(*weights):
+            chosen = zip(*parts.values())  # for each rank, the heads of each projection
+            return _joined(
+                [
+                    _rows_of(weight, all_heads, heads, head_dim)
+                    for rank in chosen
+                    for weight, all_heads, heads in zip(weights, parts.values(), rank)
+                ]
+            )
 
         def columns(*weights):
             return _padded(fused(*weights), self._residual_columns(config.k), dim=1).t()
@@ -145,14 +153,14 @@ class Weights:
         def bias(*biases):
             return self._on_first_rank(fused(*biases))
 
-        weights, biases = ([f"{name}.{part}.{kind}" for part in ("wq", "wk", "wv")] for kind in ("weight", "bias"))
-        weight = self._linear(f"{name}.wqkv", weights, columns, config, mapper, **recipe)
-        return weight, self._bias(f"{name}.wqkv", biases, bias, config, mapper, **recipe)
+        weights, biases = ([f"{attention}.{part}.{kind}" for part in parts] for kind in ("weight", "bias"))
+        weight = self._linear(name, weights, columns, config, mapper, **recipe)
+        return weight, self._bias(name, biases, bias, config, mapper, **recipe)
 
-    def attention_output(self, layer: int, config: LinearConfig, heads: HeadSplit):
-        """The rows of wo for each device's query heads: [1, 1, n, dim] on each device. Products are partial sums, so
-        the bias is on the first device only."""
-        name = f"layers.{layer}.attention.wo"
+    def attention_output(self, attention: str, config: LinearConfig, heads: HeadSplit):
+        """The rows of wo of `attention` for each device's query heads: [1, 1, n, dim] on each device. Products are
+        partial sums, so the bias is on the first device only."""
+        name = f"{attention}.wo"
         mapper = self._row_parallel_mapper()
 
         def rows(weight):
@@ -175,23 +183,30 @@ class Weights:
 
     def embedding(self):
         """Token embeddings [1, 1, vocab_size, dim / N], bf16, row-major."""
-        rows, columns = self.state_dict.shape("tok_embeddings.weight")
+        return self.table("tok_embeddings", ["tok_embeddings.weight"], self.state_dict.shape("tok_embeddings.weight"))
+
+    def table(self, name: str, sources: Sequence[str], shape: tuple[int, int], make: Callable = lambda weight: weight):
+        """Rows that an embedding looks up: [1, 1, rows, columns / N], bf16, row-major. `make` makes the [rows, columns]
+        of `shape` of the torch weights `sources`."""
+        rows, columns = shape
         width = self.placement.padded_dim(columns)
 
-        def padded(weight):
-            return _padded(weight, width, dim=1)
+        def padded(*weights):
+            return _padded(make(*weights), width, dim=1)
 
-        conversion = self._conversion("tok_embeddings", ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, self._mapper(residual=3))
-        return self._interleaved((rows, self.placement.residual_width(columns)), padded, conversion)
+        conversion = self._conversion(name, ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT, self._mapper(residual=3))
+        local = rows, self.placement.residual_width(columns)
+        return self._plan(local, sources, padded, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
 
-    def norm(self, name: str, scale: NormScale):
-        """Norm weight as the op reads it, for a device's columns; `scale` says its shape, dtype and layout."""
+    def norm(self, name: str, scale: NormScale, kind: str = "weight"):
+        """Weight or bias of a norm as the op reads it, for a device's columns; `scale` says its shape, dtype and layout."""
 
         def padded(weight):
             return _padded(weight.float() * scale.weight_factor, scale.width, dim=0).reshape(scale.host_shape[2:])
 
-        mapper = self._mapper(residual=scale.weight_split)
-        return self._interleaved(scale.weight_shape[2:], padded, self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper))
+        mapper, name = self._mapper(residual=scale.weight_split), f"{name}.{kind}"
+        conversion = self._conversion(name, scale.weight_dtype, scale.weight_layout, mapper)
+        return self._plan(scale.weight_shape[2:], [name], padded, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
 
     def _column_parallel_mapper(self):
         return self._mapper(model=3, residual=self.placement.split_residual(2))
@@ -210,10 +225,8 @@ class Weights:
     def _mapper(self, **split):
         return self.placement.mapper(self.mesh_device, **split)
 
-    def _interleaved(self, shape, make, conversion: Conversion):
-        return self._plan(shape, [f"{conversion.name}.weight"], make, conversion, ttnn.DRAM_MEMORY_CONFIG)[0]
-
     def _linear(self, name, sources, make, config: LinearConfig, mesh_mapper, **recipe):
+        sources, make = _gated(name, sources, make, config)
         recipe = {"k": config.k, "n": config.n, **recipe}
         conversion = self._conversion(name, config.weight_dtype, ttnn.TILE_LAYOUT, mesh_mapper, recipe)
         memory_config = config.chip.dram_sharded_weight(config.k, config.n)
@@ -223,6 +236,7 @@ class Weights:
         """The bias that `make` gives, [ranks or 1, columns], for decode and for prefill; nothing if there is none."""
         if not config.bias:
             return None, None
+        sources, make = _gated(name, sources, make, config)
         recipe = {"n": config.n, **recipe}
         conversion = self._conversion(f"{name}.bias", ttnn.bfloat16, ttnn.TILE_LAYOUT, mesh_mapper, recipe)
         for_decode = config.chip.dram_sharded_weight(TILE, config.n)
@@ -256,6 +270,14 @@ class Weights:
         """Frees every tensor that was given out."""
         while self._tensors:
             ttnn.deallocate(self._tensors.pop())
+
+
+def _gated(name: str, sources: Sequence[str], make: Callable, config: LinearConfig) -> tuple[Sequence[str], Callable]:
+    """`sources` and `make` of a weight or bias; of a gated linear, what it makes is multiplied by tanh(gate)."""
+    if not config.gated:
+        return sources, make
+    gate_name = f"{name.rpartition('.')[0]}.gate"
+    return [*sources, gate_name], lambda *parts: make(*parts[:-1]) * math.tanh(parts[-1].item())
 
 
 def _padded(tensor: torch.Tensor, size: int, dim: int) -> torch.Tensor:

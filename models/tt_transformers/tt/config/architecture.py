@@ -2,14 +2,23 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping
 
+from models.tt_transformers.tt.config.reader import Reader, nested
 from models.tt_transformers.tt.config.rope import DefaultRope, make_rope, rope_parameters
+from models.tt_transformers.tt.config.vision import VisionArchitecture
 from models.tt_transformers.tt.families import FAMILIES
-from models.tt_transformers.tt.families.family import OUTSIDE_LAYERS, Family, window_by_layer
+from models.tt_transformers.tt.families.family import (
+    CROSS_ATTENTION,
+    OUTSIDE_LAYERS,
+    SELF_ATTENTION,
+    Family,
+    window_by_layer,
+)
 
 MAX_HEAD_DIM = 256
 
@@ -19,7 +28,9 @@ class Architecture:
     """A decoder-only transformer. Weights are [out_features, in_features]; q has n_heads * head_dim columns.
 
     `windows`: for each layer, how many positions a token attends to, its own included; None for all.
-    `layer_tensors`: see `Family`; here with those that `config.json` adds.
+    `layer_kinds`: the kind of each layer. `layer_tensors`: see `Family`; here for each kind, with the tensors that
+    `config.json` adds. `layer_indices`: each layer's number in the checkpoint, which its tensors' names have. `embeddings`: the rows of the token
+    embeddings, which may be more than the vocabulary. `vision`: the part that reads images, None for a model of text.
     """
 
     architecture: str
@@ -36,7 +47,12 @@ class Architecture:
     tie_word_embeddings: bool
     eos_token_ids: tuple[int, ...]
     windows: tuple[int | None, ...]
-    layer_tensors: Mapping[str, tuple[str, ...]] = field(hash=False)
+    layer_kinds: tuple[str, ...]
+    layer_tensors: Mapping[str, Mapping[str, tuple[str, ...]]] = field(hash=False)
+    layer_indices: tuple[int, ...]
+    embeddings: int
+    prefix: str = ""
+    vision: VisionArchitecture | None = None
     # Choices that were made where `config.json` gives a fact twice.
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -69,11 +85,14 @@ class Architecture:
         """
         name = architecture_name(config)
         family = FAMILIES[name]
-        value = _Reader(config, family.defaults)
+        vision, outer = None, config
+        if family.text_config is not None:
+            vision, config = VisionArchitecture.from_hf_config(config), nested(config, family.text_config)
+        value = Reader(config, family.defaults)
 
         if value("hidden_act") != "silu":
             raise ValueError(f"hidden_act {value('hidden_act')!r} is not supported; supported is 'silu'")
-        if config.get("quantization_config") is not None:
+        if outer.get("quantization_config") is not None:
             raise ValueError("quantization_config: quantised checkpoints are not supported; use bf16, fp16 or fp32")
 
         dim, n_heads = value.integer("hidden_size"), value.integer("num_attention_heads")
@@ -86,22 +105,31 @@ class Architecture:
         rope = make_rope(
             config, family, head_dim=head_dim, max_position_embeddings=value.integer("max_position_embeddings")
         )
+        n_layers, vocab_size = value.integer("num_hidden_layers"), value.integer("vocab_size")
+        tied = value.boolean("tie_word_embeddings")
+        if tied and family.image_embeddings:
+            raise ValueError(f"tie_word_embeddings is true; {name} has more token embeddings than rows of the LM head")
         return cls(
             architecture=name,
             dim=dim,
-            n_layers=value.integer("num_hidden_layers"),
+            n_layers=n_layers,
             n_heads=n_heads,
             n_kv_heads=n_heads if value("num_key_value_heads") is None else value.integer("num_key_value_heads"),
             head_dim=head_dim,
             hidden_dim=value.integer("intermediate_size"),
-            vocab_size=value.integer("vocab_size"),
+            vocab_size=vocab_size,
             norm_eps=value("rms_norm_eps"),
             max_context_len=rope.context_len,
             rope=rope,
-            tie_word_embeddings=value.boolean("tie_word_embeddings"),
+            tie_word_embeddings=tied,
             eos_token_ids=token_ids(value("eos_token_id"), "config.json"),
             windows=family.windows(value),
+            layer_kinds=family.layer_kinds(value),
             layer_tensors=_layer_tensors(family, value),
+            layer_indices=tuple(range(n_layers)),
+            embeddings=vocab_size + family.image_embeddings,
+            prefix=family.prefix,
+            vision=vision,
             notes=(*rope_parameters(config, family.rope_aliases)[1], *_notes_on_windows(config, family)),
         )
 
@@ -111,7 +139,18 @@ class Architecture:
             return self
         if not 1 <= n_layers <= self.n_layers:
             raise ValueError(f"num_layers {n_layers} is outside 1 to {self.n_layers}, the layers of this checkpoint")
-        return replace(self, n_layers=n_layers, windows=self.windows[:n_layers])
+        return self._of_layers(range(n_layers))
+
+    def text_only(self) -> "Architecture":
+        """The same model without what only images need: Hugging Face skips these layers for a text without images."""
+        layers = [layer for layer, kind in enumerate(self.layer_kinds) if kind != CROSS_ATTENTION]
+        return replace(self._of_layers(layers), vision=None)
+
+    def _of_layers(self, layers: Sequence[int]) -> "Architecture":
+        by_layer = ("windows", "layer_kinds", "layer_indices")
+        return replace(
+            self, n_layers=len(layers), **{name: tuple(getattr(self, name)[layer] for layer in layers) for name in by_layer}
+        )
 
     @property
     def qkv_bias(self) -> bool:
@@ -136,15 +175,16 @@ class Architecture:
     def tensors(self) -> dict[str, tuple[str, ...]]:
         """Every tensor of the model by Hugging Face's name, with our names of its parts, in the order of the model."""
         layers = {
-            f"model.layers.{i}.{theirs}": tuple(f"layers.{i}.{ours}" for ours in parts)
-            for i in range(self.n_layers)
-            for theirs, parts in self.layer_tensors.items()
+            f"{self.prefix}model.layers.{index}.{theirs}": tuple(f"layers.{index}.{ours}" for ours in parts)
+            for index, kind in zip(self.layer_indices, self.layer_kinds)
+            for theirs, parts in self.layer_tensors[kind].items()
         }
-        embedding, *rest = OUTSIDE_LAYERS.items()
-        return dict([embedding, *layers.items(), *rest])
+        embedding, *rest = ((self.prefix + theirs, ours) for theirs, ours in OUTSIDE_LAYERS.items())
+        vision = {} if self.vision is None else {theirs: (ours,) for theirs, ours in self.vision.tensors().items()}
+        return dict([embedding, *layers.items(), *rest, *vision.items()])
 
     def _has(self, part: str) -> bool:
-        return any(part in parts for parts in self.layer_tensors.values())
+        return any(part in parts for parts in self.layer_tensors[SELF_ATTENTION].values())
 
 
 def _notes_on_windows(config: Mapping[str, Any], family: Family) -> list[str]:
@@ -153,12 +193,12 @@ def _notes_on_windows(config: Mapping[str, Any], family: Family) -> list[str]:
     return [f"config.json has layer_types, which {family.architecture} does not read: all its layers are alike"]
 
 
-def _layer_tensors(family: Family, value: "_Reader") -> Mapping[str, tuple[str, ...]]:
+def _layer_tensors(family: Family, value: Reader) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
     added = (tensors for key, tensors in family.tensors_if.items() if value.boolean(key))
     tensors = dict(family.layer_tensors)
     for more in added:
         tensors.update(more)
-    return MappingProxyType(tensors)
+    return MappingProxyType({SELF_ATTENTION: tensors, CROSS_ATTENTION: family.cross_attention_tensors})
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
@@ -205,27 +245,3 @@ def token_ids(value, file) -> tuple[int, ...]:
     if not all(type(token_id) is int for token_id in ids):
         raise ValueError(f"{file}: eos_token_id must be an integer or a list of integers, got {value!r}")
     return ids
-
-
-class _Reader:
-    def __init__(self, config: Mapping, defaults: Mapping):
-        self._config, self._defaults = config, defaults
-
-    def __call__(self, key: str):
-        if key in self._config:
-            return self._config[key]
-        if key in self._defaults:
-            return self._defaults[key]
-        raise ValueError(f"config.json has no {key!r}")
-
-    def integer(self, key: str) -> int:
-        value = self(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise ValueError(f"config.json: {key} must be a positive integer, got {value!r}")
-        return value
-
-    def boolean(self, key: str) -> bool:
-        value = self(key)
-        if type(value) is not bool:
-            raise ValueError(f"config.json: {key} must be true or false, got {value!r}")
-        return value

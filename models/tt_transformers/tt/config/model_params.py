@@ -19,6 +19,7 @@ from pathlib import Path
 
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.config.architecture import read_config
+from models.tt_transformers.tt.config.reader import language_config
 
 SIZES = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"
@@ -54,5 +55,5 @@ def _limits_files(folders: Path) -> list[Path]:
 def _same_sizes(folder: Path, config: Mapping) -> bool:
     if not (folder / "config.json").is_file():
         return False
-    theirs = read_config(folder / "config.json")
+    theirs, config = language_config(read_config(folder / "config.json")), language_config(config)
     return all(theirs.get(key) == config.get(key) for key in SIZES)

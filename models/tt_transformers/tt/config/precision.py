@@ -4,7 +4,7 @@ Seven groups of tensors have a number format, eight groups of ops a math fidelit
 `bf16`) names one choice for all of them; `precision_config.py` reads users' changes to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -204,6 +204,12 @@ class DecodersPrecision:
         if not 0 <= index < len(self._layers):
             raise IndexError(f"decoder {index}: the model has decoders 0 to {len(self._layers) - 1}")
         return self._layers[index]
+
+    def of_layers(self, indices: Sequence[int]) -> "DecodersPrecision":
+        """The precision of a model that has only these layers."""
+        result = DecodersPrecision.__new__(DecodersPrecision)
+        result.name, result._layers = self.name, [self.layer(index) for index in indices]
+        return result
 
     def describe(self) -> str:
         """Name and, for each run of equal layers, their settings; one line."""

@@ -9,6 +9,8 @@ import os
 from models.tt_transformers.tt.config.model_params import Limits
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+# Most tokens of a prompt with images that run at a time: the mask of a chunk has a number for each token and image token.
+IMAGE_CHUNK = 4096
 VARIABLE = "MAX_PREFILL_CHUNK_SIZE"
 FALLBACK = 4  # thousands of tokens, for a model or a mesh without a known limit
 

@@ -161,7 +161,7 @@ class ChipLayout:
     def prefill_sdpa(self, seq_len: int, head_dim: int, start: int = 0):
         """Chunks of 128 rows, 256 from 2048 rows up; smaller if `start` (a multiple of 32) is not a multiple of that.
 
-        `seq_len` is a multiple of 128. Chunks of 256 rows of wider heads than `MAX_WIDE_CHUNK_HEAD_DIM` do not fit L1.
+        `seq_len` is a multiple of 128. Where queries attend to other tokens than their own, `start` is their number. Chunks of 256 rows of wider heads than `MAX_WIDE_CHUNK_HEAD_DIM` do not fit L1.
         The op accepts only a multiple of its chunk as start (tt-metal issue 35225).
         """
         is_wide = seq_len >= 2048 and seq_len % 256 == 0 and head_dim <= MAX_WIDE_CHUNK_HEAD_DIM

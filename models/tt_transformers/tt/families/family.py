@@ -28,7 +28,17 @@ UNFUSED = MappingProxyType({**NORMS, **_tensors({**_QKV, **_O, **_MLP}, "weight"
 QKV_BIASES = _tensors(_QKV, "bias")
 ATTENTION_BIASES = _tensors({**_QKV, **_O}, "bias")
 MLP_BIASES = _tensors(_MLP, "bias")
+MLP = _tensors(_MLP, "weight")
 QK_NORMS = _tensors({"self_attn.q_norm": "attention.q_norm", "self_attn.k_norm": "attention.k_norm"}, "weight")
+
+
+# The kinds of layers.
+SELF_ATTENTION, CROSS_ATTENTION = "self_attention", "cross_attention"
+
+
+def self_attention(value) -> tuple[str, ...]:
+    """Every layer attends to the text alone. `value`: see `no_window`."""
+    return (SELF_ATTENTION,) * value("num_hidden_layers")
 
 
 def no_window(value) -> tuple[None, ...]:
@@ -73,6 +83,12 @@ class Family:
         defaults: Hugging Face's values for keys that a `config.json` leaves out.
         layer_tensors: Hugging Face's name of each tensor of a layer, without `model.layers.<i>.` -> our names (Meta's)
             of its parts, without `layers.<i>.`, in the order of their rows. A tensor that is not fused has one part.
+        cross_attention_tensors: the same of a layer that attends to images.
+        layer_kinds: the kind of each layer, SELF_ATTENTION or CROSS_ATTENTION. It gets the reader of `config.json` (see
+            `no_window`).
+        text_config: the key of `config.json` that holds the language model's keys; None: they are not nested.
+        prefix: what stands before the names of the language model's tensors.
+        image_embeddings: token embeddings after the vocabulary's, which are inputs only.
         tensors_if: a key of `config.json` -> tensors that a layer has besides, if the key's value is true.
         windows: how many positions each layer attends to, the token's own included; None for all. It gets
             the reader of `config.json` (see `no_window`).
@@ -87,6 +103,11 @@ class Family:
     model_type: str
     defaults: Mapping[str, Any]
     layer_tensors: Mapping[str, tuple[str, ...]]
+    cross_attention_tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    layer_kinds: Callable[[Any], tuple[str, ...]] = self_attention
+    text_config: str | None = None
+    prefix: str = ""
+    image_embeddings: int = 0
     tensors_if: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     windows: Callable[[Any], tuple[int | None, ...]] = no_window
     rope_aliases: Mapping[str, str] = field(default_factory=dict)

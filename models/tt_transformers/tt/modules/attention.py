@@ -59,6 +59,15 @@ class AttentionConfig:
             head_norm=NormScale(arch.head_dim, head_dim, arch.norm_eps) if arch.qk_norm else None,
         )
 
+    @property
+    def input(self) -> LinearConfig:
+        """The linear that the normalised residual goes into."""
+        return self.wqkv
+
+    @property
+    def linears(self) -> tuple[LinearConfig, ...]:
+        return self.wqkv, self.wo
+
 
 class Attention:
     """wq, wk and wv are one matrix, split over the devices by heads; wo is split by rows. On a grid both are also split the
@@ -70,11 +79,12 @@ class Attention:
     def __init__(self, config: AttentionConfig, weights, layer: int, ccl):
         self.config = config
         self.ccl = ccl
-        self.wqkv = Linear(config.wqkv, *weights.fused_qkv(layer, config.wqkv, config.heads))
-        self.wo = Linear(config.wo, *weights.attention_output(layer, config.wo, config.heads))
+        name = f"layers.{layer}.attention"
+        self.wqkv = Linear(config.wqkv, *weights.fused_qkv(name, config.wqkv, config.heads))
+        self.wo = Linear(config.wo, *weights.attention_output(name, config.wo, config.heads))
         self._head_norms = [] if config.head_norm is None else [
-            HeadNorm(config.head_norm, weights.norm(f"layers.{layer}.attention.{name}", config.head_norm))
-            for name in ("q_norm", "k_norm")
+            HeadNorm(config.head_norm, weights.norm(f"{name}.{head_norm}", config.head_norm))
+            for head_norm in ("q_norm", "k_norm")
         ]
         self._decode_heads = decode_heads(
             config.chip, config.heads, config.head_dim, config.users, config.rows, ccl

@@ -12,7 +12,8 @@ class LinearConfig:
     """A matmul [rows, k] x [k, n] on each device; k and n are one device's share.
 
     `cores`: number of cores that the decode activations are width-sharded over. `output_dtype`: dtype of the product.
-    `bias`: whether a bias is added to the product.
+    `bias`: whether a bias is added to the product. `gated`: whether the sum is multiplied by tanh of a learnt number, the
+    `gate` beside the weight; it is multiplied into weight and bias when they are loaded.
     """
 
     chip: ChipLayout
@@ -24,6 +25,7 @@ class LinearConfig:
     decode_kernel: object
     prefill_kernel: object
     bias: bool = False
+    gated: bool = False
 
 
 class Linear:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import ttnn
 
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
+from models.tt_transformers.tt.families.family import CROSS_ATTENTION
 from models.tt_transformers.tt.modules.linear import Linear, LinearConfig
 
 
@@ -32,7 +33,7 @@ class MLPConfig:
             chip=args.chip, k=hidden, n=dim, cores=cores,
             weight_dtype=precision.dtype(TensorGroup.FF2), output_dtype=residual_dtype,
             decode_kernel=precision.kernel(OpGroup.LI_FF2), prefill_kernel=precision.kernel(OpGroup.LI_FF2),
-            bias=args.arch.mlp_bias,
+            bias=args.arch.mlp_bias, gated=args.arch.layer_kinds[layer] == CROSS_ATTENTION,
         )
         return cls(ff1_3, ff2)
 

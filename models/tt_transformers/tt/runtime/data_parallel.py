@@ -6,7 +6,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from models.tt_transformers.tt.runtime.decode_step import SKIP
+from models.tt_transformers.tt.runtime.images import ImageKeys
 from models.tt_transformers.tt.runtime.runner import DecodeHandle, Runner, run_prefills
+from models.tt_transformers.tt.vision.images import UserImages
 
 
 def make_runner(models: Sequence):
@@ -38,6 +40,8 @@ class DataParallelRunner:
         page_table: torch.Tensor | None = None,
         *,
         lengths: Sequence[int] | None = None,
+        images: Sequence[UserImages | None] | None = None,
+        image_page_table: torch.Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> torch.Tensor:
         """As `Runner.prefill`; the sequences of each group run in the given order."""
@@ -55,6 +59,8 @@ class DataParallelRunner:
                     None if start_pos is None else [start_pos[row] for row in rows],
                     None if page_table is None else page_table[rows],
                     lengths=None if lengths is None else [lengths[row] for row in rows],
+                    images=None if images is None else [images[row] for row in rows],
+                    image_page_table=None if image_page_table is None else image_page_table[rows],
                     progress=progress,
                 )
             prefills.append(prefill)
@@ -75,12 +81,21 @@ class DataParallelRunner:
                 runner.check_decode(tokens[rows], positions[rows], None if page_table is None else page_table[rows])
 
     def submit_decode(
-        self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None = None
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        page_table: torch.Tensor | None = None,
+        images: ImageKeys | None = None,
     ) -> list[DecodeHandle | None]:
         """Starts the step of every group that has a running slot -> the handle of each group, for `read`."""
         self.check_decode(tokens, positions, page_table)
         return [
-            runner.submit_decode(tokens[rows], positions[rows], None if page_table is None else page_table[rows])
+            runner.submit_decode(
+                tokens[rows],
+                positions[rows],
+                None if page_table is None else page_table[rows],
+                None if images is None else images.of(rows),
+            )
             if any(position != SKIP for position in positions[rows])
             else None
             for runner, rows in self._groups()

@@ -4,6 +4,7 @@ import torch
 import ttnn
 
 from models.common import backend
+from models.tt_transformers.tt.runtime import images
 
 SKIP = -1  # the position of a user that does not run
 
@@ -11,31 +12,39 @@ SKIP = -1  # the position of a user that does not run
 class DecodeStep:
     """The compiled decode step: inputs at fixed places on the devices, a trace that reads them, and its `logits`.
 
-    `page_table`, int32 [rows, pages] (None: unpaged), stays on the devices until a step brings another one.
+    `page_table`, int32 [rows, pages] (None: unpaged), stays on the devices until a step brings another one; so do `keys`,
+    what the users attend to of their images (None: a model without images).
     Without `trace`, or if the device has no traces (the vendor's mock), each step runs the model's Python code.
     """
 
-    def __init__(self, model, page_table: torch.Tensor | None, trace: bool):
+    def __init__(self, model, page_table: torch.Tensor | None, trace: bool, keys: images.ImageKeys | None = None):
         self.model = model
         self.mesh_device = model.mesh_device
         self._inputs = idle_decode_inputs(model, page_table)
+        self._images = images.decode_inputs(model.args, keys)
         self._pages_on_device = None if page_table is None else page_table.clone()
         self._trace = None
-        self.logits = model.decode_forward(*self._inputs)
+        self.logits = self._forward()
         if trace and backend.supports_trace():
             self._trace = ttnn.begin_trace_capture(self.mesh_device, cq_id=0)
-            self.logits = model.decode_forward(*self._inputs)
+            self.logits = self._forward()
             ttnn.end_trace_capture(self.mesh_device, self._trace, cq_id=0)
 
-    def submit(self, tokens: list[int], positions: list[int], rotary_rows: list[int], page_table: torch.Tensor | None) -> None:
+    def submit(
+        self, tokens: list[int], positions: list[int], rotary_rows: list[int], page_table: torch.Tensor | None, keys=None
+    ) -> None:
         """Runs the step and overwrites `logits`; nothing moves from the devices to the host."""
         for host, device in zip(self._host_inputs(tokens, positions, rotary_rows, page_table), self._inputs):
             if host is not None:
                 ttnn.copy_host_to_device_tensor(host, device)
+        self._images.update(keys)
         if self._trace is None:
-            self.logits = self.model.decode_forward(*self._inputs)
+            self.logits = self._forward()
         else:
             ttnn.execute_trace(self.mesh_device, self._trace, cq_id=0, blocking=False)
+
+    def _forward(self):
+        return self.model.decode_forward(*self._inputs, images=self._images.images)
 
     def release(self) -> None:
         if self._trace is not None:

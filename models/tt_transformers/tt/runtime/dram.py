@@ -5,23 +5,27 @@ import ttnn
 from models.common.chip import whole_tiles
 from models.common.mesh import dram_capacity
 from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, padded_prefill_length
-from models.tt_transformers.tt.modules.attention import AttentionConfig
+from models.tt_transformers.tt.families.family import CROSS_ATTENTION, SELF_ATTENTION
+from models.tt_transformers.tt.modules.decoder import DECODERS
 from models.tt_transformers.tt.modules.lm_head import LMHeadConfig
 from models.tt_transformers.tt.modules.mlp import MLPConfig
 from models.tt_transformers.tt.modules.norm import NormConfig
 from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES
 from models.tt_transformers.tt.runtime.prefill_plan import GROUP_ROWS
+from models.tt_transformers.tt.vision.config import VisionConfig
 
 
 def needed(args) -> tuple[int, int]:
     """(weights, KV caches): bytes on each device, without biases, head norms, RoPE tables and activations."""
-    weights = args.arch.vocab_size * args.placement.residual_width(args.arch.dim) * 2  # the embedding, in bf16
+    weights = args.arch.embeddings * args.placement.residual_width(args.arch.dim) * 2  # in bf16
     linears, kv_cache = list(LMHeadConfig.resolve(args).splits), 0
     for layer in range(args.arch.n_layers):
-        attention, mlp = AttentionConfig.resolve(args, layer), MLPConfig.resolve(args, layer)
-        linears += [attention.wqkv, attention.wo, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
-        rows, _, length, _ = attention.cache.shape(args)
-        kv_cache += rows * _tiles(length) * _tile_of_tokens(attention.cache)
+        attention, mlp = _attention(args, layer), MLPConfig.resolve(args, layer)
+        linears += [*attention.linears, mlp.ff1_3, mlp.ff1_3, mlp.ff2]
+        kv_cache += _bytes_of_cache(args, attention.cache)
+    if args.arch.vision is not None:
+        linears += VisionConfig.resolve(args).linears
+        weights += _vision_tables(args)
     norm = NormConfig.resolve(args, cores=1).scale
     rows = 1 if norm.weight_layout == ttnn.ROW_MAJOR_LAYOUT else TILE
     weights += (2 * args.arch.n_layers + 1) * rows * norm.columns * TILE_BYTES[norm.weight_dtype] // TILE**2
@@ -37,11 +41,12 @@ def check_fits(args) -> None:
     weights, kv_cache = needed(args)
     capacity = dram_capacity(args.mesh_device)
     if weights + kv_cache > capacity:
+        images = "fewer images (max_images), " if args.max_images else ""
         fewer = args.fewer_groups(lambda other: sum(needed(other)) <= capacity)
         raise ValueError(
             f"{args.model_name} does not fit {args.device_name}: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB "
             f"of KV cache a device, which has {capacity / 1e9:.2f} GB. Give a smaller max_seq_len, fewer pages "
-            f"(page_params), a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh{fewer}"
+            f"(page_params), {images}a KV cache in bfp8 or bfp4 (optimizations), or a larger mesh{fewer}"
         )
 
 
@@ -51,8 +56,11 @@ def pool_tokens(args) -> int:
     A page of the largest size is left out for each user, because its last page may be almost empty. 0 if nothing fits.
     """
     free = dram_capacity(args.mesh_device) - needed(args)[0] - _rope_tables(args) - _activations(args)
-    caches = (AttentionConfig.resolve(args, layer).cache for layer in range(args.arch.n_layers))
-    tile_of_tokens = sum(map(_tile_of_tokens, caches))
+    caches = {SELF_ATTENTION: [], CROSS_ATTENTION: []}
+    for layer, kind in enumerate(args.arch.layer_kinds):
+        caches[kind].append(_attention(args, layer).cache)
+    free -= sum(_bytes_of_cache(args, cache) for cache in caches[CROSS_ATTENTION])
+    tile_of_tokens = sum(map(_tile_of_tokens, caches[SELF_ATTENTION]))
     return max(0, free // tile_of_tokens * TILE - args.placement.users(args.max_batch_size) * BLOCK_SIZES[-1])
 
 
@@ -82,8 +90,24 @@ def _activations(args) -> int:
     if chunk is not None:
         rows = max(min(rows, chunk), min(chunk, GROUP_ROWS))
     hidden = MLPConfig.resolve(args, 0).ff1_3
-    widest = max(AttentionConfig.resolve(args, 0).wqkv.n * 2, hidden.n * TILE_BYTES[hidden.output_dtype] // TILE**2)
+    widest = max(_attention(args, 0).input.n * 2, hidden.n * TILE_BYTES[hidden.output_dtype] // TILE**2)
     return rows * (4 * args.placement.residual_width(args.arch.dim) + 4 * args.dim + 3 * widest)
+
+
+def _vision_tables(args) -> int:
+    """The rows that are added before and after the image encoder, in bf16."""
+    vision = args.arch.vision
+    rows = (len(vision.tile_counts) + 1) * (vision.tokens_an_image + vision.max_tiles)
+    return rows * args.placement.residual_width(vision.dim) * 2
+
+
+def _bytes_of_cache(args, cache) -> int:
+    rows, _, length, _ = cache.shape(args)
+    return rows * _tiles(length) * _tile_of_tokens(cache)
+
+
+def _attention(args, layer: int):
+    return DECODERS[args.arch.layer_kinds[layer]].attention_config.resolve(args, layer)
 
 
 def _tile_of_tokens(cache) -> int:

@@ -15,6 +15,7 @@ import ttnn
 from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.precision import OpGroup, TensorGroup
 from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
+from models.tt_transformers.tt.families.family import CROSS_ATTENTION
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
 
 
@@ -23,7 +24,8 @@ class KVCacheConfig:
     """The KV cache of one layer on one device.
 
     `head_dim`: padded to whole tiles; `scale` multiplies q k^T: 1 / sqrt(head_dim without padding); `window`: how many
-    positions a query attends to, its own included; None if that is never fewer than all.
+    positions a query attends to, its own included; None if that is never fewer than all; `tokens`: the most that the
+    cache holds of one user; `paged`: its pages, None if it is not paged.
     """
 
     n_kv_heads: int
@@ -34,6 +36,8 @@ class KVCacheConfig:
     sdpa_decode_kernel: object
     sdpa_prefill_kernel: object
     window: int | None
+    tokens: int
+    paged: PagedAttentionConfig | None
 
     @classmethod
     def resolve(cls, args, layer: int) -> "KVCacheConfig":
@@ -44,19 +48,26 @@ class KVCacheConfig:
             sdpa_decode_kernel=precision.kernel(OpGroup.SDPA_DECODE),
             sdpa_prefill_kernel=precision.kernel(OpGroup.SDPA_PREFILL),
             window=None if window is None or window >= args.max_seq_len else window,
+            **_room(args, layer),
         )
 
     def shape(self, args) -> tuple[int, int, int, int]:
         """Shape of the keys, and of the values, on each device, for the users and tokens that `args` sets up.
 
         Paged: [max_num_blocks, n_kv_heads, block_size, head_dim]. Unpaged: [users, n_kv_heads, rows, head_dim], where
-        rows is `max_seq_len` rounded up to a multiple of 128.
+        rows is `tokens` rounded up to a multiple of 128.
         """
-        paged = args.paged_attention_config
-        if paged is not None:
-            return paged.max_num_blocks, self.n_kv_heads, paged.block_size, self.head_dim
-        rows = -(-args.max_seq_len // PREFILL_MULTIPLE) * PREFILL_MULTIPLE
+        if self.paged is not None:
+            return self.paged.max_num_blocks, self.n_kv_heads, self.paged.block_size, self.head_dim
+        rows = -(-self.tokens // PREFILL_MULTIPLE) * PREFILL_MULTIPLE
         return args.max_batch_size, self.n_kv_heads, rows, self.head_dim
+
+
+def _room(args, layer: int) -> dict:
+    """The tokens and pages of a layer's cache: those of the text, or those of the images that the text attends to."""
+    if args.arch.layer_kinds[layer] == CROSS_ATTENTION:
+        return dict(tokens=args.max_image_tokens, paged=args.image_pages)
+    return dict(tokens=args.max_seq_len, paged=args.paged_attention_config)
 
 
 def allocate_kv_cache(shape, dtype, layers: int, mesh_device, zeros=ttnn.zeros) -> list[tuple]:
@@ -106,6 +117,16 @@ class _KVCache:
         return ttnn.transformer.scaled_dot_product_attention(
             q, k, v, is_causal=True, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._prefill(q)
         )
+
+    def attend_images(self, q, k, v, mask):
+        """Attention of a prompt to the tokens of its images: q [1, n_heads, seq_len, head_dim], k and v [1, n_kv_heads,
+        tokens, head_dim], mask [1, 1, seq_len, tokens] -> like q."""
+        c = self.config
+        return ttnn.transformer.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=False, scale=c.scale, memory_config=ttnn.DRAM_MEMORY_CONFIG,
+            program_config=c.chip.prefill_sdpa(q.shape[2], c.head_dim, k.shape[2]),
+            compute_kernel_config=c.sdpa_prefill_kernel,
+        )  # fmt: skip
 
     def deallocate(self):
         ttnn.deallocate(self.keys)

@@ -108,6 +108,11 @@ class PageTable:
             self.table[user, self._owned[user]] = self._free[user // self._users_of_pool].pop()
             self._owned[user] += 1
 
+    def move(self, sources: Sequence[int]) -> None:
+        """User i gets the pages that user `sources[i]` had; `sources` is an order of all users."""
+        self.table = self.table[list(sources)]
+        self._owned = [self._owned[source] for source in sources]
+
     def release(self, user: int) -> None:
         """Takes back all pages of `user`."""
         owned = self.table[user, : self._owned[user]].tolist()

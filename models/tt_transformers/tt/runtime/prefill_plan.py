@@ -3,7 +3,7 @@
 It works on positions and lengths only, so it can be tested without a device.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from models.tt_transformers.tt.config.prefill_chunks import VARIABLE
 from models.tt_transformers.tt.config.program_configs import padded_prefill_length
@@ -14,19 +14,27 @@ GROUP_ROWS = 2048
 
 
 def groups(
-    starts: Sequence[int], ends: Sequence[int], lengths: Sequence[int], chunk_size: int | None, rope
+    starts: Sequence[int],
+    ends: Sequence[int],
+    lengths: Sequence[int],
+    chunk_size: int | None,
+    rope,
+    alone: Collection[int] = (),
 ) -> Iterator[slice]:
     """Neighbours in the lists that run together: whole, in one chunk, padded to one length, same rotary frequencies.
 
     Sequence i runs from position `starts[i]` to `ends[i]`; its length, `lengths[i]`, chooses its rotary frequencies. A
     group has at most the rows of a chunk and at most `GROUP_ROWS`, and a number of rows that the matmuls can cut into
-    batches.
+    batches. The sequences `alone` run by themselves.
     """
     limit = min(chunk_size or GROUP_ROWS, GROUP_ROWS)
-    keys = [(start, padded_prefill_length(end), rope.frequency_set(length)) for start, end, length in zip(starts, ends, lengths)]
+    keys = [
+        (start, padded_prefill_length(end), rope.frequency_set(length), index if index in alone else None)
+        for index, (start, end, length) in enumerate(zip(starts, ends, lengths))
+    ]
     first = 0
     while first < len(keys):
-        start, padded, _ = keys[first]
+        start, padded, *_ = keys[first]
         alike = next((row for row in range(first, len(keys)) if keys[row] != keys[first]), len(keys)) - first
         counts = [n for n in range(2, alike + 1) if n * padded <= limit and n * padded == padded_prefill_length(n * padded)]
         count = max(counts, default=1) if start == 0 else 1

@@ -7,16 +7,18 @@ import ttnn
 
 from models.tt_transformers.tt.config.program_configs import TILE, padded_prefill_length
 from models.tt_transformers.tt.runtime.decode_step import SKIP, DecodeStep, host_tensor
+from models.tt_transformers.tt.runtime.images import ImageKeys, PrefillImages, check_images, no_images
 from models.tt_transformers.tt.runtime.page_table import table_of_pools
 from models.tt_transformers.tt.runtime.prefill_plan import check_chunks, chunks, groups
+from models.tt_transformers.tt.vision.images import UserImages
 
 
 def check_tokens(args, sequences: Sequence[Sequence[int]], users: Sequence[int] | None = None) -> None:
     """Raises ValueError for a token that has no embedding, such as one that was added to the tokenizer only."""
     for user, tokens in zip(range(len(sequences)) if users is None else users, sequences):
-        outside = next((token for token in tokens if not 0 <= token < args.arch.vocab_size), None)
+        outside = next((token for token in tokens if not 0 <= token < args.arch.embeddings), None)
         if outside is not None:
-            raise ValueError(f"user {user}: token {outside} is outside the model's vocabulary of {args.arch.vocab_size}")
+            raise ValueError(f"user {user}: token {outside} is outside the model's vocabulary of {args.arch.embeddings}")
 
 
 # A prefill as steps; its result is what `Runner.prefill` returns.
@@ -74,6 +76,8 @@ class Runner:
         page_table: torch.Tensor | None = None,
         *,
         lengths: Sequence[int] | None = None,
+        images: Sequence[UserImages | None] | None = None,
+        image_page_table: torch.Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> torch.Tensor:
         """Fills the caches of `slots` with `tokens` -> logits of each sequence's last token, float32 [n, vocab_size].
@@ -83,38 +87,53 @@ class Runner:
         page_table: [n, pages], a row for each sequence, from its first token on; None for unpaged caches.
         lengths: whole lengths of the sequences, if more pieces follow; they choose the rotary frequencies. None: the
             sequences end with these tokens.
+        images: of each sequence; it then starts at position 0. None: there are none.
+        image_page_table: [n, pages], the pages of the image tokens that decoded tokens attend to (`Attended.decode_keys`).
         progress: called after every chunk with the number of its tokens.
 
         Sequences run in the given order, `args.prefill_chunk_size` tokens at a time. Neighbours in the list run
         together if they are short and padded to one length. Raises ValueError, before anything runs, for arguments that
         do not fit.
         """
-        (logits,) = run_prefills([self.start_prefill(tokens, slots, start_pos, page_table, lengths=lengths, progress=progress)])
+        prefill = self.start_prefill(
+            tokens, slots, start_pos, page_table, lengths=lengths, images=images, image_page_table=image_page_table, progress=progress
+        )
+        (logits,) = run_prefills([prefill])
         return logits
 
-    def start_prefill(self, tokens, slots, start_pos=None, page_table=None, *, lengths=None, progress=None) -> Prefill:
+    def start_prefill(
+        self, tokens, slots, start_pos=None, page_table=None, *, lengths=None, images=None, image_page_table=None, progress=None
+    ) -> Prefill:
         """Checks the arguments of `prefill`, and returns it as steps, for `run_prefills`. Each step starts the sequences that
         run together; the next one waits for them."""
         starts = [0] * len(tokens) if start_pos is None else start_pos
-        self._check_prefill(tokens, slots, starts, lengths)
+        images = [None] * len(tokens) if images is None else images
+        self._check_prefill(tokens, slots, starts, lengths, images)
         ends = [start + len(row) for start, row in zip(starts, tokens)]
         self._check_pages(page_table, ends)
         lengths = ends if lengths is None else lengths
-        return self._prefill_steps(tokens, slots, starts, ends, lengths, page_table, progress)
+        return self._prefill_steps(tokens, slots, starts, ends, lengths, page_table, images, image_page_table, progress)
 
-    def _prefill_steps(self, tokens, slots, starts, ends, lengths, page_table, progress) -> Prefill:
+    def _prefill_steps(
+        self, tokens, slots, starts, ends, lengths, page_table, images, image_page_table, progress
+    ) -> Prefill:
         logits = []
-        for group in groups(starts, ends, lengths, self.args.prefill_chunk_size, self.args.arch.rope):
-            pages = None if page_table is None else page_table[group]
-            x, rows = self._prefill_group(tokens[group], slots[group], starts[group][0], max(lengths[group]), pages, progress)
+        with_images = {index for index, own in enumerate(images) if own is not None}
+        for group in groups(starts, ends, lengths, self.args.prefill_chunk_size, self.args.arch.rope, with_images):
+            pages, image_pages = (None if table is None else table[group] for table in (page_table, image_page_table))
+            own = images[group][0]
+            encoded = None if own is None else PrefillImages(self.model, tokens[group][0], own, image_pages)
+            x, rows = self._prefill_group(
+                tokens[group], slots[group], starts[group][0], max(lengths[group]), pages, encoded, progress
+            )
             yield
             logits += [self.model.logits_to_torch(self.model.prefill_logits(x, row))[row % TILE] for row in rows]
             del x
         return torch.stack(logits)
 
-    def _prefill_group(self, tokens, slots, start: int, length: int, pages, progress) -> tuple:
+    def _prefill_group(self, tokens, slots, start: int, length: int, pages, images, progress) -> tuple:
         """Starts sequences that run together, with the rotary frequencies of `length` -> the hidden state of their last
-        chunk, and the rows of their last tokens in it."""
+        chunk, and the rows of their last tokens in it. `images`: `PrefillImages` of a sequence that runs alone, or None."""
         for first, end in chunks(start, start + max(map(len, tokens)), self.args.prefill_chunk_size):
             parts = [row[first - start : end - start] for row in tokens]
             padded = padded_prefill_length(end - first)
@@ -126,6 +145,7 @@ class Runner:
                 page_table,
                 prefix_page_table,
                 first,
+                None if images is None else images.chunk(first, padded),
             )
             if progress is not None:
                 progress(sum(map(len, parts)))
@@ -165,12 +185,19 @@ class Runner:
         page_table: stays on the devices until a step brings another one; see `submit_decode`.
         """
         if self._decode_step is None:
-            self._decode_step = DecodeStep(self.model, self._as_compiled(page_table), trace)
+            self._decode_step = DecodeStep(self.model, self._as_compiled(page_table), trace, no_images(self.args))
 
-    def submit_decode(self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None = None) -> DecodeHandle:
+    def submit_decode(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        page_table: torch.Tensor | None = None,
+        images: ImageKeys | None = None,
+    ) -> DecodeHandle:
         """Starts a decode step: `tokens` [users] at `positions` [users], -1 for a slot that does not run.
 
         page_table: [users, pages]; None for unpaged caches. It is copied to the devices only if it changed.
+        images: what the users attend to of their images; None: no user has images.
         Nothing moves from the devices to the host. The next step overwrites the logits, so each step must be read
         before the next one is submitted. Prefills may run in between. Raises ValueError, before anything runs, for
         arguments that do not fit.
@@ -181,7 +208,8 @@ class Runner:
         rotary_rows = [0 if position == SKIP else rope.row(position, position + 1) for position in positions]
         self.compile_decode(page_table)
         rows = (_padded(values, self._rows, fill) for values, fill in ((tokens, 0), (positions, SKIP), (rotary_rows, 0)))
-        self._decode_step.submit(*rows, self._as_compiled(page_table))
+        images = no_images(self.args) if images is None else images
+        self._decode_step.submit(*rows, self._as_compiled(page_table), images)
         self._submitted = DecodeHandle()
         return self._submitted
 
@@ -214,11 +242,13 @@ class Runner:
             return torch.zeros(self._rows, width, dtype=torch.int32)
         return torch.nn.functional.pad(page_table, (0, width - page_table.shape[1], 0, self._rows - page_table.shape[0]))
 
-    def _check_prefill(self, tokens, slots, starts, lengths) -> None:
+    def _check_prefill(self, tokens, slots, starts, lengths, images) -> None:
         args, paged = self.args, self.paged
         given = [len(rows) for rows in (tokens, slots, starts, tokens if lengths is None else lengths)]
         if len(set(given)) != 1 or not given[0]:
             raise ValueError(f"prefill of {given[0]} sequences, {given[1]} slots, {given[2]} starts and {given[3]} lengths")
+        if len(images) != len(tokens):
+            raise ValueError(f"images of {len(images)} users for {len(tokens)} sequences")
         if len(set(slots)) != len(slots) or not all(0 <= slot < args.max_batch_size for slot in slots):
             raise ValueError(f"slots {list(slots)}: they must be different and of 0 to {args.max_batch_size - 1}")
         check_tokens(args, tokens, slots)
@@ -240,6 +270,10 @@ class Runner:
                     f"than for {start}, and the cached keys are wrong; prefill the whole sequence, or give `lengths` with every piece"
                 )
             check_chunks(args, slot, end, f"a sequence of {end} tokens")
+            if start == 0:
+                check_images(args, slot, row, images[index])
+            elif images[index] is not None:
+                raise ValueError(f"user {slot}: a prefill with images starts at position 0, not at {start}")
 
     def check_decode(self, tokens, positions, page_table) -> None:
         """Raises ValueError for arguments that `submit_decode` refuses."""

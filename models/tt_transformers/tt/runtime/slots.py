@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from models.tt_transformers.tt.runtime.decode_step import SKIP
+from models.tt_transformers.tt.runtime.images import image_slots
 from models.tt_transformers.tt.runtime.runner import DecodeHandle, Runner
 
 
@@ -18,7 +19,7 @@ class PendingStep:
 
 
 class Slots:
-    """The tokens of each slot, from position 0 on: `sequences`, by slot.
+    """The tokens of each slot, from position 0 on: `sequences`, by slot; and the `images` that they attend to.
 
     Hugging Face's Phi3ForCausalLM computes all keys again, with the long factors, when a sequence grows past LongRoPE's
     switch (`rope.recompute_len`). This needs all its tokens, which a decode step does not have.
@@ -27,16 +28,19 @@ class Slots:
     def __init__(self, runner: Runner):
         self.runner = runner
         self.sequences: list[list[int]] = [[] for _ in range(runner.users)]
+        self.images = image_slots(runner.args, runner.users)
 
     def move(self, sources: Sequence[int]) -> None:
         """Slot i gets what slot `sources[i]` had. ValueError unless `sources` is an order of all slots, in which each
-        stays in its group: another one does not have its pages."""
+        stays with its pool of pages: other devices do not have its keys."""
         if sorted(sources) != list(range(len(self.sequences))):
             raise ValueError(f"slots {list(sources)}: they must be 0 to {len(self.sequences) - 1} in some order")
-        group = self.runner.args.max_batch_size
-        if any(slot // group != source // group for slot, source in enumerate(sources)):
-            raise ValueError(f"slots {list(sources)}: each must stay in its group of {group}")
+        args = self.runner.args
+        neighbours = args.placement.users(args.max_batch_size)
+        if any(slot // neighbours != source // neighbours for slot, source in enumerate(sources)):
+            raise ValueError(f"slots {list(sources)}: each must stay among the {neighbours} that share a pool of pages")
         self.sequences[:] = [self.sequences[source] for source in sources]
+        self.images.move(sources)
 
     def submit_decode(
         self, tokens: Sequence[int], positions: Sequence[int], page_table: torch.Tensor | None
@@ -56,7 +60,7 @@ class Slots:
         handle = None
         if len(crossing) < len(running):
             positions = [SKIP if slot in crossing else position for slot, position in enumerate(positions)]
-            handle = self.runner.submit_decode(tokens, positions, page_table)
+            handle = self.runner.submit_decode(tokens, positions, page_table, self.images.keys)
         for slot in running:
             self.sequences[slot].append(tokens[slot])
         return PendingStep(handle, self._recompute(crossing, page_table))

@@ -49,7 +49,7 @@ def make_rope(config: Mapping, family: Family, *, head_dim: int, max_position_em
         raise ValueError(f"RoPE type {kind!r} needs {', '.join(missing)}")
     return rope(
         head_dim=head_dim,
-        theta=checked(kind, "rope_theta", given.get("rope_theta", 10000.0), float),
+        theta=checked(kind, "rope_theta", given.get("rope_theta", family.defaults.get("rope_theta", 10000.0)), float),
         max_position_embeddings=max_position_embeddings,
         partial_rotary_factor=checked(kind, "partial_rotary_factor", partial, float),
         recomputes_keys=family.recomputes_keys,
