@@ -1,5 +1,7 @@
 """Records of validation: the counts, the differences of two records, and the table made from them."""
 
+import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -119,8 +121,8 @@ class FakeVendor:
     def _refuse(tensor):
         raise RuntimeError("info:\nno")
 
-    def open_mesh_device(self):
-        return "mesh"
+    def open_mesh_device(self, submeshes=()):
+        return SimpleNamespace(get_submeshes=lambda: submeshes)
 
     def close_mesh_device(self, mesh):
         pass
@@ -140,6 +142,29 @@ def test_outermost_calls_are_counted_and_peaks_kept():
     assert {name: seen.calls for name, seen in watch.ops.items()} == {"ttnn.linear": 3}
     assert len(watch.ops["ttnn.linear"].specs) == 2
     assert watch.peak == {"DRAM": 18, "L1": 2}
+
+
+def test_peaks_are_also_those_of_submeshes():
+    vendor = FakeVendor()
+    with validation.watching(vendor) as watch:
+        vendor.open_mesh_device(submeshes=["submesh"])
+        vendor.linear(FakeTensor())
+    # Of each kind of memory, the mesh's and the submesh's bytes in a bank: the stand-in's first numbers.
+    first, second, third, fourth = itertools.islice(FakeVendor().allocated, 4)
+    assert watch.peak == {"DRAM": 2 * max(first, second), "L1": 2 * max(third, fourth)}
+
+
+def test_data_parallel_has_rows_records_and_arguments_of_its_own(monkeypatch):
+    rows = table.markdown([record(data_parallel=4)]).splitlines()
+    assert rows[-1].startswith("| M, 2 layers, 4 groups | performance | mock |")
+    monkeypatch.setattr(validate, "meshes", lambda model: [])
+    monkeypatch.setattr(validate, "IN_GROUPS", (("org/model", "P150", 4), ("org/model", "N150", 4)))
+    ((program, mesh, *model),) = validate.runs(["org/model"], ["P150"])
+    assert validate.committed(program, mesh, *model).name == "full_width-model-DP-4-P150.json"
+    started = []
+    monkeypatch.setattr(validate.subprocess, "run", lambda command, **_: started.append(command))
+    validate.run(program, mesh, Path("record.json"), *model)
+    assert started[0][-2:] == ["--data_parallel", "4"]
 
 
 def test_refusal_is_an_outcome_and_other_errors_are_not():

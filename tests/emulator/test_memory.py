@@ -5,6 +5,7 @@ import torch
 import ttnn
 
 from models.common.mesh import open_mesh
+from models.tt_transformers.tt.runtime.process_memory import resident_bytes
 
 DRAM, L1 = ttnn.BufferType.DRAM, ttnn.BufferType.L1
 
@@ -134,13 +135,8 @@ def test_writing_to_a_replicated_tensor_can_make_devices_differ(mesh):
 
 def test_a_cache_takes_memory_of_the_computer_only_where_it_is_written():
     """One page is written in a cache of 400 MB of zeros: resident memory grows by far less than 400 MB."""
-
-    def resident():
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * 4096
-
     with open_mesh("N300") as mesh_device:
-        before = resident()
+        before = resident_bytes()
         cache = ttnn.zeros((2048, 32, 32, 96), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh_device)
         new = torch.arange(2 * 32 * 32 * 96).reshape(2, 32, 32, 96).bfloat16()
         new = ttnn.from_torch(
@@ -148,7 +144,7 @@ def test_a_cache_takes_memory_of_the_computer_only_where_it_is_written():
         )
         page_table = ttnn.from_torch(torch.tensor([[5]], dtype=torch.int32), device=mesh_device)
         ttnn.experimental.paged_fill_cache(cache, new, page_table, batch_idx=0)
-        assert resident() - before < 100e6
+        assert resident_bytes() - before < 100e6
         for index, shard in enumerate(ttnn.get_device_tensors(cache)):
             values = ttnn.to_torch(shard)
             assert torch.equal(values[5], ttnn.to_torch(ttnn.get_device_tensors(new)[index])[0])

@@ -9,14 +9,18 @@ from tests.serving.server import PLUGIN
 pytestmark = [pytest.mark.serving, pytest.mark.skipif(PLUGIN, reason="the vendor's plugin has its own words")]
 
 
+NGRAM = {"method": "ngram", "num_speculative_tokens": 2}
+FABRIC = {"tt": {"fabric_config": "FABRIC_1D"}}
+
+
 @pytest.mark.parametrize(
     "options, reason",
     [
         (dict(enable_lora=True), "LoRA is not supported"),
-        (dict(speculative_config=dict(method="ngram", num_speculative_tokens=2)), "speculative decoding is not supported"),
+        (dict(speculative_config=NGRAM), "speculative decoding is not supported"),
         (dict(tensor_parallel_size=2), "one process drives the whole mesh"),
         (dict(pipeline_parallel_size=2), "one process drives the whole mesh"),
-        (dict(additional_config={"tt": {"fabric_config": "FABRIC_1D"}}), "tt has fabric_config; this platform takes optimizations"),
+        (dict(additional_config=FABRIC), "tt has fabric_config; this platform takes optimizations"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_its_name(options, reason):

@@ -17,8 +17,7 @@ RUNS = [
     *(f"{validate.PHI3} on {mesh}" for mesh in LINES), "meta-llama/Llama-3.1-8B on N150",
     "mistralai/Mistral-7B-Instruct-v0.3 on N300", "Qwen/Qwen2.5-0.5B on T3K", "Qwen/Qwen3-8B on N300",
     "meta-llama/Llama-3.1-8B on P100", "meta-llama/Llama-3.1-8B on P150", "Qwen/Qwen3-8B on N150x4",
-    "meta-llama/Llama-3.1-70B on P150x4", "meta-llama/Llama-3.2-11B-Vision on N300",
-    "meta-llama/Llama-3.1-8B on TG",
+    "meta-llama/Llama-3.1-70B on P150x4", "meta-llama/Llama-3.2-11B-Vision on N300", "meta-llama/Llama-3.1-8B on TG",
 ]  # fmt: skip
 
 

@@ -166,8 +166,10 @@ def changes(before: dict, after: dict) -> list[str]:
 
 def _sample(watch: Watch, vendor) -> None:
     for kind in watch.peak:
-        view = vendor.get_memory_view(watch.mesh_device, getattr(vendor.BufferType, kind))
-        watch.peak[kind] = max(watch.peak[kind], view.num_banks * view.total_bytes_allocated_per_bank)
+        # A mesh's own allocator does not count what its submeshes hold.
+        for mesh_device in (watch.mesh_device, *watch.mesh_device.get_submeshes()):
+            view = vendor.get_memory_view(mesh_device, getattr(vendor.BufferType, kind))
+            watch.peak[kind] = max(watch.peak[kind], view.num_banks * view.total_bytes_allocated_per_bank)
 
 
 def _tensors(value, vendor) -> list:

@@ -7,6 +7,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.logger import init_logger
 from vllm.platforms.interface import Platform, PlatformEnum
 
+from models.common.mesh import mesh_name_from_environment
 from models.tt_transformers.serving import BLOCK_SIZE
 from models.tt_transformers.serving.devices import check_groups
 from models.tt_transformers.tt import generator_vllm
@@ -112,7 +113,7 @@ def _limit_users(scheduler) -> None:
 def _forbid_prefixes(vllm_config) -> None:
     """Turns off chunked prefill and prefix caching for a model whose keys depend on the length of the prompt."""
     model, scheduler = vllm_config.model_config, vllm_config.scheduler_config
-    reason = generator_vllm.prefix_caching_refusal(model.model, model.max_model_len)
+    reason = generator_vllm.prefix_caching_refusal(model.model, model.max_model_len, mesh_name_from_environment())
     if reason is None:
         return
     logger.info("chunked prefill and prefix caching are off: %s", reason)

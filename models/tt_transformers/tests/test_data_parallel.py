@@ -161,26 +161,22 @@ MEMORY = """
 import models
 from models.common.mesh import open_mesh
 from models.tt_transformers.tt.generator import Generator
-from models.tt_transformers.tt.model import Transformer
 from models.tt_transformers.tt.model_args import ModelArgs
-
-def resident():
-    line = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
-    return int(line.split()[1])
+from models.tt_transformers.tt.runtime.process_memory import resident_bytes
 
 found = []
-for mesh, groups in (("N150", 1), ("T3K", 8)):
+for mesh, groups in (("N150", 1), ("T3K", 8), ("T3K", 4)):
     with open_mesh(mesh) as mesh_device:
         pages = {"block_size": 32, "max_num_blocks": 1024}
         with Generator.build(ModelArgs(mesh_device, data_parallel=groups, max_seq_len=1024, page_params=pages)) as generator:
             generator.prefill([[3] * 100] * groups)
             generator.decode([3] * groups)
-            found.append(resident())
-print(found[1] / found[0])
+            found.append(resident_bytes())
+print(max(found) / found[0])
 """
 
 
-def test_eight_groups_take_less_than_a_fifth_more_memory_of_this_computer_than_one_model():
+def test_groups_of_one_and_of_two_devices_take_less_than_a_fifth_more_memory_than_one_model():
     result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 1.2
 

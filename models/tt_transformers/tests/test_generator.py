@@ -24,8 +24,9 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 def test_the_code_of_the_readme_generates_text(capsys, monkeypatch):
     monkeypatch.delenv("HF_MODEL", raising=False)
+    monkeypatch.chdir(README.parents[2])
     blocks = re.findall("```python\n(.*?)```\n", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for code in blocks:
         exec(compile(code, "README.md", "exec"), {})
         assert len(capsys.readouterr().out.split()) > 10

@@ -73,9 +73,9 @@ def test_a_mode_without_colours_of_8_bits_is_refused(saved, mode, name):
         read_image(saved(mode, name=name))
 
 
-def test_an_image_that_is_too_narrow_to_be_scaled_is_refused(saved):
-    with pytest.raises(ValueError, match="image 1 of 4000 x 2 pixels is too narrow"):
-        ImageProcessor(saved().parent, ARCH)([read_image(saved()), read_image(saved(size=(4000, 2), name="b.png"))])
+def test_one_pixel_and_a_line_of_pixels_are_images(saved):
+    images = [read_image(saved(size=(1, 1))), read_image(saved(size=(4000, 1), name="b.png"))]
+    assert ImageProcessor(saved().parent, ARCH)(images).tile_counts == (1, 4)
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -90,6 +90,17 @@ def test_a_batch_with_and_without_images_follows_hugging_face(generator, tiny, m
         assert min(map(pcc, logits[user], expected)) >= 0.999, f"user {user}"
 
 
+def test_groups_of_devices_have_users_with_images(generator, tiny):
+    """Each group has pages of its own for the image tokens of its users."""
+    made = generator("N300", tiny[0], users=2, max_seq_len=128, max_images=4, pages=8, data_parallel=2)
+    prompts, tiles = zip(*PROMPTS)
+    images = [images_of(made, counts, seed=10 * user) for user, counts in enumerate(tiles)]
+    logits = forced(made, list(prompts), images, TEXTS)
+    for user, (prompt, own, text) in enumerate(zip(prompts, images, TEXTS)):
+        expected = hugging_face_logits(tiny[1], prompt, own, text)
+        assert min(map(pcc, logits[user], expected)) >= 0.999, f"user {user}"
+
+
 def test_users_with_images_do_not_depend_on_the_batch(generator, tiny):
     """A user joins a running batch in the place of another one, and gets the logits that it gets alone, to the last bit."""
     (long, tiles), (text_only, _), (prompt, four), _ = PROMPTS

@@ -1,13 +1,10 @@
 """The command that predicts speed, and the prediction at the end of a demo run."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 
-from models.common import benchmark_record
 from models.common.prediction import from_log
 from models.common.prediction.card import CARDS, card_of
 from models.common.prediction.rules import RULES
@@ -24,19 +21,37 @@ def predicted(model="Llama-3.2-1B", **settings) -> Predicted:
     return Predicted.of(Scenario(model, **{**SMALL, **settings}), memory=False)
 
 
-def test_the_command_writes_the_record_the_plot_and_the_comparison(tmp_path):
-    arguments = ["--model", "Llama-3.1-8B", "--mesh", "T3K", "--case", "batch-32", "--num_layers", "2", "--data_parallel", "4"]
+def test_the_command_writes_the_record_the_plot_and_the_comparison(tmp_path, monkeypatch, capsys):
+    arguments = [
+        "--model",
+        "Llama-3.1-8B",
+        "--mesh",
+        "T3K",
+        "--case",
+        "batch-32",
+        "--num_layers",
+        "1",
+        "--data_parallel",
+        "4",
+    ]
     files = ["--json", str(tmp_path / "p.json"), "--plot", str(tmp_path / "p.png"), "--csv", str(tmp_path / "p.csv")]
-    command = [sys.executable, "-m", "models.tt_transformers.measure.predict", *arguments, *files, "--compare", "mode=accuracy", "batch=1"]
-    environment = {name: value for name, value in os.environ.items() if name != "TT_BACKEND"}
-    result = subprocess.run(command, cwd=benchmark_record.ROOT, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
-    assert "Prediction, not a measurement: Llama-3.1-8B on T3K, 4 replicas" in result.stdout
-    assert "predicted decode_t/s/u" in result.stdout and "predicted TTFT ms" in result.stdout
-    assert "largest context           131072" in result.stdout
+    monkeypatch.setattr(sys, "argv", ["predict", *arguments, *files, "--compare", "mode=accuracy", "batch=1"])
+    predict.main()
+    printed = capsys.readouterr().out
+    assert "Prediction, not a measurement: Llama-3.1-8B on T3K, 4 replicas" in printed
+    assert "predicted decode_t/s/u" in printed and "predicted TTFT ms" in printed
+    assert "largest context           131072" in printed
 
     record = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
-    expected = {"model": "Llama-3.1-8B", "mesh": "T3K", "mode": "performance", "case": "batch-32", "batch": 32, "context": 128, "data_parallel": 4}
+    expected = {
+        "model": "Llama-3.1-8B",
+        "mesh": "T3K",
+        "mode": "performance",
+        "case": "batch-32",
+        "batch": 32,
+        "context": 128,
+        "data_parallel": 4,
+    }
     assert expected.items() <= record.items()
     speed, ttft = record["decode_t/s/u"], record["TTFT"]
     assert speed.keys() == {"value", "low", "high"} and speed["low"] < speed["value"] < speed["high"]
@@ -65,7 +80,10 @@ def test_a_setting_that_cannot_be_predicted_is_refused(settings, message):
         Scenario(**{"model": "Llama-3.2-1B", "mesh": "T3K", **settings}).check()
 
 
-@pytest.mark.parametrize("text, message", [("speed=3", "expected name=value"), ("batch", "expected name=value"), ("batch=two", "not a whole number")])
+@pytest.mark.parametrize(
+    "text, message",
+    [("speed=3", "expected name=value"), ("batch", "expected name=value"), ("batch=two", "not a whole number")],
+)
 def test_a_comparison_that_cannot_be_read_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         predict.parse_changes([text])

@@ -53,7 +53,7 @@ def test_truncated_weights_are_refused_before_vllm_starts(tmp_path):
     "is_installed, loaded, is_own",
     [(False, None, True), (True, None, False), (True, "tt,tt_transformers", False), (True, "tt_transformers", True)],
 )
-def test_the_vendors_plugin_serves_where_it_is_installed_unless_vllm_does_not_load_it(monkeypatch, is_installed, loaded, is_own):
+def test_the_vendors_plugin_serves_where_it_is_installed_and_loaded(monkeypatch, is_installed, loaded, is_own):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if is_installed else None)
     monkeypatch.delenv("VLLM_PLUGINS", raising=False)
     if loaded is not None:

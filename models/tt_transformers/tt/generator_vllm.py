@@ -10,7 +10,9 @@ slot is a row of vLLM's decode batch, 0 to max_batch_size - 1. The order of call
     prefill_forward, decode_forward   for every step of the scheduler
 
 With `tt_data_parallel` N, vLLM's batch has N lanes of equally many rows, one after the other, and each lane has its own
-pool of pages: page ids repeat from lane to lane. A lane's rows are served by a group of devices with a model of its own.
+pool of pages: page ids repeat from lane to lane. A lane's rows are served by a group of devices with a model of its own,
+or, by the Galaxy's class, by a column of devices. A server that knows no lanes (1) on a mesh whose columns have own pages
+(`Placement.pools`) gives every request other pages, must keep it in its slot, and cannot share prefixes.
 
 A request that was preempted comes back as one prompt, its generated tokens included. With dynamic RoPE past the
 original length, and with LongRoPE in families that do not compute keys again, its text is then that of the longer
@@ -25,6 +27,7 @@ from typing import ClassVar
 
 import torch
 
+from models.common.mesh_names import is_line
 from models.tt_transformers.tt.checkpoints.formats import model_config
 from models.tt_transformers.tt.checkpoints.location import locate
 from models.tt_transformers.tt.config.architecture import Architecture
@@ -37,10 +40,15 @@ from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES, PagedAtten
 from models.tt_transformers.tt.runtime.slots import PendingStep
 
 
-def prefix_caching_refusal(model: str, max_seq_len: int) -> str | None:
-    """Why requests of up to `max_seq_len` tokens to a model (directory or org/name) cannot share cached pages; None if
-    they can. Reads the model's `config.json` only."""
+def prefix_caching_refusal(model: str, max_seq_len: int, mesh_name: str) -> str | None:
+    """Why requests of up to `max_seq_len` tokens to a model (directory or org/name) cannot share cached pages on a mesh, by
+    a server without lanes; None if they can. Reads the model's `config.json` only."""
+    if not is_line(mesh_name):
+        return _COLUMNS
     return _refusal(Architecture.from_hf_config(model_config(locate(model).directory)).rope, max_seq_len)
+
+
+_COLUMNS = "prefix caching is not supported where each column of the mesh has its own pages and the server has no lanes for them"
 
 
 def _refusal(rope: DefaultRope, max_seq_len: int) -> str | None:
@@ -112,12 +120,6 @@ class ServedModel:
                 f"{args.model_name} is a {args.arch.architecture}; {cls.__name__} runs {', '.join(cls.architectures)}"
             )
         dram.check_context(args)
-        pool_users = args.placement.users(args.max_batch_size)
-        if args.users // tt_data_parallel > pool_users:
-            raise ValueError(
-                f"{args.device_name} splits {args.users} users over {args.placement.pools} columns of devices, which do not "
-                f"share pages: a server needs as many lanes (tt_data_parallel), or at most {pool_users} users"
-            )
         ServedModel._latest = cls(args, tt_data_parallel)
         return ServedModel._latest
 
@@ -146,7 +148,7 @@ class ServedModel:
         """Makes each lane's pool of pages, reads the weights, and returns the caches: one for each layer, with several
         groups of devices a list of these for each group.
 
-        kv_cache_shape: (pages, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
+        kv_cache_shape: (pages of a lane, KV heads of a device, tokens of a page, head_dim). Pages and their size are kept.
         Heads and head_dim are as the model lies on the mesh, padding included, in the format of the precision mode; so
         the shape's heads and `dtype`, torch's, are not used. Raises ValueError for a pool that the model or its DRAM does not take.
         """
@@ -221,7 +223,7 @@ class ServedModel:
         block_size = self.generator.model.paged.block_size
         starts = [start - start % block_size for start in starts]
         sequences = [row[: int(end)] for row, end in zip(tokens.tolist(), prompt_lens)]
-        refusal = _refusal(self.args.arch.rope, self.args.max_seq_len)
+        refusal = self._prefix_refusal
         for slot, start, sequence in zip(slots, starts, sequences):
             if refusal and sequence[:start] != self.generator.sequences[slot][:start]:
                 where = f"user {slot}: a prefill from position {start} after tokens that its slot does not have"
@@ -258,7 +260,7 @@ class ServedModel:
         _check_sampled_by_host(sampling_params)
         self.generator.runner.compile_decode(page_table, trace=enable_trace)
         if slot_remap is not None:
-            self.generator.slots.move([int(source) for source in slot_remap])
+            self._move([int(source) for source in slot_remap])
         positions = [int(position) for position in start_pos]
         step = self.generator.slots.submit_decode(tokens.flatten().tolist(), positions, page_table)
         return self.process_decode_output_host(step) if read_from_device else step
@@ -278,6 +280,23 @@ class ServedModel:
         """Releases the trace and frees weights and caches."""
         if self.generator is not None:
             self.generator.close()
+
+    @property
+    def _prefix_refusal(self) -> str | None:
+        """Why requests cannot share cached pages; None if those of a lane can."""
+        if self.lanes < self.args.data_parallel * self.args.placement.pools:
+            return _COLUMNS
+        return _refusal(self.args.arch.rope, self.args.max_seq_len)
+
+    def _move(self, sources: list[int]) -> None:
+        users_of_pool = self.args.placement.users(self.args.max_batch_size)
+        for row, source in enumerate(sources):
+            if self.generator.sequences[source] and source // users_of_pool != row // users_of_pool:
+                raise ValueError(
+                    f"slot_remap: the sequence of slot {source} cannot move to slot {row}, of other devices with other pages; "
+                    f"serve them as lanes (tt_data_parallel {len(sources) // users_of_pool})"
+                )
+        self.generator.slots.move(sources)
 
     def _check_cache(self, kv_cache) -> None:
         if self.generator is None or kv_cache is not self._kv_cache:

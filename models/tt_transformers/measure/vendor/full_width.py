@@ -40,6 +40,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
     parser.add_argument("--modes", nargs="+", choices=DEMO_MODES, default=DEMO_MODES, help="the precision modes to run")
+    parser.add_argument(
+        "--data_parallel", type=int, default=1, metavar="N", help="cut the mesh into N groups, each with a model of its own"
+    )
     arguments = parser.parse_args()
     output, model = arguments.output, os.environ.get("HF_MODEL")
     if backend.name() != "mock":
@@ -51,21 +54,23 @@ def main():
         whole_file.check_writable(output, "--output")
     except ValueError as error:
         parser.error(str(error))
-    validation.write_json(output, make_record(model, arguments.modes))
+    validation.write_json(output, make_record(model, arguments.modes, arguments.data_parallel))
 
 
-def make_record(model: str, modes) -> dict:
+def make_record(model: str, modes, data_parallel: int = 1) -> dict:
     """Runs all cases of a model on the mesh of the environment; `README.md` of this folder describes the record."""
     cases, name = [], mesh.mesh_name_from_environment()
     with validation.watching(ttnn) as watch, tempfile.TemporaryDirectory() as parent:
         folder = Path(parent)
         reads_images = shortened_vision_model(model, folder)
         prompts = prompt_files(folder, reads_images)
+        groups = {} if data_parallel == 1 else {"data_parallel": data_parallel}
         for mode, users, paged in product(modes, (1, 32), paging(name)):
             case = {"mode": mode, "users": users, "paged": paged, "prompt_tokens": list(PROMPT_TOKENS)}
-            demo = partial(run, settings(users, paged, prompts[users], reads_images), mode, AllocatedWeights)
+            chosen = settings(users, paged, prompts[users], reads_images).with_options(groups)
+            demo = partial(run, chosen, mode, AllocatedWeights)
             cases.append(validation.run_case(watch, case, partial(validation.outcome_of, watch, demo)))
-    facts = {"mesh": name, "model": model.split("/")[1], "layers": LAYERS, "weights": "no values"}
+    facts = {"mesh": name, "model": model.split("/")[1], "layers": LAYERS, "weights": "no values", **groups}
     return validation.make_record(watch, facts, cases)
 
 

@@ -30,6 +30,8 @@ BESIDES = (
     "microsoft/Phi-3.5-mini-instruct", "microsoft/Phi-4-mini-instruct", "microsoft/phi-4", "Qwen/Qwen3-8B",
     "Qwen/Qwen2.5-0.5B",
 )  # fmt: skip
+# Data parallel: model, mesh and number of groups.
+IN_GROUPS = (("meta-llama/Llama-3.1-8B", "TG", 4), ("Qwen/Qwen3-32B", "TG", 4))
 
 
 def models() -> list[str]:
@@ -44,7 +46,7 @@ def meshes(model: str) -> list[str]:
     return [mesh for mesh, context in found.items() if isinstance(context, int) and context]
 
 
-def run(program: str, mesh: str, output: Path, model: str | None = None) -> None:
+def run(program: str, mesh: str, output: Path, model: str | None = None, groups: int = 1) -> None:
     """Runs one program on one mesh, in a process of its own; CalledProcessError if it fails."""
     environment = {**os.environ, "TT_BACKEND": PROGRAMS[program], "MESH_DEVICE": mesh}
     for variable in ("FAKE_DEVICE", "HF_MODEL", "LLAMA_DIR", "MAX_PREFILL_CHUNK_SIZE", "PAD_MLP_CORES"):
@@ -52,21 +54,27 @@ def run(program: str, mesh: str, output: Path, model: str | None = None) -> None
     if model is not None:
         environment["HF_MODEL"] = model
     command = [sys.executable, "-m", f"{__package__}.{program}", "--output", str(output.resolve())]
+    if groups > 1:
+        command += ["--data_parallel", str(groups)]
     subprocess.run(command, env=environment, cwd=table.README.parent, check=True)
 
 
-def committed(program: str, mesh: str, model: str | None = None) -> Path:
-    """Where the record of a program on a mesh is kept, for `model` or for the bundled one."""
-    name = [] if model is None else [model.split("/")[1]]
+def committed(program: str, mesh: str, model: str | None = None, groups: int = 1) -> Path:
+    """Where the record of a program on a mesh is kept, for `model` or for the bundled one, in so many groups of devices."""
+    name = ([] if model is None else [model.split("/")[1]]) + ([] if groups == 1 else [f"DP-{groups}"])
     return table.RECORDS / f"{'-'.join([program, *name, mesh])}.json"
 
 
-def runs(names: list[str] | None, chosen: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
-    """(program, mesh, model) of every run on the meshes `chosen`, or of the full widths of the models `names`."""
+def runs(names: list[str] | None, chosen: Sequence[str]) -> Iterator[tuple]:
+    """(program, mesh, model, with data parallel the number of groups) of every run on the meshes `chosen`, or of the full
+    widths of the models `names`."""
     for model in names or models():
         for mesh in meshes(model):
             if mesh in chosen:
                 yield "full_width", mesh, model
+    for model, mesh, groups in IN_GROUPS:
+        if model in (names or models()) and mesh in chosen:
+            yield "full_width", mesh, model, groups
     for mesh in () if names else chosen:
         yield "whole_demo", mesh, None
 
@@ -76,10 +84,10 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=models(), metavar="NAME", help="only these: org/name")
     parser.add_argument("--mesh", nargs="+", choices=VALIDATED, default=VALIDATED, help="only these meshes")
     given, refused = parser.parse_args(), 0
-    for program, mesh, model in runs(given.models, given.mesh):
-        path = committed(program, mesh, model)
+    for program, mesh, *model in runs(given.models, given.mesh):
+        path = committed(program, mesh, *model)
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        run(program, mesh, path, model)
+        run(program, mesh, path, *model)
         after = json.loads(path.read_text(encoding="utf-8"))
         if before is not None:
             for line in validation.changes(before, after):

@@ -64,11 +64,7 @@ class ImageProcessor:
             return MllamaImageProcessorPil.from_dict(given)
 
     def __call__(self, images: Sequence) -> UserImages:
-        """The images of one user, PIL images -> `UserImages`. ValueError for an image that cannot be cut into tiles."""
-        for number, image in enumerate(images):
-            # Hugging Face would scale the short side to nothing.
-            if max(image.size) > min(image.size) * self.arch.image_size:
-                raise ValueError(f"image {number} of {image.size[0]} x {image.size[1]} pixels is too narrow to be scaled")
+        """The images of one user, PIL images -> `UserImages`."""
         found = self._processor([list(images)], return_tensors="pt")
         return UserImages(
             pixels=found["pixel_values"][0].float(),
