@@ -126,7 +126,7 @@ def test_a_prompts_pages_are_filled_in_its_users_column_only():
 
 def test_the_pages_that_lengths_need_are_counted_in_each_column():
     args = SimpleNamespace(
-        arch=SimpleNamespace(rope=SimpleNamespace(recompute_len=None)), max_batch_size=8, max_seq_len=128,
+        arch=SimpleNamespace(rope=SimpleNamespace(recompute_len=None)), max_batch_size=8, users=8, max_seq_len=128,
         prefill_chunk_size=1024, paged_attention_config=PagedAttentionConfig(32, 5),
         placement=Placement((8, 4), model_axis=0, residual_axis=1, users_axis=1),
     )  # fmt: skip

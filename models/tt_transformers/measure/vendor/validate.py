@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from models.common import console
-from models.common.mesh_names import VALIDATED
+from models.common.mesh_names import VALIDATED, is_line
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure import compatible
 from models.tt_transformers.measure.vendor import table
 from models.tt_transformers.tt.checkpoints.location import locate
-from models.tt_transformers.tt.config.architecture import read_config
+from models.tt_transformers.tt.config.architecture import Architecture, read_config
 
 # Program of this package -> the backend that it runs on.
 PROGRAMS = {"full_width": "mock", "whole_demo": "lockstep"}
@@ -41,9 +41,14 @@ def models() -> list[str]:
 
 
 def meshes(model: str) -> list[str]:
-    """The meshes that the whole model fits, by the count of its DRAM."""
-    found = compatible.count(model, read_config(locate(model, dummy_weights=True).directory / "config.json"))
-    return [mesh for mesh, context in found.items() if isinstance(context, int) and context]
+    """The meshes that the whole model fits, by the count of its DRAM; of a model that reads images those that take them."""
+    config = read_config(locate(model, dummy_weights=True).directory / "config.json")
+    reads_images = Architecture.from_hf_config(config).vision is not None
+    found = compatible.count(model, config)
+    return [
+        mesh for mesh, context in found.items()
+        if isinstance(context, int) and context and (is_line(mesh) or not reads_images)
+    ]  # fmt: skip
 
 
 def run(program: str, mesh: str, output: Path, model: str | None = None, groups: int = 1) -> None:
