@@ -45,9 +45,13 @@ def test_half_of_the_measured_matmuls_predict_the_other_half():
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     unfitted = replace(RATES, matmul_start=1 * US, multicast_tile=0.3 * US)
     fitting, judging = rows[::20], rows[1::2]
-    loss = lambda rates: mean_log_error(seconds(map(height_sharded, fitting), rates), [row["duration"] * 1e-9 for row in fitting])
+    loss = lambda rates: mean_log_error(
+        seconds(map(height_sharded, fitting), rates), [row["duration"] * 1e-9 for row in fitting]
+    )
     rates = fit(unfitted, ("matmul_start", "multicast_tile"), loss)
-    errors = [abs(p / (row["duration"] * 1e-9) - 1) for p, row in zip(seconds(map(height_sharded, judging), rates), judging)]
+    errors = [
+        abs(p / (row["duration"] * 1e-9) - 1) for p, row in zip(seconds(map(height_sharded, judging), rates), judging)
+    ]
     assert statistics.median(errors) < 0.2
 
 
@@ -95,7 +99,10 @@ def test_more_work_never_takes_less_time(work, name):
 @pytest.mark.parametrize("work", BUSY, ids=lambda work: work.kind)
 def test_each_kind_of_work_takes_twice_as_long_when_doubled(work):
     """So that no kind is free."""
-    doubled = replace(work, **{name: 2 * value for name, value in vars(work).items() if isinstance(value, float | int) and name in AMOUNTS})
+    doubled = replace(
+        work,
+        **{name: 2 * value for name, value in vars(work).items() if isinstance(value, float | int) and name in AMOUNTS},
+    )
     assert time_of(doubled, N150).seconds == pytest.approx(2 * time_of(work, N150).seconds)
 
 

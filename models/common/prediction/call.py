@@ -89,4 +89,12 @@ class Call:
     @property
     def key(self) -> tuple:
         """Equal for calls that are alike."""
-        return self.op, self.name, self.inputs, self.outputs, self.fidelity, self.cores, tuple(sorted(self.settings.items()))
+        return (
+            self.op,
+            self.name,
+            self.inputs,
+            self.outputs,
+            self.fidelity,
+            self.cores,
+            tuple(sorted(self.settings.items())),
+        )

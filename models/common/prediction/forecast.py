@@ -115,4 +115,6 @@ def forecast(
 ) -> Forecast:  # fmt: skip
     """The forecast of op lists (call, how often it runs); see `Forecast`. Raises ValueError for an op without a cost."""
     decode_ops, prefill_ops = Ops.of(decode, card, rates), Ops.of(prefill, card, rates)
-    return Forecast(card, users, replicas, decode_ops, prefill_ops, prompts, logits, prompt_logits, waits, prompt_traced, host)
+    return Forecast(
+        card, users, replicas, decode_ops, prefill_ops, prompts, logits, prompt_logits, waits, prompt_traced, host
+    )

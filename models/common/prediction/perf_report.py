@@ -60,12 +60,18 @@ def _attributes(call: Call) -> str:
 def _cores(call: Call, card: Card) -> int:
     if call.cores is not None:
         return call.cores
-    placed = [tensor.shards for tensor in (*call.outputs, *call.inputs) if tensor is not None and tensor.shards and not tensor.in_dram]
+    placed = [
+        tensor.shards
+        for tensor in (*call.outputs, *call.inputs)
+        if tensor is not None and tensor.shards and not tensor.in_dram
+    ]
     return max(placed, default=card.speed.cores)
 
 
 def _tensors(call: Call) -> dict:
-    tensors = [*[tensor for tensor in call.inputs if tensor is not None][:2], None, None][:2] + [call.outputs[0] if call.outputs else None]
+    tensors = [*[tensor for tensor in call.inputs if tensor is not None][:2], None, None][:2] + [
+        call.outputs[0] if call.outputs else None
+    ]
     row = {}
     for name, tensor in zip(_TENSORS, tensors):
         if tensor is None:

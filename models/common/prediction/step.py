@@ -64,4 +64,6 @@ def traced(ops: Ops, host: Host | None, rates: HostRates = HOST) -> Step:
 def sent(ops: Ops, host: Host, rates: HostRates = HOST) -> Step:
     """A step whose ops the host sends one by one, ahead of the chips: the slower of the two sets the pace."""
     sending = ops.count * (rates.dispatch + (host.chips - 1) * rates.dispatch_chip)
-    return Step(ops.seconds, max(ops.count * rates.gap, sending - ops.seconds), rates.prompt + host.logits * rates.logit)
+    return Step(
+        ops.seconds, max(ops.count * rates.gap, sending - ops.seconds), rates.prompt + host.logits * rates.logit
+    )

@@ -19,7 +19,14 @@ def call_of(row: dict) -> Call:
     """The call that a row describes."""
     inputs = tuple(operand for index in range(3) if (operand := _operand(row, f"INPUT_{index}")) is not None)
     op = {"Matmul": "MatmulDeviceOperation"}.get(row["OP CODE"], row["OP CODE"])
-    return Call(op, inputs, (_operand(row, "OUTPUT_0"),), row["MATH FIDELITY"] or "HiFi4", int(row["CORE COUNT"]), _settings(op, row))
+    return Call(
+        op,
+        inputs,
+        (_operand(row, "OUTPUT_0"),),
+        row["MATH FIDELITY"] or "HiFi4",
+        int(row["CORE COUNT"]),
+        _settings(op, row),
+    )
 
 
 def _operand(row: dict, name: str) -> Operand | None:

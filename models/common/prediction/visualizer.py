@@ -85,7 +85,10 @@ class _Rows:
         self.tables = {name: [] for name in _TABLES}
         self.tables["devices"].append(_device(card.speed.chip))
         self.tables["report_metadata"] += [("schema_version", SCHEMA), ("what", "a prediction, not a measurement")]
-        self._places = {kind: _Places(base) for kind, base in (("DRAM", card.speed.chip.dram_base), ("L1", _l1_base(card.speed.chip)))}
+        self._places = {
+            kind: _Places(base)
+            for kind, base in (("DRAM", card.speed.chip.dram_base), ("L1", _l1_base(card.speed.chip)))
+        }
         self._live: dict[int, tuple] = {}
         self._tensors: dict[tuple, int] = {}
         frees = iter(sorted(log.freed))
@@ -98,13 +101,20 @@ class _Rows:
                 free = next(frees, None)
             self._add(operation, record, card, context)
             if len(self.tables["buffers"]) > MAX_BUFFERS:
-                raise ValueError(f"a report of {len(log)} ops has over {MAX_BUFFERS} rows of buffers; give fewer layers (--num_layers)")
+                raise ValueError(
+                    f"a report of {len(log)} ops has over {MAX_BUFFERS} rows of buffers; give fewer layers (--num_layers)"
+                )
 
     def _add(self, operation: int, record, card: Card, context: float) -> None:
         seconds = 0 if record.is_view else time_of(work_of(from_log.call_of(record, context), card), card).seconds
         self.tables["operations"].append((operation, record.name, seconds))
-        self.tables["operation_arguments"] += [(operation, name, str(value)) for name, value in record.arguments.items() if value is not None]
-        for specs, numbers, table in ((record.inputs, record.input_buffers, "input_tensors"), (record.outputs, record.output_buffers, "output_tensors")):
+        self.tables["operation_arguments"] += [
+            (operation, name, str(value)) for name, value in record.arguments.items() if value is not None
+        ]
+        for specs, numbers, table in (
+            (record.inputs, record.input_buffers, "input_tensors"),
+            (record.outputs, record.output_buffers, "output_tensors"),
+        ):
             for index, (spec, number) in enumerate(zip(specs, numbers)):
                 if spec is not None:
                     self._take(spec, number)
@@ -177,7 +187,26 @@ def _l1_base(chip: Chip) -> int:
 def _device(chip: Chip) -> tuple:
     x, y = chip.grid
     cores, l1 = x * y, chip.l1_bank_bytes
-    return (0, y, x, y, x, chip.l1_bytes, cores, l1, _l1_base(chip), _l1_base(chip), 1, cores, 0, chip.l1_bytes, l1, l1, l1, l1)
+    return (
+        0,
+        y,
+        x,
+        y,
+        x,
+        chip.l1_bytes,
+        cores,
+        l1,
+        _l1_base(chip),
+        _l1_base(chip),
+        1,
+        cores,
+        0,
+        chip.l1_bytes,
+        l1,
+        l1,
+        l1,
+        l1,
+    )
 
 
 def _memory_config(config) -> str:

@@ -25,7 +25,9 @@ def logged() -> Iterator[list | None]:
         yield log
 
 
-def of_run(args, settings, prompt: int, prefill: list | None, compiled: list | None) -> tuple[Forecast | None, str | None]:
+def of_run(
+    args, settings, prompt: int, prefill: list | None, compiled: list | None
+) -> tuple[Forecast | None, str | None]:
     """The forecast of a run, or None and the reason why there is none; (None, None) on a backend that keeps no log.
 
     prompt: tokens of the first user's prompt. prefill: the log of its prefill on every group of devices; None if the run

@@ -86,7 +86,18 @@ def table(judged: Sequence[Judged]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-HEADER = ["model", "mesh", "mode", "case", "published t/s/u", "predicted", "error", "published TTFT ms", "predicted", "error"]
+HEADER = [
+    "model",
+    "mesh",
+    "mode",
+    "case",
+    "published t/s/u",
+    "predicted",
+    "error",
+    "published TTFT ms",
+    "predicted",
+    "error",
+]
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, float]:

@@ -67,4 +67,6 @@ def mesh_of(card: Card) -> str:
 
 def own_forecast(ops: OwnOps, card: Card, context: float, replicas: int = 1) -> Forecast:
     """The forecast of logged ops; `context`: tokens that a decode step attends to."""
-    return forecast_of_logs(ops.args, ops.decode, ops.prefill, card, context, prompts=ops.args.max_batch_size, replicas=replicas)
+    return forecast_of_logs(
+        ops.args, ops.decode, ops.prefill, card, context, prompts=ops.args.max_batch_size, replicas=replicas
+    )

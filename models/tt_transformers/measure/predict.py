@@ -41,7 +41,7 @@ def describe(predicted: Predicted) -> str:
         f"A decode step, {step.seconds * 1e3:.2f} ms predicted: kernels {step.kernels * 1e3:.2f}, gaps {step.gaps * 1e3:.2f}, host {step.host * 1e3:.2f}",
         kinds_table(forecast.decode),
         "",
-        f"The costliest ops of a decode step, predicted",
+        "The costliest ops of a decode step, predicted",
         ops_table(forecast.decode),
         "",
         f"A prefill of {forecast.prompts} prompt{'s' if forecast.prompts > 1 else ''}, {prompt.seconds * 1e3:.2f} ms predicted: kernels "
@@ -52,7 +52,9 @@ def describe(predicted: Predicted) -> str:
 
 def title(scenario: Scenario) -> str:
     replicas = f", {scenario.replicas} replicas" if scenario.replicas > 1 else ""
-    conditions = "our own code" if scenario.conditions == "ours" else "upstream's code, as in the vendor's published figures"
+    conditions = (
+        "our own code" if scenario.conditions == "ours" else "upstream's code, as in the vendor's published figures"
+    )
     return (
         f"Prediction, not a measurement: {scenario.name} on {scenario.mesh}{replicas}, {scenario.mode}, {scenario.case} "
         f"({scenario.users} users, prompts of {scenario.prompt} tokens), {conditions}"
@@ -68,7 +70,9 @@ def figures(predicted: Predicted) -> list[str]:
     ]
     if predicted.dram_bytes is not None:
         fits = "fits" if predicted.dram_bytes <= predicted.dram_capacity else "does not fit"
-        lines.append(f"  DRAM of a device          {predicted.dram_bytes / 1e9:.3f} of {predicted.dram_capacity / 1e9:.3f} GB: {fits}")
+        lines.append(
+            f"  DRAM of a device          {predicted.dram_bytes / 1e9:.3f} of {predicted.dram_capacity / 1e9:.3f} GB: {fits}"
+        )
     if predicted.largest_context is not None:
         lines.append(f"  largest context           {predicted.largest_context} tokens of one user")
     if not forecast.card.speed.is_calibrated:
@@ -78,7 +82,14 @@ def figures(predicted: Predicted) -> list[str]:
 
 def kinds_table(ops: Ops) -> str:
     rows = [
-        [row["kind"], str(row["calls"]), f"{row['seconds'] * 1e3:.3f}", f"{row['seconds'] / ops.seconds:.0%}", row["bound"], f"{row['share']:.0%}"]
+        [
+            row["kind"],
+            str(row["calls"]),
+            f"{row['seconds'] * 1e3:.3f}",
+            f"{row['seconds'] / ops.seconds:.0%}",
+            row["bound"],
+            f"{row['share']:.0%}",
+        ]
         for row in by_kind(ops.rows())
     ]
     return aligned([["kind", "calls", "ms", "of kernels", "bound", "of bound"], *rows])
@@ -86,7 +97,10 @@ def kinds_table(ops: Ops) -> str:
 
 def ops_table(ops: Ops) -> str:
     costliest = sorted(ops.rows(), key=lambda row: -row["seconds"])[:COSTLIEST]
-    rows = [[row["op"], row["shape"], str(row["calls"]), f"{row['seconds'] * 1e3:.3f}", row["bound"], f"{row['share']:.0%}"] for row in costliest]
+    rows = [
+        [row["op"], row["shape"], str(row["calls"]), f"{row['seconds'] * 1e3:.3f}", row["bound"], f"{row['share']:.0%}"]
+        for row in costliest
+    ]
     return aligned([["op", "inputs", "calls", "ms", "bound", "of bound"], *rows])
 
 
@@ -97,8 +111,17 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def compared(before: Predicted, after: Predicted, changes: dict) -> str:
     """What changes between two predictions, and which kinds of op make the difference."""
-    lines = ["", "Compared with " + ", ".join(f"{name} = {value}" for name, value in changes.items()), title(after.scenario), *figures(after), ""]
-    for what, get in (("decode_t/s/u", lambda one: one.tokens_per_user.value), ("TTFT ms", lambda one: one.ttft_ms.value)):
+    lines = [
+        "",
+        "Compared with " + ", ".join(f"{name} = {value}" for name, value in changes.items()),
+        title(after.scenario),
+        *figures(after),
+        "",
+    ]
+    for what, get in (
+        ("decode_t/s/u", lambda one: one.tokens_per_user.value),
+        ("TTFT ms", lambda one: one.ttft_ms.value),
+    ):
         old, new = get(before.forecast), get(after.forecast)
         lines.append(f"  predicted {what:<14} {old:.4g} -> {new:.4g} ({new / old - 1:+.1%})")
     lines += ["", "Where a decode step changes, predicted ms"]
@@ -117,7 +140,12 @@ def _changed(before: Predicted, after: Predicted) -> list[list[str]]:
     for kind in dict.fromkeys([*old, *new]):
         was, now = (part.get(kind, (0, "-")) for part in parts)
         bound = was[1] if was[1] == now[1] or now[1] == "-" else now[1] if was[1] == "-" else f"{was[1]} -> {now[1]}"
-        changes.append((abs(now[0] - was[0]), [kind, f"{was[0] * 1e3:.3f}", f"{now[0] * 1e3:.3f}", f"{(now[0] - was[0]) * 1e3:+.3f}", bound]))
+        changes.append(
+            (
+                abs(now[0] - was[0]),
+                [kind, f"{was[0] * 1e3:.3f}", f"{now[0] * 1e3:.3f}", f"{(now[0] - was[0]) * 1e3:+.3f}", bound],
+            )
+        )
     return [row for _, row in sorted(changes, key=lambda change: -change[0])]
 
 
@@ -137,21 +165,44 @@ def parse_changes(texts: Sequence[str]) -> dict:
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--model", required=True, metavar="NAME|DIR", help="a name in model_params/, a directory with a config.json, or org/name")
+    result.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME|DIR",
+        help="a name in model_params/, a directory with a config.json, or org/name",
+    )
     result.add_argument("--mesh", choices=[*CARDS, *ALIASES], default="N150", help="as MESH_DEVICE; Galaxy is TG")
     result.add_argument("--mode", choices=MODES, default="performance")
     result.add_argument("--case", choices=[case.name for case in CASES], default="batch-1", help="a case of the demo")
     result.add_argument("--context", type=int, metavar="N", help="tokens of each prompt (default: of the case)")
-    result.add_argument("--data_parallel", type=int, metavar="N", help="replicas of the model that share the mesh (default: of the case)")
+    result.add_argument(
+        "--data_parallel",
+        type=int,
+        metavar="N",
+        help="replicas of the model that share the mesh (default: of the case)",
+    )
     result.add_argument("--num_layers", type=int, metavar="N", help="the first N layers only")
     result.add_argument("--optimizations", metavar="TEXT", help="changes to the mode, as the demo takes them")
     result.add_argument("--decoder_config_file", metavar="FILE", help="precision settings of single decoders")
-    result.add_argument("--conditions", choices=CONDITIONS, default="ours", help="our own ops, or those of the vendor's published figures")
-    result.add_argument("--compare", nargs="+", metavar="NAME=VALUE", help=f"also predict with other settings: {', '.join(COMPARED)}")
+    result.add_argument(
+        "--conditions",
+        choices=CONDITIONS,
+        default="ours",
+        help="our own ops, or those of the vendor's published figures",
+    )
+    result.add_argument(
+        "--compare", nargs="+", metavar="NAME=VALUE", help=f"also predict with other settings: {', '.join(COMPARED)}"
+    )
     result.add_argument("--json", type=Path, metavar="FILE", help="write the prediction as JSON")
-    result.add_argument("--plot", type=Path, metavar="FILE", help="write a PNG: where a decode step's time goes, and a roofline")
-    result.add_argument("--csv", type=Path, metavar="FILE", help="write the decode step's ops as tt-perf-report reads them")
-    result.add_argument("--report", type=Path, metavar="DIR", help="write a report of the decode step that ttnn-visualizer opens")
+    result.add_argument(
+        "--plot", type=Path, metavar="FILE", help="write a PNG: where a decode step's time goes, and a roofline"
+    )
+    result.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the decode step's ops as tt-perf-report reads them"
+    )
+    result.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a report of the decode step that ttnn-visualizer opens"
+    )
     return result
 
 

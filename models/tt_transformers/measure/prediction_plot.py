@@ -31,7 +31,14 @@ def _bar(axes, forecast: Forecast) -> None:
     bottom = 0
     for index, (name, seconds) in enumerate([*parts, ("gaps between ops", step.gaps), ("host", step.host)]):
         label = f"{name}: {seconds * 1e3:.2f} ms"
-        axes.bar("decode step", seconds * 1e3, bottom=bottom * 1e3, width=0.5, label=label, color=f"C{index}" if index < 10 else _MORE[(index - 10) % len(_MORE)])
+        axes.bar(
+            "decode step",
+            seconds * 1e3,
+            bottom=bottom * 1e3,
+            width=0.5,
+            label=label,
+            color=f"C{index}" if index < 10 else _MORE[(index - 10) % len(_MORE)],
+        )
         bottom += seconds
     axes.set_ylabel("predicted ms")
     handles, labels = axes.get_legend_handles_labels()
@@ -43,7 +50,13 @@ def _roofline(axes, forecast: Forecast) -> None:
     speed = forecast.card.speed
     intensities = [2.0**power for power in range(-2, 13)]
     for fidelity in ("LoFi", "HiFi2", "HiFi4"):
-        axes.plot(intensities, [min(x * speed.dram_bytes_s, speed.flops(fidelity)) / 1e12 for x in intensities], "--", lw=1, label=f"peak at {fidelity}")
+        axes.plot(
+            intensities,
+            [min(x * speed.dram_bytes_s, speed.flops(fidelity)) / 1e12 for x in intensities],
+            "--",
+            lw=1,
+            label=f"peak at {fidelity}",
+        )
     for name, ops, marker in (("decode", forecast.decode, "o"), ("prefill", forecast.prefill, "s")):
         points = [(row["flops"] / row["dram_bytes"], row["flops"] / row["seconds"] / 1e12) for row in _with_flops(ops)]
         if points:

@@ -22,7 +22,7 @@ CASES = ("batch-1", "batch-32")
 
 
 def verified_models() -> list[str]:
-    """The text models of the vendor's verified table, by their folders in `model_params`."""
+    """The models of the vendor's verified table whose `config.json` is known, by their folders in `model_params`."""
     entries = json.loads((MODEL_PARAMS / "compatible.json").read_text(encoding="utf-8"))
     return [name.split("/")[1] for name, entry in entries.items() if entry["list"] == "verified" and "config" in entry]
 
@@ -44,7 +44,9 @@ def predict(model: str, mesh: str, case: str) -> dict | None:
         "model": model, "mesh": mesh, "case": case, "ours": ours.forecast.as_json(), "upstream": upstream,
         "dram_bytes": ours.dram_bytes, "published": published_figure(model, mesh, case),
     }  # fmt: skip
-    print(f"{model} on {mesh}, {case}: predicted {ours.forecast.tokens_per_user} t/s/u, TTFT {ours.forecast.ttft_ms} ms")
+    print(
+        f"{model} on {mesh}, {case}: predicted {ours.forecast.tokens_per_user} t/s/u, TTFT {ours.forecast.ttft_ms} ms"
+    )
     return row
 
 
@@ -58,7 +60,11 @@ def published_figure(model: str, mesh: str, case: str) -> dict | None:
 
 def main():
     rows = [predict(model, mesh, case) for model in verified_models() for mesh in MESHES for case in CASES]
-    record = {**benchmark_record.origin(), "what": "predictions, not measurements", "rows": [row for row in rows if row is not None]}
+    record = {
+        **benchmark_record.origin(),
+        "what": "predictions, not measurements",
+        "rows": [row for row in rows if row is not None],
+    }
     whole_file.write_json(RECORD, record)
 
 

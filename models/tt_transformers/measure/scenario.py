@@ -58,7 +58,9 @@ class Scenario:
             ("batch", self.users, BATCH_SIZES), ("chunk", self.chunk, (None, *SIZES)),
         ):  # fmt: skip
             if value not in accepted:
-                raise ValueError(f"{name} {value!r} is not known; accepted: {', '.join(str(one) for one in accepted if one is not None)}")
+                raise ValueError(
+                    f"{name} {value!r} is not known; accepted: {', '.join(str(one) for one in accepted if one is not None)}"
+                )
         if self.prompt < 1:
             raise ValueError(f"context {self.prompt}: a prompt has at least one token")
         if self.max_seq_len > self.arch.max_context_len:
@@ -66,9 +68,13 @@ class Scenario:
                 f"context {self.prompt} and {self._case.max_generated_tokens} generated tokens are more than the {self.arch.max_context_len} "
                 f"of {self.model}"
             )
-        if self.conditions == "published" and (self.optimizations or self.decoder_config_file or self.mode not in ("performance", "accuracy")):
-            raise ValueError("published conditions have upstream's formats of performance and accuracy; no others are published")
-        self.card  # noqa: B018: raises for a mesh that is not known or that the replicas do not divide
+        if self.conditions == "published" and (
+            self.optimizations or self.decoder_config_file or self.mode not in ("performance", "accuracy")
+        ):
+            raise ValueError(
+                "published conditions have upstream's formats of performance and accuracy; no others are published"
+            )
+        card_of(self.mesh).replica(self.replicas)  # refuses a mesh that is not known, or that replicas do not divide
 
     @property
     def _case(self) -> Case:
@@ -170,7 +176,9 @@ class Scenario:
     def largest_context(self) -> int | None:
         """Tokens of one user that fit a device's DRAM, by our own code's layout; None if not even the smallest does."""
         with self._chunks():
-            found = capacity.largest(own_ops.mesh_of(self.card), self.arch.max_context_len, model=self.directory, **self._precision())
+            found = capacity.largest(
+                own_ops.mesh_of(self.card), self.arch.max_context_len, model=self.directory, **self._precision()
+            )
         return found and found.context
 
     def _precision(self) -> dict:
@@ -210,7 +218,11 @@ class Predicted:
     def as_json(self) -> dict:
         """The record of `--json`."""
         scenario, forecast = self.scenario, self.forecast
-        rows = [{"step": step, **row} for step, ops in (("decode", forecast.decode), ("prefill", forecast.prefill)) for row in ops.rows()]
+        rows = [
+            {"step": step, **row}
+            for step, ops in (("decode", forecast.decode), ("prefill", forecast.prefill))
+            for row in ops.rows()
+        ]
         return {
             "what": "a prediction, not a measurement",
             "model": scenario.name,
@@ -228,5 +240,3 @@ class Predicted:
             "dram_bytes_per_device": self.dram_bytes,
             "largest_context": self.largest_context,
         }
-
-

@@ -22,7 +22,18 @@ def predicted(model="Llama-3.2-1B", **settings) -> Predicted:
 
 
 def test_the_command_writes_the_record_the_plot_and_the_comparison(tmp_path, monkeypatch, capsys):
-    arguments = ["--model", "Llama-3.1-8B", "--mesh", "T3K", "--case", "batch-32", "--num_layers", "1", "--data_parallel", "4"]
+    arguments = [
+        "--model",
+        "Llama-3.1-8B",
+        "--mesh",
+        "T3K",
+        "--case",
+        "batch-32",
+        "--num_layers",
+        "1",
+        "--data_parallel",
+        "4",
+    ]
     files = ["--json", str(tmp_path / "p.json"), "--plot", str(tmp_path / "p.png"), "--csv", str(tmp_path / "p.csv")]
     monkeypatch.setattr(sys, "argv", ["predict", *arguments, *files, "--compare", "mode=accuracy", "batch=1"])
     predict.main()
@@ -32,7 +43,15 @@ def test_the_command_writes_the_record_the_plot_and_the_comparison(tmp_path, mon
     assert "largest context           131072" in printed
 
     record = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
-    expected = {"model": "Llama-3.1-8B", "mesh": "T3K", "mode": "performance", "case": "batch-32", "batch": 32, "context": 128, "data_parallel": 4}
+    expected = {
+        "model": "Llama-3.1-8B",
+        "mesh": "T3K",
+        "mode": "performance",
+        "case": "batch-32",
+        "batch": 32,
+        "context": 128,
+        "data_parallel": 4,
+    }
     assert expected.items() <= record.items()
     speed, ttft = record["decode_t/s/u"], record["TTFT"]
     assert speed.keys() == {"value", "low", "high"} and speed["low"] < speed["value"] < speed["high"]
@@ -61,7 +80,10 @@ def test_a_setting_that_cannot_be_predicted_is_refused(settings, message):
         Scenario(**{"model": "Llama-3.2-1B", "mesh": "T3K", **settings}).check()
 
 
-@pytest.mark.parametrize("text, message", [("speed=3", "expected name=value"), ("batch", "expected name=value"), ("batch=two", "not a whole number")])
+@pytest.mark.parametrize(
+    "text, message",
+    [("speed=3", "expected name=value"), ("batch", "expected name=value"), ("batch=two", "not a whole number")],
+)
 def test_a_comparison_that_cannot_be_read_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         predict.parse_changes([text])

@@ -62,7 +62,9 @@ def visualizer_answers(predicted, tmp_path_factory):
     command = [TOOLS / "ttnn-visualizer", "--profiler-path", folder, "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     try:
-        yield lambda path: json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}?{instance(folder / 'server.log', server)}"))
+        yield lambda path: json.load(
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}?{instance(folder / 'server.log', server)}")
+        )
     finally:
         server.terminate()
         server.wait()
@@ -100,7 +102,9 @@ def test_buffers_of_a_report_never_overlap(predicted, tmp_path):
     visualizer.write(tmp_path, predicted.log.decode, predicted.forecast.card, predicted.scenario.mean_context)
     database = sqlite3.connect(tmp_path / "db.sqlite")
     live = {}
-    for operation, kind, address, size in database.execute("SELECT operation_id, buffer_type, address, max_size_per_bank FROM buffers"):
+    for operation, kind, address, size in database.execute(
+        "SELECT operation_id, buffer_type, address, max_size_per_bank FROM buffers"
+    ):
         live.setdefault((operation, kind), []).append((address, address + size))
     assert len(live) > len(predicted.log.decode)
     for places in live.values():

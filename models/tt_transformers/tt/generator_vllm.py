@@ -35,7 +35,6 @@ from models.tt_transformers.tt.config.program_configs import PREFILL_MULTIPLE
 from models.tt_transformers.tt.config.rope import DefaultRope
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
-from models.tt_transformers.tt.placement import Placement
 from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.runtime.page_table import BLOCK_SIZES, PagedAttentionConfig
 from models.tt_transformers.tt.runtime.slots import PendingStep
@@ -121,12 +120,6 @@ class ServedModel:
                 f"{args.model_name} is a {args.arch.architecture}; {cls.__name__} runs {', '.join(cls.architectures)}"
             )
         dram.check_context(args)
-        pool_users = args.placement.users(args.max_batch_size)
-        if args.users // tt_data_parallel > pool_users:
-            raise ValueError(
-                f"{args.device_name} splits {args.users} users over {args.placement.pools} columns of devices, which do not "
-                f"share pages: a server needs as many lanes (tt_data_parallel), or at most {pool_users} users"
-            )
         ServedModel._latest = cls(args, tt_data_parallel)
         return ServedModel._latest
 
@@ -134,6 +127,10 @@ class ServedModel:
     def get_max_tokens_all_users(
         cls, model_name: str, num_devices: int, tt_data_parallel: int, max_model_len: int, max_num_seqs: int
     ) -> int:
+        """Most tokens of a lane's users together: what their sequences can need, or less if the devices' DRAM has less.
+
+        The plugin adds a page for each user, which is allowed for. The arguments say again what `initialize_vllm_model`
+        got, `max_num_seqs` being the users of a lane; ValueError if they differ from it.
         """
         served = ServedModel._latest
         if served is None:

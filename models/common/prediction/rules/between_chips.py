@@ -17,7 +17,9 @@ def collective(kind: str, rounds: Callable[[float, int], float]):
         ring = call.settings.get("ring", card.ring[axis] and devices == card.shape[axis]) and devices > 2
         wire = rounds(whole, devices) / card.links[axis] / (2 if ring else 1)
         local = dram_bytes_of(*call.inputs[:1], *call.outputs)
-        return Work(kind, wire_bytes=wire, hops=devices - 1, ring=ring, dram_bytes=local, fixed=(("collective_start", 1),))
+        return Work(
+            kind, wire_bytes=wire, hops=devices - 1, ring=ring, dram_bytes=local, fixed=(("collective_start", 1),)
+        )
 
     return rule
 

@@ -6,7 +6,9 @@ from ..work import Work, dram_bytes_of
 
 
 def topk(call: Call, card: Card) -> Work:
-    return Work("sampling", dram_bytes=dram_bytes_of(*call.inputs), fixed=(("op_start", 1), ("topk_tile", call.inputs[0].tiles)))
+    return Work(
+        "sampling", dram_bytes=dram_bytes_of(*call.inputs), fixed=(("op_start", 1), ("topk_tile", call.inputs[0].tiles))
+    )
 
 
 def argmax(call: Call, card: Card) -> Work:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..call import TILE, Call, Operand
+from ..call import TILE, Call
 from ..card import Card
 from ..work import Work, cores_of, dram_bytes_of
 
@@ -20,7 +20,9 @@ def tilewise(kind: str, passes: float = 1):
 
     def rule(call: Call, card: Card) -> Work:
         inputs = [x for index, x in enumerate(call.inputs) if x is not None and (index == 0 or x.tiles > 1)]
-        largest = max([*call.outputs, *inputs], key=lambda x: x.tiles)  # of equals, the output: its shards say the cores
+        largest = max(
+            [*call.outputs, *inputs], key=lambda x: x.tiles
+        )  # of equals, the output: its shards say the cores
         share = math.ceil(largest.tiles / (call.cores or cores_of(largest, card)))
         activation = call.settings.get("activation")
         fixed = [("op_start", 1)] + [("scalar_tile", 1)] * bool(call.settings.get("scalar"))
@@ -45,7 +47,9 @@ def _pages(place: str, inputs, outputs, share: int) -> int:
 
     All inputs' pages of a tile are asked for together and cost one latency. Only the last write is waited for.
     """
-    reads, writes = (any(x.place == place and (x.in_dram or x.shards is None) for x in group) for group in (inputs, outputs))
+    reads, writes = (
+        any(x.place == place and (x.in_dram or x.shards is None) for x in group) for group in (inputs, outputs)
+    )
     return (share if reads or writes else 0) + writes
 
 
@@ -131,7 +135,11 @@ def rows_moved(kind: str, waits: bool):
         cores = call.cores or cores_of(output, card)
         share = math.ceil(output.tiles / cores)
         lines = share * LINES_A_ROW * min(TILE, shape[-2])
-        place = dict(dram_pages=lines, dram_page_bytes=32) if waits else dict(lines=lines, dram_pages=2 * share, dram_page_bytes=output.page_bytes)
+        place = (
+            dict(dram_pages=lines, dram_page_bytes=32)
+            if waits
+            else dict(lines=lines, dram_pages=2 * share, dram_page_bytes=output.page_bytes)
+        )
         return Work(kind, dram_bytes=dram_bytes_of(*call.inputs, *call.outputs), fixed=(("op_start", 1),), **place)
 
     return rule

@@ -7,8 +7,8 @@ from models.common.prediction.card import Card
 from models.common.prediction.cost import RATES, Rates
 from models.common.prediction.forecast import Forecast, forecast
 from models.common.prediction.step import HOST, HostRates
-from models.tt_transformers.measure.upstream import galaxy, layers
-from models.tt_transformers.measure.upstream.layers import LARGE, ROWS, Formats, Line, weights_of
+from models.tt_transformers.measure.upstream import galaxy, layers, prefill
+from models.tt_transformers.measure.upstream.layers import LARGE, ROWS, Formats, Line
 
 # The most columns of logits, of one device or of half a vocabulary, that upstream searches on the device (model.py).
 MAX_DEVICE_LOGITS = 64 * 1024
@@ -37,17 +37,17 @@ def upstream_forecast(
     on_host: bool | None = None, rates: Rates = RATES, host: HostRates = HOST,
 ) -> Forecast:  # fmt: skip
     """Args:
-        card: of one replica; users: of one replica.
-        prompt, context: tokens of a prompt, and those that a decode step attends to on average.
-        chunk: tokens of a prompt that run at a time.
-        on_host: whether sampling is on the host; None: as upstream's demo decides.
+    card: of one replica; users: of one replica.
+    prompt, context: tokens of a prompt, and those that a decode step attends to on average.
+    chunk: tokens of a prompt that run at a time.
+    on_host: whether sampling is on the host; None: as upstream's demo decides.
     """
     if min(card.shape) > 1:
         line = galaxy.Grid.of(arch, card.shape)
         decode = galaxy.decode(line, users, context)
-        prefill = galaxy.prefill(line, prompt)
+        prompt_calls = galaxy.prefill(line, prompt)
         return forecast(
-            card, decode, prefill, users=galaxy.USERS * line.columns, logits=0, prompt_logits=0, waits=False, prompt_traced=True,
+            card, decode, prompt_calls, users=galaxy.USERS * line.columns, logits=0, prompt_logits=0, waits=False, prompt_traced=True,
             rates=rates, host=host,
         )  # fmt: skip
     if on_host is None:
@@ -70,5 +70,5 @@ def prefill_calls(line: Line, formats: Formats, prompt: int, chunk: int) -> list
     calls = []
     for start in range(0, prompt, chunk):
         rows = -(-min(chunk, prompt - start) // 128) * 128
-        calls += [(call, line.n_layers) for call in layers.prefill_layer(line, formats, rows, start)]
-    return calls + once(layers.prefill_tail(line))
+        calls += [(call, line.n_layers) for call in prefill.prefill_layer(line, formats, rows, start)]
+    return calls + once(prefill.prefill_tail(line))

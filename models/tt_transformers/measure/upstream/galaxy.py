@@ -8,7 +8,16 @@ in the batch, 8 on each column of the mesh, and sampling is on the device.
 from dataclasses import dataclass
 
 from models.common.prediction.call import TILE, Call, Operand
-from models.tt_transformers.measure.upstream.layers import LARGE, ROWS, by_user_of, interleaved, rows_of, sharded, weight, weights_of
+from models.tt_transformers.measure.upstream.layers import (
+    LARGE,
+    ROWS,
+    by_user_of,
+    interleaved,
+    rows_of,
+    sharded,
+    weight,
+    weights_of,
+)
 
 # Cores of the ring that computes a matmul of prefetched weights, and cores that hold the residual stream and the logits.
 RING, NORM_CORES = 24, 16
@@ -36,7 +45,9 @@ class Grid:
         """Raises ValueError for a small model, which upstream runs with other code there."""
         rows, columns = shape
         if weights_of(arch) < LARGE:
-            raise ValueError(f"upstream's ops on a Galaxy are described for models of 70B, not for one of {weights_of(arch) / 1e9:.0f}B")
+            raise ValueError(
+                f"upstream's ops on a Galaxy are described for models of 70B, not for one of {weights_of(arch) / 1e9:.0f}B"
+            )
         return cls(
             arch.dim // columns, arch.hidden_dim // rows, arch.n_heads // rows, max(1, arch.n_kv_heads // rows), arch.head_dim,
             -(-arch.vocab_size // rows // TILE) * TILE, arch.n_layers, rows, columns,
@@ -61,12 +72,16 @@ def _linear(k: int, n: int, dtype: str, fidelity: str) -> Call:
 def _between(op: str, grid: Grid, axis: int, width: int, dtype: str = "BFLOAT16", rows: int = ROWS) -> Call:
     """A collective along an axis, of `width` columns on all its devices together."""
     whole = interleaved(rows, width, "L1" if rows == ROWS else "DRAM", dtype)
-    return Call(op, (whole,), (whole,), settings={"devices": grid.columns if axis == COLUMNS else grid.rows, "axis": axis})
+    return Call(
+        op, (whole,), (whole,), settings={"devices": grid.columns if axis == COLUMNS else grid.rows, "axis": axis}
+    )
 
 
 def _norm(grid: Grid) -> tuple[Call, ...]:
     x = sharded(grid.dim, NORM_CORES)
-    return Call("LayerNormDeviceOperation", (x,), (x,)), _between("AllGatherDeviceOperation", grid, COLUMNS, TILE * grid.columns)
+    return Call("LayerNormDeviceOperation", (x,), (x,)), _between(
+        "AllGatherDeviceOperation", grid, COLUMNS, TILE * grid.columns
+    )
 
 
 def decode_layer(grid: Grid, context: float) -> list[tuple[str, tuple[Call, ...]]]:
@@ -83,7 +98,10 @@ def decode_layer(grid: Grid, context: float) -> list[tuple[str, tuple[Call, ...]
         ("ReduceScatter+CreateHeads", (_between(scatter, grid, COLUMNS, grid.qkv),)),
         ("RoPE fused QK", (Call("RotaryEmbeddingLlamaDeviceOperation", (q,), (q,)),)),
         ("PagedUpdateCache fused", (Call("PagedUpdateCacheDeviceOperation", (cache, kv), (cache,)),)),
-        ("SDPA decode (paged)", (Call("SdpaDecodeDeviceOperation", (q, cache, cache), (q,), "HiFi2", settings={"context": context}),)),
+        (
+            "SDPA decode (paged)",
+            (Call("SdpaDecodeDeviceOperation", (q, cache, cache), (q,), "HiFi2", settings={"context": context}),),
+        ),
         ("AllGatherConcat", (_between(gather, grid, COLUMNS, grid.heads_width),)),
         ("DO (wo) matmul", (_linear(grid.heads_width, grid.dim, "BFLOAT8_B", "HiFi2"),)),
         ("AllReduce after DO", (_between(reduce, grid, ROWS_AXIS, grid.dim, "BFLOAT8_B"),)),
@@ -103,9 +121,15 @@ def decode_tail(grid: Grid) -> list[tuple[str, tuple[Call, ...]]]:
     whole, best = interleaved(ROWS, grid.vocab, "DRAM"), TILE * grid.rows
     x, head = sharded(grid.dim, NORM_CORES), weight(grid.dim, grid.vocab, "BFLOAT8_B")
     return [
-        ("InterleavedToSharded", (Call("InterleavedToShardedDeviceOperation", (whole,), (sharded(grid.vocab, NORM_CORES),)),)),
+        (
+            "InterleavedToSharded",
+            (Call("InterleavedToShardedDeviceOperation", (whole,), (sharded(grid.vocab, NORM_CORES),)),),
+        ),
         ("RMSNorm+AllGather", _norm(grid)),
-        ("LM head matmul", (Call("MatmulDeviceOperation", (x, head), (logits,), "HiFi2", settings={"program": "dram_sharded"}),)),
+        (
+            "LM head matmul",
+            (Call("MatmulDeviceOperation", (x, head), (logits,), "HiFi2", settings={"program": "dram_sharded"}),),
+        ),
         ("AllReduce of LM head", (_between("AllReduceDeviceOperation", grid, COLUMNS, grid.vocab, "BFLOAT8_B"),)),
         ("TopK", (Call("TopKDeviceOperation", (whole,), (interleaved(ROWS, TILE, "DRAM"),)),)),
         ("Sampling", (Call("SamplingDeviceOperation", (), ()),)),
@@ -120,7 +144,11 @@ def decode(grid: Grid, users: int, context: float) -> list[tuple[Call, int]]:
     """A decode step: (call, how often it runs)."""
     calls = [(call, grid.n_layers) for _, parts in decode_layer(grid, context) for call in parts]
     table = Operand((1, 1, 1024, grid.dim), "BFLOAT16", "ROW_MAJOR")
-    return [(rows_of(table, ROWS, interleaved(ROWS, grid.dim, "DRAM")), 1), *calls, *((call, 1) for _, parts in decode_tail(grid) for call in parts)]
+    return [
+        (rows_of(table, ROWS, interleaved(ROWS, grid.dim, "DRAM")), 1),
+        *calls,
+        *((call, 1) for _, parts in decode_tail(grid) for call in parts),
+    ]
 
 
 def prefill(grid: Grid, prompt: int) -> list[tuple[Call, int]]:

@@ -1,4 +1,4 @@
-"""Upstream's op list on a line of devices: decode and prefill of one layer, and what comes before and after the layers.
+"""Upstream's op list on a line of devices: a decode layer, and what comes before and after the layers.
 
 Written as data from the vendor's public code (tenstorrent/tt-metal, models/tt_transformers/tt: attention.py, mlp.py,
 decoder.py, distributed_norm.py, lm_head.py, ccl.py, model.py, as they were in mid-2025), because the vendor's published
@@ -15,9 +15,6 @@ from models.common.prediction.call import TILE, Call, Operand
 ROWS = 32
 # Columns of one matmul of the LM head on each of its cores at most (model_config.py).
 LM_HEAD_COLUMNS = 668
-# Rows of one batch of a prefill's matmuls (prefill_len_cutoff, MAX_QKV_MM_SEQ_LEN).
-MLP_ROWS, QKV_ROWS = 1024, 2048
-GRID = (8, 8)
 # Weights of the decoder layers from which upstream treats a model as large.
 LARGE = 60e9
 
@@ -87,7 +84,9 @@ class Line:
 
 def sharded(width: int, cores: int = 32, dtype: str = "BFLOAT16") -> Operand:
     """Decode activations in L1, by columns over `cores`."""
-    return Operand((1, 1, ROWS, width), dtype, place="L1", sharding="WIDTH_SHARDED", shards=min(cores, max(1, width // TILE)))
+    return Operand(
+        (1, 1, ROWS, width), dtype, place="L1", sharding="WIDTH_SHARDED", shards=min(cores, max(1, width // TILE))
+    )
 
 
 def by_user(line: Line, heads: int) -> Operand:
@@ -116,7 +115,9 @@ def weight(k: int, n: int, dtype: str, banks: int | None = 12) -> Operand:
 def decode_linear(x: Operand, n: int, dtype: str) -> Call:
     k = x.shape[-1]
     settings = {"program": "dram_sharded"}
-    return Call("MatmulDeviceOperation", (x, weight(k, n, dtype)), (sharded(n),), Formats.fidelity(dtype), settings=settings)
+    return Call(
+        "MatmulDeviceOperation", (x, weight(k, n, dtype)), (sharded(n),), Formats.fidelity(dtype), settings=settings
+    )
 
 
 def collective(op: str, line: Line, given: Operand, made: Operand) -> list[Call]:
@@ -127,7 +128,11 @@ def collective(op: str, line: Line, given: Operand, made: Operand) -> list[Call]
 def decode_norm(line: Line) -> list[Call]:
     x, part = sharded(line.dim), sharded(line.dim // line.devices)
     moved = [Call("ReshardDeviceOperation", (x,), (x,))] if line.devices == 1 else []
-    return [*collective("AllGatherDeviceOperation", line, part, x), *moved, Call("LayerNormDeviceOperation", (x,), (x,))]
+    return [
+        *collective("AllGatherDeviceOperation", line, part, x),
+        *moved,
+        Call("LayerNormDeviceOperation", (x,), (x,)),
+    ]
 
 
 def summed(line: Line, x: Operand) -> list[Call]:
@@ -208,7 +213,12 @@ def decode_head(line: Line) -> list[Call]:
         Call("InterleavedToShardedDeviceOperation", (turned,), (one,)),
     ]
     table = Operand((1, 1, 1024, width), "BFLOAT16", "ROW_MAJOR")
-    return [rows_of(table, ROWS, interleaved(ROWS, width, "DRAM")), Call("InterleavedToShardedDeviceOperation", (interleaved(ROWS, width, "DRAM"),), (sharded(width),)), *angle_ops, *angle_ops]
+    return [
+        rows_of(table, ROWS, interleaved(ROWS, width, "DRAM")),
+        Call("InterleavedToShardedDeviceOperation", (interleaved(ROWS, width, "DRAM"),), (sharded(width),)),
+        *angle_ops,
+        *angle_ops,
+    ]
 
 
 def lm_head(line: Line) -> list[Call]:
@@ -235,73 +245,9 @@ def decode_tail(line: Line, argmax: bool) -> list[Call]:
         *lm_head(line),
         *collective("AllGatherDeviceOperation", line, interleaved(ROWS, line.vocab, "DRAM"), whole),
         Call("UntilizeDeviceOperation", (whole,), (plain,)),
-        *([Call("ArgMaxDeviceOperation", (plain,), (Operand((1, 1, 1, ROWS), "UINT32", "ROW_MAJOR"),))] if argmax else []),
+        *(
+            [Call("ArgMaxDeviceOperation", (plain,), (Operand((1, 1, 1, ROWS), "UINT32", "ROW_MAJOR"),))]
+            if argmax
+            else []
+        ),
     ]
-
-
-# Prefill
-
-
-def prefill_linear(rows: int, k: int, n: int, dtype: str, batch_rows: int, sharded_weight: bool = True) -> Call:
-    batch = max(1, rows // batch_rows)
-    x, made = interleaved(rows, k, "DRAM"), interleaved(rows, n, "DRAM")
-    settings = {"program": "mcast_2d", "grid": GRID, "batch": batch}
-    return Call(
-        "MatmulDeviceOperation", (x, weight(k, n, dtype, 12 if sharded_weight else None)), (made,), Formats.fidelity(dtype), settings=settings
-    )
-
-
-def prefill_norm(line: Line, rows: int) -> list[Call]:
-    part, x = interleaved(rows, line.dim // line.devices, "DRAM"), interleaved(rows, line.dim, "DRAM")
-    return [*collective("AllGatherDeviceOperation", line, part, x), Call("LayerNormDeviceOperation", (x, interleaved(TILE, line.dim, "DRAM")), (x,))]
-
-
-def prefill_layer(line: Line, formats: Formats, rows: int, start: int = 0) -> list[Call]:
-    """One layer of a chunk of `rows` tokens of one user, from position `start` on."""
-    part = interleaved(rows, line.dim // line.devices, "DRAM")
-    q, kv = (Operand((1, heads, rows, line.head_dim), "BFLOAT16") for heads in (line.n_heads, line.n_kv_heads))
-    cached = Operand(kv.shape, formats.kv_cache)
-    keys = Operand((1, line.n_kv_heads, start + rows, line.head_dim), formats.kv_cache)
-    hidden = interleaved(rows, line.hidden, "DRAM")
-    gated = interleaved(rows, line.hidden, "DRAM", "BFLOAT8_B")
-    qkv, heads = interleaved(rows, line.qkv, "DRAM"), interleaved(rows, line.heads_width, "DRAM")
-    add = Call("BinaryNgDeviceOperation", (part, part), (part,))
-    chunk = 256 if rows >= 2048 else 64
-    reduce = collective("ReduceScatterDeviceOperation", line, interleaved(rows, line.dim, "DRAM"), part)
-    bias = [Call("BinaryNgDeviceOperation", (qkv, interleaved(TILE, line.qkv, "DRAM")), (qkv,))] if line.bias else []
-    if line.fuses_gather:
-        width = line.heads_width * line.devices
-        joined = collective("AllGatherDeviceOperation", line, heads, interleaved(rows, width, "DRAM"))
-        output = [*joined, prefill_linear(rows, width, line.dim // line.devices, formats.wo, MLP_ROWS)]
-    else:
-        output = [prefill_linear(rows, line.heads_width, line.dim, formats.wo, MLP_ROWS), *reduce]
-    return [
-        *prefill_norm(line, rows),
-        prefill_linear(rows, line.dim, line.qkv, formats.wqkv, QKV_ROWS),
-        *bias,
-        Call("NlpCreateHeadsDeviceOperation", (qkv,), (q, kv, kv)),
-        Call("RotaryEmbeddingLlamaDeviceOperation", (q,), (q,)),
-        Call("RotaryEmbeddingLlamaDeviceOperation", (kv,), (kv,)),
-        Call("TypecastDeviceOperation", (kv,), (cached,)),
-        Call("TypecastDeviceOperation", (kv,), (cached,)),
-        Call("PagedFillCacheDeviceOperation", (keys, cached), (keys,)),
-        Call("PagedFillCacheDeviceOperation", (keys, cached), (keys,)),
-        Call("TypecastDeviceOperation", (q,), (Operand(q.shape, "BFLOAT8_B"),)),
-        Call("SDPAOperation", (q, keys, keys), (q,), "HiFi4", settings={"start": start, "chunk": chunk}),
-        Call("NLPConcatHeadsDeviceOperation", (q,), (heads,)),
-        *output,
-        add,
-        *prefill_norm(line, rows),
-        prefill_linear(rows, line.dim, line.hidden, formats.ff1_3, MLP_ROWS),
-        prefill_linear(rows, line.dim, line.hidden, formats.ff1_3, MLP_ROWS),
-        Call("BinaryNgDeviceOperation", (hidden, hidden), (gated,), settings={"activation": "SILU"}),
-        prefill_linear(rows, line.hidden, line.dim, formats.ff2, MLP_ROWS),
-        *reduce,
-        add,
-    ]
-
-
-def prefill_tail(line: Line) -> list[Call]:
-    """The last token's tile through norm and LM head; its logits go to the host."""
-    whole = interleaved(ROWS, line.vocab, "DRAM")
-    return [*lm_head(line), Call("UntilizeDeviceOperation", (whole,), (Operand(whole.shape, "BFLOAT16", "ROW_MAJOR"),))]
