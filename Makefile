@@ -64,10 +64,11 @@ accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 an
 	$(PYTHON) -m models.tt_transformers.measure.report
 	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
-bench: setup  ## time the emulator against Hugging Face transformers, then write PERF.md
+bench: setup  ## time the emulator against Hugging Face transformers, and a Galaxy against one device, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.speed --output $(PERF_RECORDS)
 	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
 	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --model bundled --output $(PERF_RECORDS)
+	$(PYTHON) -m models.tt_transformers.measure.devices --output $(PERF_RECORDS)/devices-TG.json
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it

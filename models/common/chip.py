@@ -52,7 +52,8 @@ def chip_with(arch: str, dram_banks: int) -> Chip:
     for chip in CHIPS:
         if (chip.arch, chip.dram_banks) == (arch.lower(), dram_banks):
             return chip
-    raise ValueError(f"{arch.lower()} chips with {dram_banks} DRAM banks are not known; known are {', '.join(map(str, CHIPS))}")
+    known = ", ".join(map(str, CHIPS))
+    raise ValueError(f"{arch.lower()} chips with {dram_banks} DRAM banks are not known; known are {known}")
 
 
 def whole_tiles(length: int) -> int:

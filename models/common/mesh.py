@@ -86,7 +86,8 @@ def open_mesh(name: Optional[str] = None, shape: Optional[tuple] = None, **overr
         mesh_device = ttnn.open_mesh_device(mesh_shape=ttnn.MeshShape(rows, cols), **options)
         try:
             if chip_of(mesh_device) != MESHES[name].chip:
-                raise ValueError(f"Mesh {name} is of {MESHES[name].chip}, this machine of {chip_of(mesh_device)}{_hint(name)}")
+                wanted, found = MESHES[name].chip, chip_of(mesh_device)
+                raise ValueError(f"Mesh {name} is of {wanted}, this machine of {found}{_hint(name)}")
             yield mesh_device
         finally:
             for submesh in mesh_device.get_submeshes():

@@ -116,6 +116,7 @@ class FakeTtnn:
             shape=mesh_shape,
             arch=lambda: SimpleNamespace(name=self.chip.arch.upper()),
             dram_grid_size=lambda: SimpleNamespace(x=self.chip.dram_banks, y=1),
+            get_submeshes=list,
         )
 
     def close_mesh_device(self, mesh_device):

@@ -64,3 +64,11 @@ def test_the_kv_caches_formats_were_measured_with_this_checkpoint(records, refer
     assert record["facts"]["kv_cache"] == kv_cache
     assert record["facts"]["identity"] == reference.facts["identity"]
     assert values(record)["tokens"] == record["facts"]["users"] * reference.generated
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "prefill CPU", "decode CPU"])
+def test_a_galaxy_on_the_emulator_takes_at_most_1_6_times_the_time_of_one_device(records, phase):
+    record = records["devices-TG"]
+    facts = record["facts"]
+    assert (record["mesh"], record["model"], facts["layers"], facts["users"], facts["prompt"]) == ("TG", "Llama-3.1-8B", 2, 32, 2048)
+    assert values(record)[f"{phase}/ratio"] <= 1.6

@@ -188,7 +188,8 @@ def _plan(shape: tuple, dtype: DataType, layout: Layout, memory_config: MemoryCo
     else:
         width = padded[-1] if padded else 1
         page, pages = width * element_size(dtype), volume(padded) // max(width, 1)
-    return Shape(padded), round_up(_divide_up(pages, banks) * round_up(page, _alignment(memory_config, chip)), chip.dram_alignment)
+    page = round_up(page, _alignment(memory_config, chip))
+    return Shape(padded), round_up(_divide_up(pages, banks) * page, chip.dram_alignment)
 
 
 def _alignment(memory_config, chip):

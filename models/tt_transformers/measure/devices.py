@@ -4,7 +4,8 @@
 
 Llama-3.1-8B's width, 2 layers, random weights: 32 users, of which one joins with a prompt of 2048 tokens, then decode
 steps of all. Both meshes are open in one process and run in turn in every round, so other work on the machine affects
-both. The figures are the medians of the rounds' ratios, the mesh's time divided by the one device's.
+both. The figures are the medians of the rounds' ratios, the mesh's time divided by the one device's. CPU time counts all
+threads. Other work on the machine changes it less than elapsed time.
 """
 
 import argparse
@@ -30,7 +31,7 @@ USERS = 32
 PROMPT = 2048
 # The other users' prompts.
 SHORT = 16
-STEPS = 6
+STEPS = 12
 BLOCK = 32
 ONE_DEVICE = "N150"
 
@@ -57,14 +58,21 @@ class Batch:
         self.tokens = generator.prefill([random_prompt(vocab_size, SHORT)] * USERS).argmax(-1).tolist()
 
     def timed(self) -> dict[str, float]:
-        """Seconds of the prefill and of the decode steps."""
+        """Seconds, and seconds of CPU time, of the prefill and of the decode steps, by name."""
         self.generator.remove(USERS - 1)
-        start = time.perf_counter()
+        started = _clocks()
         self.generator.add(USERS - 1, self.prompt)
-        prefilled = time.perf_counter()
+        prefilled = _clocks()
         for _ in range(STEPS):
             self.tokens = self.generator.decode(self.tokens).argmax(-1).tolist()
-        return {"prefill": prefilled - start, "decode": (time.perf_counter() - prefilled) / STEPS}
+        spans = {"prefill": (started, prefilled), "decode": (prefilled, _clocks())}
+        return {
+            f"{phase}{kind}": after[kind] - before[kind] for phase, (before, after) in spans.items() for kind in after
+        }
+
+
+def _clocks() -> dict[str, float]:
+    return {"": time.perf_counter(), " CPU": time.process_time()}
 
 
 def random_prompt(vocab_size: int, tokens: int) -> list[int]:
@@ -72,7 +80,7 @@ def random_prompt(vocab_size: int, tokens: int) -> list[int]:
 
 
 def measure(mesh: str, rounds: int, report=print) -> list[dict]:
-    """Measurements `<prefill or decode>/<mesh or ratio>` of every round, after one round that does not count."""
+    """Measurements `<prefill or decode>[ CPU]/<mesh or ratio>` of every round, after one round that does not count."""
     found = []
     with ExitStack() as stack:
         batches = {}
@@ -83,14 +91,14 @@ def measure(mesh: str, rounds: int, report=print) -> list[dict]:
             batches[name].timed()
         for iteration in range(rounds):
             seconds = {name: batches[name].timed() for name in sorted(batches, reverse=iteration % 2 == 1)}
-            for phase in ("prefill", "decode"):
+            for phase in seconds[mesh]:
                 for name, times in seconds.items():
                     found.append(measurement(f"{phase}/{name}", times[phase], "s", iteration))
                 ratio = seconds[mesh][phase] / seconds[ONE_DEVICE][phase]
                 found.append(measurement(f"{phase}/ratio", ratio, "x", iteration))
-    for phase in ("prefill", "decode"):
+    for phase in seconds[mesh]:
         ratio = statistics.median(entry["value"] for entry in found if entry["name"] == f"{phase}/ratio")
-        report(f"{phase}: {mesh} takes {ratio:.2f} x the time of {ONE_DEVICE} (median of {rounds} rounds)")
+        report(f"{phase}: {mesh} takes {ratio:.2f} x {ONE_DEVICE} (median of {rounds} rounds)")
     return found
 
 
@@ -116,6 +124,7 @@ def main():
         layers=LAYERS,
         users=USERS,
         prompt=PROMPT,
+        steps=STEPS,
         threads=torch.get_num_threads(),
         rounds=given.rounds,
         load_average=round(os.getloadavg()[1], 1),

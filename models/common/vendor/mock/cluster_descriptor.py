@@ -114,7 +114,7 @@ def _tg() -> dict:
 
 
 def _tg_link(position: int, middle: int, channels: dict) -> tuple:
-    """The pairs of channels that link the chip at `position` in a row or column to the next one, the last to the first."""
+    """The pairs of channels that link the chip at `position` of a row or column to the next one, the last to the first."""
     here = channels["to middle" if position < middle else "from middle"]
     there = channels["to middle" if middle <= position + 1 < 2 * middle else "from middle"]
     return tuple(zip(here, there))
@@ -145,7 +145,8 @@ def _p150x4() -> dict:
 
 
 _BUILDERS = {
-    "N150": _n150, "N300": _n300, "N150x4": _n150x4, "T3K": _t3k, "TG": _tg, "P100": _p100, "P150": _p150, "P150x4": _p150x4
+    "N150": _n150, "N300": _n300, "N150x4": _n150x4, "T3K": _t3k, "TG": _tg,
+    "P100": _p100, "P150": _p150, "P150x4": _p150x4,
 }  # fmt: skip
 
 

@@ -24,8 +24,8 @@ def read_records() -> list[dict]:
 
 
 def markdown(records: list[dict]) -> str:
-    """One row for each model and mode: for each mesh the peak of DRAM on a device, in MB, if every case was accepted, or
-    what the vendor refused; "-" where the model was not run."""
+    """One row for each model and mode: for each mesh the peak of DRAM on a device, in MB, if every case was accepted,
+    or what the vendor refused; "-" where the model was not run."""
     cells: dict[tuple, dict[str, str]] = {}
     for record in records:
         layers = "" if record["layers"] == "all" else f", {record['layers']} layers"
