@@ -288,7 +288,7 @@ tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, b
 tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, batch_offset=s.pos)[1]
 tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, batch_offset=8, slice_size=8)[1]
 tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, slice_size="8")[1]
-tt.experimental.nlp_create_qkv_heads_decode(s.x, num_heads=16, num_kv_heads=8, batch_offset=s.pos, slice_size=8)[1]
+tt.experimental.nlp_create_qkv_heads_decode(s.w, num_heads=16, num_kv_heads=8, batch_offset=s.new([1, 1], "int32", "ROW_MAJOR"), slice_size=8)[1]
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, memory_config=s.DRAM)
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, memory_config="DRAM")
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, sub_core_grids="few")

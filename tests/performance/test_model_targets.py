@@ -150,10 +150,11 @@ class WrongWeights(Generator):
 class OneMoreOp(Generator):
     """A generator whose decode step ends with a useless op."""
 
-    def __init__(self, model):
-        super().__init__(model)
+    def __init__(self, models):
+        super().__init__(models)
+        (model,) = models
         forward = model.decode_forward
-        model.decode_forward = lambda *inputs: ttnn.add(forward(*inputs), 0.0)
+        model.decode_forward = lambda *inputs, **options: ttnn.add(forward(*inputs, **options), 0.0)
 
 
 class NoWeightCache(Generator):

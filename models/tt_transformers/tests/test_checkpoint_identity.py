@@ -180,7 +180,8 @@ def test_all_code_of_the_project_that_runs_in_a_conversion_is_in_the_digest(tmp_
     with open_mesh("N300") as mesh_device:
         Generator.build(ModelArgs(mesh_device, hf_model=tmp_path, max_seq_len=64)).close()
     ran = {Path(file) for file in files if file.startswith(str(PROJECT / "models"))}
-    others = {"cache.py", "whole_file.py", "backend.py", "memory.py", "device.py", "process_memory.py", "declaration.py"}
+    # machine.py says which chip a device is; a tensor's values do not depend on it.
+    others = {"machine.py", "cache.py", "whole_file.py", "backend.py", "memory.py", "device.py", "process_memory.py", "declaration.py"}
     others.add(Path(__file__).name)
     assert {file for file in ran - digested if file.name not in others} == set()
     assert {"weights.py", "state_dict.py", "bfp.py"} <= {file.name for file in ran}

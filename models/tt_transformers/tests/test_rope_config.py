@@ -172,4 +172,4 @@ def test_dynamic_ntk_needs_more_than_one_frequency():
 def test_partial_rotation_is_refused_for_families_whose_attention_rotates_whole_heads(name):
     with pytest.raises(ValueError, match=f"partial_rotary_factor 0.5 is not supported: {name} rotates whole heads"):
         llama_rope({"rope_type": "default", "partial_rotary_factor": 0.5}, family=FAMILIES[name])
-    assert llama_rope({"partial_rotary_factor": 1.0}, family=FAMILIES[name]) == llama_rope({})
+    assert llama_rope({"partial_rotary_factor": 1.0}, family=FAMILIES[name]) == llama_rope({}, family=FAMILIES[name])

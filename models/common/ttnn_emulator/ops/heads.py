@@ -78,7 +78,7 @@ def nlp_create_qkv_heads_decode(
 
     The outputs are height-sharded in L1, one user per core, with heads padded to 32. They are on the cores of
     `memory_config`, or by default on the first B cores. With `slice_size`, they have so many users only: those from
-    `batch_offset` on, an integer on each device, or from the first on.
+    `batch_offset` on, one integer on each device.
     """
     _check_fused("input_tensor", input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
@@ -90,8 +90,10 @@ def nlp_create_qkv_heads_decode(
         raise RuntimeError(f"input_tensor must be [1, 1, users up to 32, width], got {list(input_tensor.shape)}")
     if not overlap_qk_coregrid and input_tensor.memory_config().is_sharded():
         raise NotImplementedError("overlap_qk_coregrid=False is not emulated; use True")
+    if (batch_offset is None) != (slice_size is None):
+        raise RuntimeError("batch_offset and slice_size must be given together")
     if batch_offset is not None:
-        _check_offset(batch_offset, slice_size, input_tensor)
+        _check_offset(batch_offset, input_tensor)
     users = batch if slice_size is None else slice_size
     head_dim = _head_dim(input_tensor, num_heads + 2 * num_kv_heads)
     cores = num_cores_to_corerangeset(users, machine.worker_grid(), row_wise=True)
@@ -111,9 +113,9 @@ def nlp_create_qkv_heads_decode(
     return Program(kernel, [input_tensor, batch_offset], tuple(specs), exact=True)
 
 
-def _check_offset(batch_offset, slice_size, tensor):
-    if slice_size is None:
-        raise NotImplementedError("batch_offset without slice_size is not emulated; give slice_size")
+def _check_offset(batch_offset, tensor):
+    if batch_offset.shape[0] != 1:
+        raise RuntimeError(f"batch_offset must be one integer, got {list(batch_offset.shape)}")
     if not tensor.memory_config().is_sharded():
         raise NotImplementedError("batch_offset has no effect on a card if input_tensor is interleaved; shard it")
     if batch_offset.dtype not in (DataType.INT32, DataType.UINT32) or batch_offset.layout is not Layout.ROW_MAJOR:
