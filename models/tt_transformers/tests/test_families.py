@@ -107,10 +107,11 @@ def test_logits_and_greedy_text_are_hugging_faces(tmp_path, monkeypatch, family,
     ),
 )  # fmt: skip
 def test_blackholes_and_lines_of_four_follow_hugging_face_too(tmp_path, monkeypatch, family, name, meshes):
-    assert_follows(tmp_path, monkeypatch, family, name, meshes.split())
+    # Four devices add partial sums in bf16 too: both of two close logits may be off by the rounding of one.
+    assert_follows(tmp_path, monkeypatch, family, name, meshes.split(), tie=2)
 
 
-def assert_follows(tmp_path, monkeypatch, family, name, meshes):
+def assert_follows(tmp_path, monkeypatch, family, name, meshes, tie=1):
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     changes = {"head_dim": 32, **FAMILIES[family][name]} if family == "Qwen3" else FAMILIES[family][name]
     in_bf16 = save_tiny(family, tmp_path / "model", **changes)
@@ -123,7 +124,7 @@ def assert_follows(tmp_path, monkeypatch, family, name, meshes):
         logits = torch.cat(logits)
         assert min(map(pcc, logits, expected)) >= 0.999
         chosen = expected.gather(-1, logits.argmax(-1, keepdim=True))[:, 0]
-        assert (expected.amax(dim=-1) - chosen <= rounding).all()
+        assert (expected.amax(dim=-1) - chosen <= tie * rounding).all()
 
 
 @torch.no_grad()
