@@ -18,8 +18,8 @@ FABRIC = {"tt": {"fabric_config": "FABRIC_1D"}}
     [
         (dict(enable_lora=True), "LoRA is not supported"),
         (dict(speculative_config=NGRAM), "speculative decoding is not supported"),
-        (dict(tensor_parallel_size=2), "one process drives the whole mesh"),
-        (dict(pipeline_parallel_size=2), "one process drives the whole mesh"),
+        (dict(tensor_parallel_size=2), "an engine drives all devices of its mesh"),
+        (dict(pipeline_parallel_size=2), "an engine drives all devices of its mesh"),
         (dict(additional_config=FABRIC), "tt has fabric_config; this platform takes optimizations"),
     ],
 )
