@@ -23,14 +23,15 @@ def repeat_step(
     allocated on the devices than after the first one, and for a process that grows by more than `MAX_GROWTH` bytes.
     """
     running = [slot for slot, position in enumerate(positions) if position != SKIP]
-    first = device_bytes = size = growth = None
+    first = first_bytes = size = None
     for step in tqdm(range(steps), desc="Stress test", unit="step", disable=None, delay=2):
         logits = runner.read(runner.submit_decode(tokens, positions, page_table))[running]
+        device_bytes = _device_bytes(runner)
         if first is None:
-            first, device_bytes = logits, _device_bytes(runner)
+            first, first_bytes = logits, device_bytes
         _check_equal(step, running, logits, first)
-        if _device_bytes(runner) != device_bytes:
-            raise ValueError(f"step {step}: {_device_bytes(runner)} bytes a bank are allocated, {device_bytes} were after step 0")
+        if device_bytes != first_bytes:
+            raise ValueError(f"step {step}: {device_bytes} bytes a bank are allocated, {first_bytes} were after step 0")
         if step == steps // 10:
             size = resident_bytes()
     growth = resident_bytes() - size
