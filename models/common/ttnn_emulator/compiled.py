@@ -1,13 +1,19 @@
 """Helpers for loops compiled by numba: compiling and caching, passing torch tensors, running in threads."""
 
+import ctypes
 import os
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 import numba
 import numpy
 import torch
+from numba import types
+from numba.core.ccallback import CFunc
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _PER_THREAD = 1 << 18  # elements of work that are worth a thread
@@ -60,6 +66,47 @@ def compiled(**options):
         return loop
 
     return decorate
+
+
+@lru_cache(maxsize=None)
+def entry(function):
+    """A function of one address, compiled so that C can call it, as a ctypes function. It is kept on disk as above."""
+    callback = CFunc(function, ((types.voidptr,), types.void), locals={}, options={"nopython": True, "error_model": "numpy"})
+    try:
+        callback.enable_caching()
+        callback._cache.save_overload = _saved_if_possible(callback._cache.save_overload)
+    except RuntimeError:
+        pass  # as in `compiled`
+    callback.compile()
+    return callback.ctypes
+
+
+def on_torch_threads(entry, arguments: ctypes.Array, threads: int) -> None:
+    """Calls a C function with the same arguments in this thread and in `threads - 1` of those that torch computes with.
+
+    So torch's operators and ours wait for work in the same threads, and never compete for the CPU.
+    """
+    address = ctypes.addressof(arguments)
+    if threads < 2:
+        entry(address)
+    else:
+        _parallel()(ctypes.cast(entry, ctypes.c_void_p), address, threads, 0)
+
+
+@lru_cache(maxsize=None)
+def _parallel():
+    """GOMP_parallel(function, argument, threads, flags) of the OpenMP runtime that torch has loaded (Intel's has it too).
+
+    Without one (macOS, Windows), a function that uses our own threads.
+    """
+    with suppress(OSError):
+        for path in {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"lib(gomp|iomp5)", line)}:
+            if str(Path(path).resolve()).startswith(str(Path(torch.__file__).parent)):
+                parallel = ctypes.CDLL(path).GOMP_parallel
+                parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+                return parallel
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    return lambda function, argument, threads, _: list(_pool().map(call(function.value), [argument] * threads))
 
 
 def _saved_if_possible(save):

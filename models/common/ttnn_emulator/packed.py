@@ -1,0 +1,98 @@
+"""Weights that stay packed in memory: a torch tensor of 1.0625 bytes (`bfloat8_b`) or 0.5625 (`bfloat4_b`) a value."""
+
+import ctypes
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from . import packed_kernel
+from .compiled import entry, in_threads, on_torch_threads
+from .dtypes import DataType
+from .packed_kernel import BF16_PAIRS, BLOCK, COLUMNS, GROUPS, ROWS_AT_ONCE
+
+# Of a value.
+BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
+
+_AT_ONCE = 32  # tiles that are unpacked at once
+# The time of a product in units of about 5 ps: so much for each weight, and 1 for each weight and row.
+_ONE_WEIGHT, _PER_THREAD = 10, 1 << 22
+
+
+class PackedMatrix(torch.Tensor):
+    """A matrix `[..., K, N]` of block floats, where all leading dimensions are 1. To torch it is a bf16 tensor.
+
+    `multiply` reads the packed form. Any operator of torch gets an unpacked copy, which is not kept; an operator that
+    would write to it raises RuntimeError. `packed_kernel` describes `mantissas` and `exponents`, which must not change.
+    """
+
+    __slots__ = ("mantissas", "exponents")
+
+    @staticmethod
+    def __new__(cls, mantissas: torch.Tensor, exponents: torch.Tensor, shape):
+        return torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=torch.bfloat16)
+
+    def __init__(self, mantissas, exponents, shape):
+        self.mantissas, self.exponents = mantissas, exponents
+
+    @property
+    def bits(self) -> int:
+        """Of a value: 8 or 4."""
+        return 8 * self.mantissas.shape[2] // COLUMNS
+
+    @classmethod
+    def __torch_dispatch__(cls, operator, types, arguments=(), named=None):
+        written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        values = dict(zip((a.name for a in operator._schema.arguments), arguments)) | (named or {})
+        for argument in written:
+            if isinstance(values.get(argument.name), PackedMatrix):
+                raise RuntimeError(f"{operator} cannot write to a packed matrix {list(values[argument.name].shape)}")
+        arguments, named = tree_map_only(PackedMatrix, PackedMatrix.unpacked, (arguments, named or {}))
+        return operator(*arguments, **named)
+
+    def __repr__(self):
+        return f"PackedMatrix({list(self.shape)}, {self.bits} bits)"
+
+    def unpacked(self) -> torch.Tensor:
+        """A copy as bf16 of the same shape."""
+        depth, tiles = self.shape[-2], len(self.mantissas)
+        matrix = torch.empty(depth, tiles, GROUPS, BLOCK, dtype=torch.bfloat16)
+        for start in range(0, tiles, _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            integers = self.mantissas[some].unflatten(2, (-1, BLOCK))
+            if self.bits == 4:
+                integers = torch.stack((integers << 4 >> 4, integers >> 4), dim=3).flatten(2, 3)
+            scales = (self.exponents[some].int() << 23).view(torch.float32)
+            matrix[:, some] = (integers * scales[..., None]).transpose(0, 1)
+        return matrix.view(depth, -1)[:, : self.shape[-1]].reshape(self.shape)
+
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows @ self` for bf16 rows `[M, K]`: bf16 `[M, N]`, summed in fp32. A row's bits depend on that row only."""
+        count, tiles = len(rows), len(self.mantissas)
+        rows = (rows if count == 1 or BF16_PAIRS else rows.float()).contiguous()
+        product = torch.empty(count, COLUMNS * tiles, dtype=torch.bfloat16)
+        addresses = [tensor.data_ptr() for tensor in (rows, self.mantissas, self.exponents, product)]
+        arguments = (ctypes.c_int64 * 9)(0, self.bits, *addresses, count, self.shape[-2], tiles)
+        weights = self.mantissas.shape[1] * COLUMNS * tiles
+        threads = min(torch.get_num_threads(), tiles, weights * (_ONE_WEIGHT + count) // _PER_THREAD)
+        on_torch_threads(entry(packed_kernel.multiply), arguments, threads)
+        return product[:, : self.shape[-1]]
+
+
+def packed(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Block floats `[..., K, N]` of 8 or 4 bits, in bf16, as a `PackedMatrix`; the tensor itself if it does not fit.
+
+    It fits if all leading dimensions are 1, K is a multiple of 4 and N of 16, and all values are finite and zero or at
+    least 2^-119.
+    """
+    depth, width = values.shape[-2:] if values.dim() > 1 else (0, 0)
+    if values.numel() != depth * width or not values.numel() or depth % ROWS_AT_ONCE or width % BLOCK:
+        return values
+    tiles = -(-width // COLUMNS)
+    columns = torch.nn.functional.pad(values.reshape(depth, width).t(), (0, 0, 0, COLUMNS * tiles - width))
+    columns = columns.unflatten(0, (tiles, COLUMNS))
+    mantissas = torch.empty(tiles, depth, COLUMNS * bits // 8, dtype=torch.int8)
+    exponents = torch.empty(tiles, depth, GROUPS, dtype=torch.uint8)
+    fits = torch.empty(tiles, dtype=torch.bool)
+    arrays = [columns.view(torch.int16).numpy(), mantissas.numpy(), exponents.numpy(), fits.numpy()]
+    in_threads(packed_kernel.pack, arrays, bits)
+    return PackedMatrix(mantissas, exponents, values.shape) if fits.all() else values
