@@ -6,14 +6,15 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from . import packed_kernel
+from .bfp import round_bfp4, round_bfp8
 from .compiled import entry, in_threads, on_torch_threads
 from .dtypes import DataType
 from .packed_kernel import BF16_PAIRS, BLOCK, COLUMNS, GROUPS, ROWS_AT_ONCE
 
-# Of a value.
-BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
+_BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
+_ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
 
-_AT_ONCE = 32  # tiles that are unpacked at once
+_AT_ONCE = 32  # tiles that are packed or unpacked at once
 # The time of a product in units of about 5 ps: so much for each weight, and 1 for each weight and row.
 _ONE_WEIGHT, _PER_THREAD = 10, 1 << 22
 
@@ -78,21 +79,26 @@ class PackedMatrix(torch.Tensor):
         return product[:, : self.shape[-1]]
 
 
-def packed(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """Block floats `[..., K, N]` of 8 or 4 bits, in bf16, as a `PackedMatrix`; the tensor itself if it does not fit.
+def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:
+    """Values `[..., K, N]`, fp32 or bf16, rounded to a block float and packed; None if they do not fit.
 
-    It fits if all leading dimensions are 1, K is a multiple of 4 and N of 16, and all values are finite and zero or at
-    least 2^-119.
+    They fit if all leading dimensions are 1, K is a multiple of 4 and N of 16, and all values are finite and zero or at
+    least 2^-119. They are rounded some columns at a time, so there is no rounded copy of the whole.
     """
     depth, width = values.shape[-2:] if values.dim() > 1 else (0, 0)
     if values.numel() != depth * width or not values.numel() or depth % ROWS_AT_ONCE or width % BLOCK:
-        return values
+        return None
     tiles = -(-width // COLUMNS)
-    columns = torch.nn.functional.pad(values.reshape(depth, width).t(), (0, 0, 0, COLUMNS * tiles - width))
-    columns = columns.unflatten(0, (tiles, COLUMNS))
-    mantissas = torch.empty(tiles, depth, COLUMNS * bits // 8, dtype=torch.int8)
+    mantissas = torch.empty(tiles, depth, COLUMNS * _BITS[dtype] // 8, dtype=torch.int8)
     exponents = torch.empty(tiles, depth, GROUPS, dtype=torch.uint8)
-    fits = torch.empty(tiles, dtype=torch.bool)
-    arrays = [columns.view(torch.int16).numpy(), mantissas.numpy(), exponents.numpy(), fits.numpy()]
-    in_threads(packed_kernel.pack, arrays, bits)
-    return PackedMatrix(mantissas, exponents, values.shape) if fits.all() else values
+    matrix = values.reshape(depth, width)
+    for start in range(0, tiles, _AT_ONCE):
+        some = _ROUND[dtype](matrix[:, start * COLUMNS : (start + _AT_ONCE) * COLUMNS]).t()
+        some = torch.nn.functional.pad(some, (0, 0, 0, -len(some) % COLUMNS)).unflatten(0, (-1, COLUMNS))
+        fits = torch.empty(len(some), dtype=torch.bool)
+        part = slice(start, start + _AT_ONCE)
+        arrays = [some.view(torch.int16).numpy(), mantissas[part].numpy(), exponents[part].numpy(), fits.numpy()]
+        in_threads(packed_kernel.pack, arrays, _BITS[dtype])
+        if not fits.all():
+            return None
+    return PackedMatrix(mantissas, exponents, values.shape)

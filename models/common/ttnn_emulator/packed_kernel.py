@@ -63,7 +63,7 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
-_bfloats, _bfloat_pairs = ir.VectorType(_BFloat(), BLOCK), ir.VectorType(_BFloat(), 2 * BLOCK)
+_bfloat_pairs = ir.VectorType(_BFloat(), 2 * BLOCK)
 
 
 def _emitted(emit):
@@ -283,7 +283,12 @@ def _narrow_row(builder, sums, target):
     sums, target = (builder.inttoptr(address, _pointer) for address in (sums, target))
     for group in range(GROUPS):
         values = _load(builder, sums, _int64(64 * group), _floats, align=4)
-        _store(builder, builder.fptrunc(values, _bfloats), target, _int64(32 * group), align=2)
+        patterns = builder.bitcast(values, _ints)
+        odd = builder.and_(builder.lshr(patterns, _constant(16)), _constant(1))
+        rounded = builder.lshr(builder.add(patterns, builder.add(odd, _constant(0x7FFF))), _constant(16))
+        # Rounding a NaN's bits could change its sign.
+        rounded = builder.select(builder.fcmp_unordered("uno", values, values), _constant(0x7FC0), rounded)
+        _store(builder, builder.trunc(rounded, ir.VectorType(_int16, BLOCK)), target, _int64(32 * group), align=2)
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from ..distributed import CppMeshToTensor, CppTensorToMesh, ReplicateTensorToMes
 from ..dtypes import BLOCK_FLOAT, DataType, Layout, dtype_from_torch, storage_dtype, ttnn_dtype_to_torch_dtype
 from ..memory import MemoryConfig
 from ..op import op
-from ..packed import BITS, PackedMatrix, packed
+from ..packed import PackedMatrix, packed
 from ..program import rounding
 from ..tensor import Replicated, Storage, Tensor, TensorSpec, is_transposed
 from .transfer import check_readable, to_device
@@ -84,7 +84,11 @@ def _convert(tensor, dtype):
         tensor = tensor.mT.contiguous().mT
     if dtype in BLOCK_FLOAT:
         values = tensor if tensor.dtype in (torch.bfloat16, torch.float32) else tensor.float()
-        return packed(rounding(dtype)(values), BITS[dtype])
+        matrix = packed(values, dtype)
+        if matrix is not None:
+            return matrix
+        rounded = rounding(dtype)(values)
+        return rounded.clone() if rounded is tensor else rounded
     if dtype is DataType.UINT16:
         values = tensor.to(torch.int64)
         return (values.clamp(0, 0xFFFF) if tensor.is_floating_point() else values & 0xFFFF).to(target)
