@@ -11,6 +11,7 @@ import torch
 import ttnn
 from llvmlite import binding
 
+from models.common.ttnn_emulator import compiled
 from models.common.ttnn_emulator.bfp import round_bfp4, round_bfp8
 from models.common.ttnn_emulator.packed import PackedMatrix, packed
 
@@ -162,3 +163,8 @@ def test_devices_share_a_packed_weight_and_each_part_is_packed(mesh):
     assert torch.equal(ttnn.to_torch(parts, mesh_composer=ttnn.ConcatMeshToTensor(mesh, dim=3)), values.float())
     whole = ttnn.from_torch(values, dtype=ttnn.bfloat8_b, device=mesh, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh))
     assert len(set(map(id, whole.shards))) == 1
+
+
+def test_products_run_in_the_threads_of_torch():
+    openmp = compiled._parallel()
+    assert openmp.__name__ == "GOMP_parallel", "torch's OpenMP runtime was not found; our own threads would compete with its"

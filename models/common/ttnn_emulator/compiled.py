@@ -99,12 +99,13 @@ def _parallel():
 
     Without one (macOS, Windows), a function that uses our own threads.
     """
+    own = Path(torch.__file__).resolve().parents[1]
     with suppress(OSError):
-        for path in {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"lib(gomp|iomp5)", line)}:
-            if str(Path(path).resolve()).startswith(str(Path(torch.__file__).parent)):
-                parallel = ctypes.CDLL(path).GOMP_parallel
-                parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-                return parallel
+        loaded = {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"/lib(gomp|iomp5)\b", line)}
+        for path in sorted(loaded, key=lambda path: own in Path(path).parents, reverse=True):
+            parallel = ctypes.CDLL(path).GOMP_parallel
+            parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            return parallel
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
     return lambda function, argument, threads, _: list(_pool().map(call(function.value), [argument] * threads))
 
