@@ -16,7 +16,7 @@ from numba import types
 from numba.core.ccallback import CFunc
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-_PER_THREAD = 1 << 18  # elements of work that are worth a thread
+_PER_THREAD = 1 << 19  # elements of work that are worth a thread
 
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:

@@ -9,7 +9,7 @@ from . import packed_kernel
 from .bfp import round_bfp4, round_bfp8
 from .compiled import entry, in_threads, on_torch_threads
 from .dtypes import DataType
-from .packed_kernel import BF16_PAIRS, BLOCK, COLUMNS, GROUPS, ROWS_AT_ONCE
+from .packed_kernel import BF16_PAIRS, BLOCK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
 
 _BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
 _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
@@ -40,6 +40,10 @@ class PackedMatrix(torch.Tensor):
         """Of a value: 8 or 4."""
         return 8 * self.mantissas.shape[2] // COLUMNS
 
+    @property
+    def _shift(self) -> int:
+        return SHIFT_8 if self.bits == 8 else SHIFT_4
+
     @classmethod
     def __torch_dispatch__(cls, operator, types, arguments=(), named=None):
         written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
@@ -62,7 +66,8 @@ class PackedMatrix(torch.Tensor):
             integers = self.mantissas[some].unflatten(2, (-1, BLOCK))
             if self.bits == 4:
                 integers = torch.stack((integers << 4 >> 4, integers >> 4), dim=3).flatten(2, 3)
-            scales = (self.exponents[some].int() << 23).view(torch.float32)
+            exponents = self.exponents[some].int()
+            scales = ((exponents + self._shift).where(exponents > 0, 0) << 23).view(torch.float32)
             matrix[:, some] = (integers * scales[..., None]).transpose(0, 1)
         return matrix.view(depth, -1)[:, : self.shape[-1]].reshape(self.shape)
 
@@ -83,7 +88,7 @@ def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:
     """Values `[..., K, N]`, fp32 or bf16, rounded to a block float and packed; None if they do not fit.
 
     They fit if all leading dimensions are 1, K is a multiple of 4 and N of 16, and all values are finite and zero or at
-    least 2^-119. They are rounded some columns at a time, so there is no rounded copy of the whole.
+    least 2^-96. They are rounded some columns at a time, so there is no rounded copy of the whole.
     """
     depth, width = values.shape[-2:] if values.dim() > 1 else (0, 0)
     if values.numel() != depth * width or not values.numel() or depth % ROWS_AT_ONCE or width % BLOCK:

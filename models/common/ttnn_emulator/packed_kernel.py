@@ -4,9 +4,11 @@ A packed matrix `[K, N]` of block floats lies in tiles of 64 columns:
 
     mantissas  int8  [N / 64, K, 64]  a signed integer per value (`bfloat8_b`), or
                int8  [N / 64, K, 32]  two: column c of each 32 in the low nibble, column c + 16 in the high one (`bfloat4_b`)
-    exponents  uint8 [N / 64, K, 4]   a block of 16 columns has the scale 2 ^ (exponent - 127); 0 stands for the scale 0
+    exponents  uint8 [N / 64, K, 4]   of a block of 16 columns: a value is its integer times 2 ^ (exponent - 127 + shift);
+                                      0 for a block of zeros
 
-so a product reads each tile from its first byte to its last.
+so a product reads each tile from its first byte to its last. The loops get the integers with this shift, 24 bits to the
+left for `bfloat8_b` and 28 for `bfloat4_b`, because fewer instructions put them there.
 
 Each element of a product is one chain of fused multiply-adds in fp32 over k = 1, 0, 3, 2, 5, 4, ... It depends neither on
 the number of rows nor on the CPU, but for subnormal numbers. This order is the one of AVX-512's instruction for pairs of
@@ -36,6 +38,8 @@ BLOCK = 16  # columns that share an exponent, and lanes of a vector
 GROUPS = COLUMNS // BLOCK
 ROWS_AT_ONCE = 4  # k rows that `_scale_row` takes; K must be a multiple
 
+SHIFT_8, SHIFT_4 = 24, 28
+
 # What the CPU that numba compiles for has (NUMBA_CPU_FEATURES can take some away).
 _features = set(cpu_target.target_context.codegen()._tm_features.split(","))
 BF16_PAIRS = "+avx512bf16" in _features  # else rows are multiplied as fp32
@@ -43,6 +47,7 @@ _ROWS = 4  # rows whose sums are in registers at once
 _VECTORS = 4 if "+avx512f" in _features else 1  # vectors of columns whose sums are
 _CHUNK = 64  # k rows that are unpacked at once
 _PANEL = 256  # rows that use an unpacked chunk
+_SHUFFLE_BYTES = "+avx2" in _features and "+avx512f" not in _features
 _AHEAD = 1024  # bytes; one row is so fast that the weights have to be asked for before they are needed
 
 _int8, _int16, _int32, _int64, _float = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -118,7 +123,7 @@ def _add_products_of_pairs(builder, a, b, total):
 
 
 def _prefetch(builder, base, offset):
-    to_read, keep, data = _int32(0), _int32(2), _int32(1)
+    to_read, keep, data = _int32(0), _int32(0), _int32(1)
     _call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.gep(base, [offset]), to_read, keep, data)
 
 
@@ -130,18 +135,35 @@ def _scales(builder, exponents):
 
 
 def _integers(builder, bits, tile, k):
-    """A tile's row k as four fp32 vectors of its integers."""
+    """A tile's row k as four fp32 vectors of its integers, shifted."""
     offset = _times(builder, k, COLUMNS * bits // 8)
     at = [builder.add(offset, _int64(2 * bits * group)) for group in range(GROUPS)]
+    found = []
     if bits == 8:
-        found = [builder.sext(_load(builder, tile, start, _bytes), _ints) for start in at]
+        for start in at:
+            found.append(_bytes_on_top(builder, tile, start))
     else:
-        found = []
         for start in at[::2]:
-            both = builder.sext(_load(builder, tile, start, _bytes), _ints)
-            low = builder.ashr(builder.shl(both, _constant(28)), _constant(28))
-            found += [low, builder.ashr(both, _constant(4))]
+            both = _bytes_on_top(builder, tile, start)
+            found += [builder.shl(both, _constant(SHIFT_4 - SHIFT_8)), builder.and_(both, _constant(-1 << SHIFT_4))]
     return [builder.sitofp(integers, _floats) for integers in found]
+
+
+def _bytes_on_top(builder, base, offset):
+    """16 bytes, each as the highest byte of an int32."""
+    loaded = _load(builder, base, offset, _bytes)
+    if not _SHUFFLE_BYTES:
+        return builder.shl(builder.zext(loaded, _ints), _constant(SHIFT_8))
+    # Two shuffles within halves of a register are faster than two extensions, which cross them.
+    twice, undefined = ir.VectorType(_int8, 2 * BLOCK), ir.Constant(_bytes, ir.Undefined)
+    lanes = ir.Constant(ir.VectorType(_int32, 2 * BLOCK), [*range(BLOCK)] * 2)
+    loaded = builder.shuffle_vector(loaded, undefined, lanes)
+    halves = []
+    for first in (0, BLOCK // 2):
+        order = [index for byte in range(first, first + BLOCK // 2) for index in (-1, -1, -1, byte)]  # -1: a zero
+        half = _call(builder, "llvm.x86.avx2.pshuf.b", twice, loaded, ir.Constant(twice, order))
+        halves.append(builder.bitcast(half, ir.VectorType(_int32, BLOCK // 2)))
+    return builder.shuffle_vector(*halves, ir.Constant(_ints, [*range(BLOCK)]))
 
 
 def _repeat(builder, count, carried, body):
@@ -309,9 +331,10 @@ _unpack_8, _unpack_4 = _unpack_of(8), _unpack_of(4)
 def pack(columns, mantissas, exponents, fits, bits):
     """Packs `columns` [n, 64, K], bit patterns of bf16 that are block floats. `fits[n]`: whether a tile can be packed.
 
-    A tile cannot if it has an infinity, a NaN, or a block whose quantum is below fp32's smallest normal number.
+    A tile cannot if it has an infinity, a NaN, or a block, not of zeros, whose largest value is below 2^-96.
     """
     depth, point = columns.shape[2], bits - 2
+    shift = SHIFT_8 if bits == 8 else SHIFT_4
     shared, inverse = numpy.empty(_CHUNK, numpy.int16), numpy.empty(_CHUNK, numpy.float32)
     for tile in range(columns.shape[0]):
         fits[tile] = True
@@ -325,11 +348,11 @@ def pack(columns, mantissas, exponents, fits, bits):
                     for k in range(count):
                         shared[k] = max(shared[k], some[column, k] & 0x7F80)
                 for k in range(count):
-                    exponent = (shared[k] >> 7) - point
+                    exponent = (shared[k] >> 7) - point - shift
                     zero = shared[k] == 0
-                    fits[tile] = fits[tile] and (zero or 0 < exponent < 255 - point)
+                    fits[tile] = fits[tile] and (zero or 0 < exponent < 255 - point - shift)
                     exponents[tile, start + k, group] = 0 if zero else exponent
-                    inverse[k] = numpy.int32(numpy.int32(0 if zero else 254 - exponent) << 23).view(numpy.float32)
+                    inverse[k] = numpy.int32(numpy.int32(0 if zero else 254 - exponent - shift) << 23).view(numpy.float32)
                 for column in range(BLOCK):
                     for k in range(count):
                         value = numpy.int32(numpy.int32(some[column, k]) << 16).view(numpy.float32) * inverse[k]
