@@ -9,7 +9,7 @@ from . import packed_kernel
 from .bfp import round_bfp4, round_bfp8
 from .compiled import entry, in_threads, on_torch_threads
 from .dtypes import DataType
-from .packed_kernel import BF16_PAIRS, BLOCK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
+from .packed_kernel import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
 
 _BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
 _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
@@ -74,7 +74,7 @@ class PackedMatrix(torch.Tensor):
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         """`rows @ self` for bf16 rows `[M, K]`: bf16 `[M, N]`, summed in fp32. A row's bits depend on that row only."""
         count, tiles = len(rows), len(self.mantissas)
-        rows = (rows if count == 1 or BF16_PAIRS else rows.float()).contiguous()
+        rows = rows.contiguous() if count == 1 else _chunks(rows)
         product = torch.empty(count, COLUMNS * tiles, dtype=torch.bfloat16)
         addresses = [tensor.data_ptr() for tensor in (rows, self.mantissas, self.exponents, product)]
         arguments = (ctypes.c_int64 * 9)(0, self.bits, *addresses, count, self.shape[-2], tiles)
@@ -82,6 +82,13 @@ class PackedMatrix(torch.Tensor):
         threads = min(torch.get_num_threads(), tiles, weights * (_ONE_WEIGHT + count) // _PER_THREAD)
         on_torch_threads(entry(packed_kernel.multiply), arguments, threads)
         return product[:, : self.shape[-1]]
+
+
+def _chunks(rows: torch.Tensor) -> torch.Tensor:
+    """`[M, K]` as `[K / 64, M, 64]`, as `packed_kernel` reads several rows, zeros past the last column."""
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % CHUNK))
+    chunks = padded.unflatten(1, (-1, CHUNK)).transpose(0, 1)
+    return chunks.to(torch.bfloat16 if BF16_PAIRS else torch.float32).contiguous()
 
 
 def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:

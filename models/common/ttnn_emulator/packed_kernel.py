@@ -45,8 +45,8 @@ _features = set(cpu_target.target_context.codegen()._tm_features.split(","))
 BF16_PAIRS = "+avx512bf16" in _features  # else rows are multiplied as fp32
 _ROWS = 4  # rows whose sums are in registers at once
 _VECTORS = 4 if "+avx512f" in _features else 1  # vectors of columns whose sums are
-_CHUNK = 64  # k rows that are unpacked at once
-_PANEL = 256  # rows that use an unpacked chunk
+CHUNK = 64  # k rows that are unpacked at once
+_PANEL = 512  # rows that use an unpacked chunk
 _SHUFFLE_BYTES = "+avx2" in _features and "+avx512f" not in _features
 _AHEAD = 1024  # bytes; one row is so fast that the weights have to be asked for before they are needed
 
@@ -238,7 +238,7 @@ def _unpack_of(bits):
         tile, exponents, chunk = (builder.inttoptr(address, _pointer) for address in (tile, exponents, chunk))
 
         def weights(k):
-            _prefetch(builder, tile, _times(builder, builder.add(k, _int64(_CHUNK)), row_bytes))
+            _prefetch(builder, tile, _times(builder, builder.add(k, _int64(CHUNK)), row_bytes))
             found = []
             for group, integers in enumerate(_integers(builder, bits, tile, k)):
                 exponent = _load(builder, exponents, builder.add(_times(builder, k, GROUPS), _int64(group)), _int8)
@@ -335,12 +335,12 @@ def pack(columns, mantissas, exponents, fits, bits):
     """
     depth, point = columns.shape[2], bits - 2
     shift = SHIFT_8 if bits == 8 else SHIFT_4
-    shared, inverse = numpy.empty(_CHUNK, numpy.int16), numpy.empty(_CHUNK, numpy.float32)
+    shared, inverse = numpy.empty(CHUNK, numpy.int16), numpy.empty(CHUNK, numpy.float32)
     for tile in range(columns.shape[0]):
         fits[tile] = True
         mantissas[tile] = 0
-        for start in range(0, depth, _CHUNK):
-            count = min(_CHUNK, depth - start)
+        for start in range(0, depth, CHUNK):
+            count = min(CHUNK, depth - start)
             for group in range(GROUPS):
                 some = columns[tile, BLOCK * group : BLOCK * (group + 1), start : start + count]
                 shared[:] = 0
@@ -365,7 +365,7 @@ def pack(columns, mantissas, exponents, fits, bits):
 
 @compiled()
 def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter):
-    scaled = numpy.empty(_CHUNK * GROUPS, numpy.float32)
+    scaled = numpy.empty(CHUNK * GROUPS, numpy.float32)
     sums = numpy.empty(COLUMNS, numpy.float32)
     row_bytes = COLUMNS * bits // 8
     while True:
@@ -373,8 +373,8 @@ def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter)
         if tile >= tiles:
             return
         sums[:] = 0
-        for start in range(0, depth, _CHUNK):
-            count, at = min(_CHUNK, depth - start), tile * depth + start
+        for start in range(0, depth, CHUNK):
+            count, at = min(CHUNK, depth - start), tile * depth + start
             _scale_row(x + 2 * start, exponents + GROUPS * at, scaled.ctypes.data, count // ROWS_AT_ONCE)
             if bits == 8:
                 _one_row_by_8(mantissas + row_bytes * at, scaled.ctypes.data, sums.ctypes.data, count // 2)
@@ -385,20 +385,20 @@ def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter)
 
 @compiled()
 def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, counter):
-    chunk = numpy.empty(_CHUNK * COLUMNS, numpy.float32)
+    chunk = numpy.empty(CHUNK * COLUMNS, numpy.float32)
     sums = numpy.empty((min(rows, _PANEL) + _ROWS, COLUMNS), numpy.float32)
     panels = (rows + _PANEL - 1) // _PANEL
     value_bytes, row_bytes = 2 if BF16_PAIRS else 4, COLUMNS * bits // 8
-    last, stride = rows - 1, depth * value_bytes
+    last, stride = rows - 1, CHUNK * value_bytes
     while True:
         task = _next(counter)
         if task >= tiles * panels:
             return
-        tile, first = task // panels, task % panels * _PANEL
+        tile, first = task % tiles, task // tiles * _PANEL
         count = min(rows - first, _PANEL)
         sums[:] = 0
-        for start in range(0, depth, _CHUNK):
-            deep, at = min(_CHUNK, depth - start), tile * depth + start
+        for start in range(0, depth, CHUNK):
+            deep, at = min(CHUNK, depth - start), tile * depth + start
             if bits == 8:
                 _unpack_8(mantissas + row_bytes * at, exponents + GROUPS * at, chunk.ctypes.data, deep // 2)
             else:
@@ -409,7 +409,7 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, c
                 offsets = own * stride, min(own + 1, last) * stride, min(own + 2, last) * stride, min(own + 3, last) * stride
                 for group in range(0, GROUPS, _VECTORS):
                     _multiply_rows(
-                        x + start * value_bytes, *offsets, chunk.ctypes.data + 64 * group,
+                        x + start * rows * value_bytes, *offsets, chunk.ctypes.data + 64 * group,
                         sums.ctypes.data + 4 * (COLUMNS * row + BLOCK * group), deep // 2,
                     )  # fmt: skip
         for row in range(count):
