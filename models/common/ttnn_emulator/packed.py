@@ -17,6 +17,7 @@ _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
 _AT_ONCE = 32  # tiles that are packed or unpacked at once
 # The time of a product in units of about 5 ps: so much for each weight, and 1 for each weight and row.
 _ONE_WEIGHT, _PER_THREAD = 10, 1 << 24
+_MANY_VALUES = 1 << 18  # of the rows, so that putting them into chunks pays
 
 
 class PackedMatrix(torch.Tensor):
@@ -73,22 +74,35 @@ class PackedMatrix(torch.Tensor):
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         """`rows @ self` for bf16 rows `[M, K]`: bf16 `[M, N]`, summed in fp32. A row's bits depend on that row only."""
-        count, tiles = len(rows), len(self.mantissas)
-        rows = rows.contiguous() if count == 1 else _chunks(rows)
+        (count, depth), tiles = rows.shape, len(self.mantissas)
+        if count > 1 and not BF16_PAIRS:
+            rows = rows.float()
+        rows, strides = (_in_chunks if rows.numel() >= _MANY_VALUES else _in_rows)(rows)
         product = torch.empty(count, COLUMNS * tiles, dtype=torch.bfloat16)
         addresses = [tensor.data_ptr() for tensor in (rows, self.mantissas, self.exponents, product)]
-        arguments = (ctypes.c_int64 * 9)(0, self.bits, *addresses, count, self.shape[-2], tiles)
-        weights = self.mantissas.shape[1] * COLUMNS * tiles
-        threads = min(torch.get_num_threads(), tiles, weights * (_ONE_WEIGHT + count) // _PER_THREAD)
+        arguments = (ctypes.c_int64 * 11)(0, self.bits, *addresses, count, depth, tiles, *strides)
+        work = depth * COLUMNS * tiles * (_ONE_WEIGHT + count)
+        threads = min(torch.get_num_threads(), tiles, work // _PER_THREAD)
         on_torch_threads(entry(packed_kernel.multiply), arguments, threads)
         return product[:, : self.shape[-1]]
 
 
-def _chunks(rows: torch.Tensor) -> torch.Tensor:
-    """`[M, K]` as `[K / 64, M, 64]`, as `packed_kernel` reads several rows, zeros past the last column."""
-    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % CHUNK))
-    chunks = padded.unflatten(1, (-1, CHUNK)).transpose(0, 1)
-    return chunks.to(torch.bfloat16 if BF16_PAIRS else torch.float32).contiguous()
+def _in_rows(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """`[M, K]` as it is, and the bytes from a row to the next and from 64 columns to the next."""
+    size = rows.element_size()
+    return rows.contiguous(), (size * rows.shape[1], size * CHUNK)
+
+
+def _in_chunks(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The same as `[K / 64, M, 64]`, as they are used. Rows that lie far apart would displace each other in the caches."""
+    count, depth = rows.shape
+    chunks = torch.empty(-(-depth // CHUNK), count, CHUNK, dtype=rows.dtype)
+    whole = depth // CHUNK * CHUNK
+    chunks[: depth // CHUNK] = rows[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)
+    if whole < depth:
+        chunks[-1, :, : depth - whole] = rows[:, whole:]
+    size = rows.element_size()
+    return chunks, (size * CHUNK, size * CHUNK * count)
 
 
 def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:

@@ -384,12 +384,11 @@ def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter)
 
 
 @compiled()
-def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, counter):
+def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride, counter):
     chunk = numpy.empty(CHUNK * COLUMNS, numpy.float32)
     sums = numpy.empty((min(rows, _PANEL) + _ROWS, COLUMNS), numpy.float32)
     panels = (rows + _PANEL - 1) // _PANEL
-    value_bytes, row_bytes = 2 if BF16_PAIRS else 4, COLUMNS * bits // 8
-    last, stride = rows - 1, CHUNK * value_bytes
+    row_bytes, last = COLUMNS * bits // 8, rows - 1
     while True:
         task = _next(counter)
         if task >= tiles * panels:
@@ -409,7 +408,7 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, c
                 offsets = own * stride, min(own + 1, last) * stride, min(own + 2, last) * stride, min(own + 3, last) * stride
                 for group in range(0, GROUPS, _VECTORS):
                     _multiply_rows(
-                        x + start * rows * value_bytes, *offsets, chunk.ctypes.data + 64 * group,
+                        x + start // CHUNK * chunk_stride, *offsets, chunk.ctypes.data + 64 * group,
                         sums.ctypes.data + 4 * (COLUMNS * row + BLOCK * group), deep // 2,
                     )  # fmt: skip
         for row in range(count):
@@ -420,12 +419,13 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, c
 def multiply(arguments):
     """The entry for C: multiplies as `arguments`, int64, says. Every thread that calls it takes tiles until none is left.
 
-    They are: the next tile (0); 8 or 4 bits; the addresses of x [rows, K], bf16, or fp32 unless `BF16_PAIRS` or of one
-    row, of mantissas, exponents and the product, bf16 [rows, N]; rows; K, a multiple of 4; N / 64.
+    They are: the next tile (0); 8 or 4 bits; the addresses of x, of mantissas, exponents and the product, bf16 [rows, N];
+    rows; K, a multiple of 4; N / 64; and the bytes in x from a row to the next, and from a row's 64 columns to its next.
+    x is bf16, or fp32 for more than one row unless `BF16_PAIRS`.
     """
-    given = carray(arguments, 9, numpy.int64)
-    bits, x, mantissas, exponents, product, rows, depth, tiles = given[1:]
+    given = carray(arguments, 11, numpy.int64)
+    bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride = given[1:]
     if rows == 1:
         _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, arguments)
     else:
-        _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, arguments)
+        _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride, arguments)
