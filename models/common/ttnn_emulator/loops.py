@@ -283,8 +283,10 @@ def mix(a, b, mixed, weights):
 
 @compiled()
 def add_up(parts, total):
-    """The sum of `parts`, a tuple of bf16 `[rows, n, width]`, added in fp32 in their order. `total` is `[n, rows, width]`,
-    bf16 or fp32."""
+    """The sum of `parts`, a tuple of bf16 `[rows, n, width]`, added in fp32 in their order.
+
+    `total` is `[n, rows, width]`, bf16 or fp32.
+    """
     rows, n, width = parts[0].shape
     some = numpy.empty(_SUMMED_AT_ONCE, numpy.float32)
     for row in range(rows):

@@ -50,7 +50,7 @@ def _groups(tensor, cluster_axis, topology):
 
 
 def _sum(parts, dim, count, dtype):
-    """The sum of tensors, added in float32 and cut into `count` parts along `dim`. It is bf16 if `dtype` is BFLOAT16."""
+    """The sum of tensors, added in float32 and cut into `count` parts along `dim`: bf16 if `dtype` is BFLOAT16."""
     if all(part is parts[0] for part in parts):
         return (parts[0].float() * len(parts)).chunk(count, dim)
     if parts[0].dtype is not torch.bfloat16 or parts[0].is_meta:
