@@ -21,9 +21,14 @@ _PER_THREAD = 1 << 19  # elements of work that are worth a thread
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:
     """The bit patterns of a bf16 (as int16) or fp32 (as int32) tensor. They share its memory if it is contiguous."""
+    return patterns(tensor.contiguous())
+
+
+def patterns(tensor: torch.Tensor) -> numpy.ndarray:
+    """As `bits`, with the tensor's strides: the array always shares its memory."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    return tensor.contiguous().view(_PATTERNS[tensor.dtype]).numpy()
+    return tensor.view(_PATTERNS[tensor.dtype]).numpy()
 
 
 @lru_cache(maxsize=None)
@@ -39,12 +44,11 @@ def in_threads(loop, arrays, *others, work: int = None) -> None:
 
     work: number of elements that the loop reads; None takes the size of the first array.
     """
-    parts = (arrays[0].size if work is None else work) // _PER_THREAD
+    rows = len(arrays[0])
+    parts = min(torch.get_num_threads(), rows, (arrays[0].size if work is None else work) // _PER_THREAD)
     if parts < 2:
         loop(*arrays, *others)
         return
-    rows = len(arrays[0])
-    parts = min(torch.get_num_threads(), rows, parts)
     bounds = [rows * part // parts for part in range(parts + 1)]
     tasks = [
         _pool().submit(loop, *[array[start:end] for array in arrays], *others)

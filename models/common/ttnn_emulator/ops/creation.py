@@ -122,10 +122,10 @@ def to_torch(
         value = shards[0]
     else:
         raise RuntimeError(f"{tensor._describe()} lies on {len(shards)} devices; give a mesh_composer")
-    wanted = ttnn_dtype_to_torch_dtype(tensor.dtype) if dtype is None else dtype
+    wanted, is_copy = ttnn_dtype_to_torch_dtype(tensor.dtype) if dtype is None else dtype, value is not shards[0]
     if tensor.dtype is DataType.UINT32 and not value.is_meta:
         value = value.contiguous().view(torch.uint32)
-    value = value.to(wanted, copy=True, memory_format=torch.contiguous_format)
+    value = value.to(wanted, copy=not is_copy, memory_format=torch.contiguous_format)
     if torch_rank is None:
         return value
     while value.dim() > torch_rank:
