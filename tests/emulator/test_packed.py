@@ -11,7 +11,7 @@ import torch
 import ttnn
 from llvmlite import binding
 
-from models.common.ttnn_emulator import compiled
+from models.common.ttnn_emulator import openmp
 from models.common.ttnn_emulator.bfp import round_bfp4, round_bfp8
 from models.common.ttnn_emulator.packed import PackedMatrix, packed
 
@@ -166,5 +166,4 @@ def test_devices_share_a_packed_weight_and_each_part_is_packed(mesh):
 
 
 def test_products_run_in_the_threads_of_torch():
-    openmp = compiled._parallel()
-    assert openmp.__name__ == "GOMP_parallel", "torch's OpenMP runtime was not found; our own threads would compete with its"
+    assert openmp.runtime() is not None, "torch's OpenMP runtime was not found: products would use one thread"

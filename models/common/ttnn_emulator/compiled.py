@@ -1,13 +1,9 @@
 """Helpers for loops compiled by numba: compiling and caching, passing torch tensors, running in threads."""
 
-import ctypes
 import os
-import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
 import numba
 import numpy
@@ -83,35 +79,6 @@ def entry(function):
         pass  # as in `compiled`
     callback.compile()
     return callback.ctypes
-
-
-def on_torch_threads(entry, arguments: ctypes.Array, threads: int) -> None:
-    """Calls a C function with the same arguments in this thread and in `threads - 1` of those that torch computes with.
-
-    So torch's operators and ours wait for work in the same threads, and never compete for the CPU.
-    """
-    address = ctypes.addressof(arguments)
-    if threads < 2:
-        entry(address)
-    else:
-        _parallel()(ctypes.cast(entry, ctypes.c_void_p), address, threads, 0)
-
-
-@lru_cache(maxsize=None)
-def _parallel():
-    """GOMP_parallel(function, argument, threads, flags) of the OpenMP runtime that torch has loaded (Intel's has it too).
-
-    Without one (macOS, Windows), a function that uses our own threads.
-    """
-    own = Path(torch.__file__).resolve().parents[1]
-    with suppress(OSError):
-        loaded = {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"/lib(gomp|iomp5)\b", line)}
-        for path in sorted(loaded, key=lambda path: own in Path(path).parents, reverse=True):
-            parallel = ctypes.CDLL(path).GOMP_parallel
-            parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-            return parallel
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    return lambda function, argument, threads, _: list(_pool().map(call(function.value), [argument] * threads))
 
 
 def _saved_if_possible(save):

@@ -5,9 +5,9 @@ import ctypes
 import torch
 from torch.utils._pytree import tree_map_only
 
-from . import packed_kernel
+from . import openmp, packed_kernel
 from .bfp import round_bfp4, round_bfp8
-from .compiled import entry, in_threads, on_torch_threads
+from .compiled import entry, in_threads
 from .dtypes import DataType
 from .packed_kernel import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
 
@@ -83,7 +83,7 @@ class PackedMatrix(torch.Tensor):
         arguments = (ctypes.c_int64 * 11)(0, self.bits, *addresses, count, depth, tiles, *strides)
         work = depth * COLUMNS * tiles * (_ONE_WEIGHT + count)
         threads = min(torch.get_num_threads(), tiles, work // _PER_THREAD)
-        on_torch_threads(entry(packed_kernel.multiply), arguments, threads)
+        openmp.call(entry(packed_kernel.multiply), arguments, threads)
         return product[:, : self.shape[-1]]
 
 

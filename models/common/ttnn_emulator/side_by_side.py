@@ -1,14 +1,12 @@
 """Runs the computations of several devices side by side, each in one thread."""
 
-import ctypes
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
 import torch
+
+from .openmp import runtime
 
 
 def side_by_side(compute, items) -> list:
@@ -19,7 +17,7 @@ def side_by_side(compute, items) -> list:
     fewer items than threads they are computed one after another, each by all threads.
     """
     threads = torch.get_num_threads()
-    openmp = _openmp()
+    openmp = runtime()
     if openmp is None or not 1 < threads <= len(items):
         return list(map(compute, items))
     results, errors = [None] * len(items), {}
@@ -54,14 +52,4 @@ os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not survi
 
 def _compute_alone():
     torch.get_num_threads()  # torch sets a new thread's number of threads when that is first asked for
-    _openmp().omp_set_num_threads(1)
-
-
-@lru_cache(maxsize=None)
-def _openmp():
-    """The OpenMP runtime that torch computes with, GNU's or Intel's; None if it has another or none, as on macOS."""
-    with suppress(OSError):
-        for path in {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"lib(gomp|iomp5)", line)}:
-            if Path(path).resolve().is_relative_to(Path(torch.__file__).resolve().parents[1]):
-                return ctypes.CDLL(path)
-    return None
+    runtime().omp_set_num_threads(1)
