@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv-bench, with llama.cpp built from source for this processor, and once more for AVX2 only (in .venv-bench/avx2).
-# Does nothing if this was already done with the same requirements, Python and processor. The stamp is written last, so an
-# interrupted setup is repeated.
+# Makes .venv-bench, with llama.cpp built from source for this processor, and once more for AVX2 only, in its folder avx2.
+# Does nothing if this was already done with the same requirements, Python and processor. The stamp is written last, so
+# an interrupted setup is repeated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ if [ -x $environment/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ];
 fi
 for compiler in cc c++; do
     if ! command -v $compiler >/dev/null; then
-        echo "setup-bench: no $compiler: \`make bench\` builds llama.cpp from source; install a C++ compiler (Debian package g++)" >&2
+        echo "setup-bench: no $compiler to build llama.cpp with: install a C++ compiler (Debian package g++)" >&2
         exit 1
     fi
 done

@@ -6,11 +6,12 @@ from pathlib import Path
 
 # Those that matrix products choose their code by, under Linux's names.
 FEATURES = (
-    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_int8", "amx_bf16",
 )  # fmt: skip
 
 # Variables that keep oneDNN, torch's own kernels, MKL and numba's loops to AVX2. numba needs both of its variables: with
-# the name alone it still uses every feature of the host. llama.cpp obeys none; `make setup-bench` builds it a second time.
+# the name alone it still uses every feature of the host. llama.cpp obeys none, so `make setup-bench` builds it twice.
 AVX2_ONLY = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "ATEN_CPU_CAPABILITY": "avx2",

@@ -66,7 +66,7 @@ def start_alone(cache: Path, num_layers: int, model: str = MODEL) -> dict:
         weights = Weights(mesh_device, args.placement, state_dict, WeightCache(cache, {"random": args.model_name}))
         with Generator.build(args, weights) as generator:
             tokens = generator.prefill(random_prompts(args.arch.vocab_size, WORKLOAD)).argmax(-1).tolist()
-            answer = {"first_token": time.time(), "making weights": state_dict.seconds}
+            answer = {"first_token": time.time(), "making weights": state_dict.seconds, "weights made": state_dict.reads}
             tokens = generator.decode(tokens).argmax(-1).tolist()
             start = time.perf_counter()
             for _ in range(WORKLOAD.steps - 1):
@@ -78,7 +78,10 @@ def start_alone(cache: Path, num_layers: int, model: str = MODEL) -> dict:
 
 
 def measure(num_layers: int, report=print) -> tuple[list[dict], int]:
-    """Measurements `<cold or warm>/<what>` and the machine's limits; and the bytes of weights that a decode step reads."""
+    """Measurements `<cold or warm>/<what>`, the machine's limits; and the bytes of weights that a decode step reads.
+
+    Raises RuntimeError if the weight cache was not kept.
+    """
     found = []
     with tempfile.TemporaryDirectory() as cache:
         for index, kind in enumerate(STARTS):
@@ -94,6 +97,8 @@ def measure(num_layers: int, report=print) -> tuple[list[dict], int]:
                 "peak memory": (answer["peak_bytes"] / 1e6, "MB"),
             }
             found += [measurement(f"{kind}/{name}", value, unit) for name, (value, unit) in figures.items()]
+            if kind == "warm" and answer["weights made"]:
+                raise RuntimeError(f"the second start made {answer['weights made']} weights: is there room in {cache} (TMPDIR)?")
             report(f"{kind} start: {', '.join(f'{name} {value:.4g} {unit}' for name, (value, unit) in figures.items())}")
         cached = sum(file.stat().st_size for file in Path(cache).iterdir()) / 1e6
     return [*found, measurement("weight cache", cached, "MB")], answer["weight_bytes"]

@@ -1,6 +1,6 @@
 """Benchmark of the emulator against Hugging Face transformers (bf16): same checkpoint, prompts and torch threads.
 
-    python -m models.tt_transformers.measure.speed [--model bundled] [--mode bf16] [--avx2] [--users 1 32] [--rounds 9] [--output FOLDER]
+    python -m models.tt_transformers.measure.speed [--model bundled] [--mode bf16] [--avx2] [--rounds 9] [--output FOLDER]
 
 Both run in turn in every round, in one process, so that other work on the machine affects both. The report has medians
 over the rounds and the median of the rounds' ratios. At full width a process of llama.cpp takes its turn too, with one
@@ -54,9 +54,8 @@ def measure_speed(benchmark: Benchmark, mode: str, rounds: int, report=print) ->
                 generator = stack.enter_context(Generator.build(args))
                 systems = dict(zip(SYSTEMS, (generator, hugging_face)))
                 for kind in benchmark.llama_cpp if workload.users == 1 else ():
-                    settings = {"layers": args.arch.n_layers, "threads": torch.get_num_threads(), "context": args.max_seq_len}
-                    llama = stack.enter_context(llama_cpp(args.model_dir, kind, **settings))
-                    systems[f"llama.cpp {kind}"] = llamas[f"llama.cpp {kind}"] = llama
+                    llamas[f"llama.cpp {kind}"] = stack.enter_context(llama_cpp(args, kind, torch.get_num_threads()))
+                systems |= llamas if workload.users == 1 else {}
                 results = interleaved(systems, prompts, workload.steps, rounds)
                 weight_bytes["emulator"] = counts.decode_step_costs(generator, workload.prompt).weight_bytes
             weight_bytes |= {name: llama.facts["weight_bytes"] for name, llama in llamas.items()}
@@ -69,11 +68,9 @@ def measure_speed(benchmark: Benchmark, mode: str, rounds: int, report=print) ->
 
 
 def facts_of_work(arch: Architecture, weight_bytes: dict, llamas: dict) -> dict:
-    """`weight_bytes`: those that a decode step reads, of each system; `parameters`: of the layers' linears and the head."""
-    parameters = {
-        "layers": sum(prod(shape) for name, shape in shapes(arch).items() if name.startswith("layers.") and len(shape) == 2),
-        "head": arch.vocab_size * arch.dim,
-    }
+    """`weight_bytes`: those that a decode step reads, of each system; `parameters`: of the layers' linears, of the head."""
+    linears = [shape for name, shape in shapes(arch).items() if name.startswith("layers.") and len(shape) == 2]
+    parameters = {"layers": sum(map(prod, linears)), "head": arch.vocab_size * arch.dim}
     work = {"parameters": parameters}
     work["weight_bytes"] = {**weight_bytes, "hugging_face": HUGGING_FACE_BYTES * sum(parameters.values())}
     if llamas:

@@ -20,7 +20,9 @@ from models.common import benchmark_record
 from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure import plain_hugging_face
-from models.tt_transformers.measure.benchmarks import BENCHMARKS, SYSTEMS, Benchmark, Workload, make_args, random_prompts
+from models.tt_transformers.measure.benchmarks import (
+    BENCHMARKS, SYSTEMS, Benchmark, Workload, make_args, random_prompts,
+)  # fmt: skip
 from models.tt_transformers.tt.config.precision import MODES
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs

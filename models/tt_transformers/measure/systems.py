@@ -56,8 +56,8 @@ class LlamaCpp:
 
 
 @contextmanager
-def llama_cpp(model_dir: Path, kind: str, *, layers: int, threads: int, context: int):
-    """Context manager: a `LlamaCpp` with random weights of `kind` and the widths of the config.json in `model_dir`.
+def llama_cpp(args, kind: str, threads: int):
+    """Context manager: a `LlamaCpp` with random weights of `kind` and the widths, layers and context of `args` (`ModelArgs`).
 
     Its threads sleep while they wait, or spin for a short time if this process's spin: the default of OpenMP. If they
     spun for ever, they would take the cores from the other systems between its turns. Where this process is kept to
@@ -69,8 +69,8 @@ def llama_cpp(model_dir: Path, kind: str, *, layers: int, threads: int, context:
     if cpu.limits() == cpu.AVX2_ONLY:
         environment["LLAMA_CPP_LIB_PATH"] = str(BENCH_ENVIRONMENT / "avx2" / "llama_cpp" / "lib")
     program = Path(__file__).with_name("plain_llama_cpp.py")
-    command = [BENCH_ENVIRONMENT / "bin" / "python", program, model_dir / "config.json", kind]
-    command += ["--layers", layers, "--threads", threads, "--context", context]
+    command = [BENCH_ENVIRONMENT / "bin" / "python", program, args.model_dir / "config.json", kind]
+    command += ["--layers", args.arch.n_layers, "--threads", threads, "--context", args.max_seq_len]
     with plain_hugging_face.served(list(map(str, command)), environment) as ask:
         yield LlamaCpp(ask)
 
@@ -78,7 +78,7 @@ def llama_cpp(model_dir: Path, kind: str, *, layers: int, threads: int, context:
 def check_llama_cpp() -> None:
     """Raises ValueError if llama.cpp is not installed."""
     if not (BENCH_ENVIRONMENT / ".installed").is_file():
-        raise ValueError(f"llama.cpp is not in {BENCH_ENVIRONMENT}: run `make setup-bench`, or give --without_llama_cpp")
+        raise ValueError(f"there is no llama.cpp in {BENCH_ENVIRONMENT}: run `make setup-bench`, or give --without_llama_cpp")
 
 
 def timed_generation(system, prompts: list[list[int]], steps: int) -> tuple[float, float]:
