@@ -10,7 +10,7 @@ PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving setup-tools demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
+.PHONY: help setup setup-serving setup-tools setup-bench demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ setup-serving:  ## make .venv-serving, with vLLM over the packages of .venv, onc
 
 setup-tools:  ## make .venv-tools, with the vendor's tt-perf-report and ttnn-visualizer, once
 	@scripts/setup_tools.sh
+
+setup-bench:  ## make .venv-bench, with llama.cpp built from source, once; needs a C++ compiler
+	@scripts/setup_bench.sh
 
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
@@ -64,11 +67,13 @@ accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 an
 	$(PYTHON) -m models.tt_transformers.measure.report
 	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
-bench: setup  ## time the emulator against Hugging Face transformers, and a Galaxy against one device, then write PERF.md
-	$(PYTHON) -m models.tt_transformers.measure.speed --output $(PERF_RECORDS)
+bench: setup setup-bench  ## time the emulator against Hugging Face transformers and llama.cpp, a Galaxy against one device, and an 8B, then write PERF.md
 	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
-	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --model bundled --output $(PERF_RECORDS)
+	for policy in passive active; do for processor in "" --avx2; do \
+	    OMP_WAIT_POLICY=$$policy $(PYTHON) -m models.tt_transformers.measure.speed $$processor --output $(PERF_RECORDS) || exit 1; \
+	done; done
 	$(PYTHON) -m models.tt_transformers.measure.devices --output $(PERF_RECORDS)/devices-TG.json
+	$(PYTHON) -m models.tt_transformers.measure.large_model --output $(PERF_RECORDS)/large-model.json
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it
