@@ -132,10 +132,11 @@ def test_a_row_says_which_instructions_were_used():
 @pytest.mark.skipif(backend.name() != "emulator", reason="measured on the emulator")
 def test_a_large_models_second_start_makes_no_weights(tmp_path, monkeypatch):
     save_tiny_phi3(tmp_path / "tiny", vocab_size=1024)
-    first = large_model.start_alone(tmp_path / "cache", 1, tmp_path / "tiny")
+    monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+    first = large_model.start_alone(1, tmp_path / "tiny")
     assert first["making weights"] > 0 and first["decode"] > 0 and first["weight_bytes"] > 0
     monkeypatch.setattr(DummyStateDict, "__getitem__", lambda *_: pytest.fail("a weight was made"))
-    second = large_model.start_alone(tmp_path / "cache", 1, tmp_path / "tiny")
+    second = large_model.start_alone(1, tmp_path / "tiny")
     assert second["weight_bytes"] == first["weight_bytes"] and second["weights made"] == 0 < first["weights made"]
 
 

@@ -24,7 +24,6 @@ from models.common.benchmark_record import measurement
 from models.common.mesh import open_mesh
 from models.tt_transformers.measure import counts, machine_limits, plain_hugging_face
 from models.tt_transformers.measure.benchmarks import BLOCK, Workload, random_prompts, wait_policy
-from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.weights import Weights
 from models.tt_transformers.tt.generator import Generator
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -55,15 +54,15 @@ class TimedStateDict(counts.CountingStateDict):
             del made  # or it would be held while the next one is made
 
 
-def start_alone(cache: Path, num_layers: int, model: str = MODEL) -> dict:
-    """Loads, prefills and decodes -> the answer of a start's process; times in seconds."""
+def start_alone(num_layers: int, model: str = MODEL) -> dict:
+    """Loads, prefills and decodes -> the answer of a start's process; times in seconds. TT_CACHE_PATH has to be set."""
     length = -(-(WORKLOAD.prompt + WORKLOAD.steps + 1) // BLOCK) * BLOCK
     pages = {"block_size": BLOCK, "max_num_blocks": length // BLOCK}
     settings = {"hf_model": model, "dummy_weights": True, "num_layers": num_layers, "optimizations": MODE}
     with open_mesh("N150") as mesh_device:
         args = ModelArgs(mesh_device, max_seq_len=length, page_params=pages, **settings)
         state_dict = TimedStateDict(args.load_state_dict())
-        weights = Weights(mesh_device, args.placement, state_dict, WeightCache(cache, {"random": args.model_name}))
+        weights = Weights(mesh_device, args.placement, state_dict, args.weight_cache)
         with Generator.build(args, weights) as generator:
             tokens = generator.prefill(random_prompts(args.arch.vocab_size, WORKLOAD)).argmax(-1).tolist()
             answer = {"first_token": time.time(), "making weights": state_dict.seconds, "weights made": state_dict.reads}
@@ -86,9 +85,10 @@ def measure(num_layers: int, report=print) -> tuple[list[dict], int]:
     with tempfile.TemporaryDirectory() as cache:
         for index, kind in enumerate(STARTS):
             found += machine_limits.measure(index)
-            command = [sys.executable, "-m", __spec__.name, "--num_layers", str(num_layers), "--alone", cache]
+            command = [sys.executable, "-m", __spec__.name, "--num_layers", str(num_layers), "--alone"]
+            environment = {**os.environ, "TT_CACHE_PATH": cache}
             start = time.time()
-            result = subprocess.run(command, cwd=benchmark_record.ROOT, check=True, stdout=subprocess.PIPE)
+            result = subprocess.run(command, cwd=benchmark_record.ROOT, env=environment, check=True, stdout=subprocess.PIPE)
             answer = json.loads(result.stdout.splitlines()[-1])
             figures = {
                 "start-up": (answer["first_token"] - start, "s"),
@@ -100,7 +100,7 @@ def measure(num_layers: int, report=print) -> tuple[list[dict], int]:
             if kind == "warm" and answer["weights made"]:
                 raise RuntimeError(f"the second start made {answer['weights made']} weights: is there room in {cache} (TMPDIR)?")
             report(f"{kind} start: {', '.join(f'{name} {value:.4g} {unit}' for name, (value, unit) in figures.items())}")
-        cached = sum(file.stat().st_size for file in Path(cache).iterdir()) / 1e6
+        cached = sum(file.stat().st_size for file in Path(cache).rglob("*.tensorbin")) / 1e6
     return [*found, measurement("weight cache", cached, "MB")], answer["weight_bytes"]
 
 
@@ -108,10 +108,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_layers", type=int, default=LAYERS, metavar="N", help="run the first layers only")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the benchmark record there")
-    parser.add_argument("--alone", type=Path, metavar="CACHE", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.alone is not None:
-        print(json.dumps(start_alone(given.alone, given.num_layers)))
+    if given.alone:
+        print(json.dumps(start_alone(given.num_layers)))
         return
     if backend.name() != "emulator":
         parser.error(f"memory is measured on the emulator; TT_BACKEND is {backend.name()}")
