@@ -37,14 +37,14 @@ serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (
 	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
 
 test: setup setup-serving setup-tools  ## run the tests, but for the wide sweeps
-	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving and not bench"
 	$(OWN_PLATFORM) -m pytest -m "serving and not wide" tests/serving
 	@if $(SERVING) -c "import vllm_tt_plugin" 2>/dev/null; then $(MAKE) test-plugin; \
 	else echo "vllm-tt-plugin is not installed in .venv-serving: vLLM ran on our own platform only"; fi
 	$(PYTEST) -m "alone and not slow and not wide"
 
 test-fast: setup  ## run the tests of single modules, in a few minutes
-	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor" tests/common tests/emulator \
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor and not bench" tests/common tests/emulator \
 	    models/tt_transformers/tests
 
 test-wide: setup setup-serving  ## run the wide sweeps, which `make test` leaves out, and record that they passed
@@ -68,6 +68,7 @@ accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 an
 	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
 bench: setup setup-bench  ## time the emulator against Hugging Face transformers and llama.cpp, a Galaxy against one device, and an 8B, then write PERF.md
+	$(PYTEST) -m bench tests/performance
 	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
 	for policy in passive active; do for processor in "" --avx2; do \
 	    OMP_WAIT_POLICY=$$policy $(PYTHON) -m models.tt_transformers.measure.speed $$processor --output $(PERF_RECORDS) || exit 1; \

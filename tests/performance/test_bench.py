@@ -155,7 +155,7 @@ def test_the_8b_is_reported_with_its_memory_aim():
     ]
 
 
-@pytest.mark.skipif(not (systems.BENCH_ENVIRONMENT / ".installed").is_file(), reason="`make setup-bench` was not run")
+@pytest.mark.bench
 @pytest.mark.parametrize("kind, bytes_a_block", [("q8_0", 34), ("q4_0", 18)])
 def test_llama_cpp_runs_random_weights_of_given_widths(kind, bytes_a_block, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(WIDTHS))
