@@ -155,7 +155,7 @@ def _build(mesh_device, precision, users, cache):
         embedding=Embedding(weights.embedding()),
         lm_head=LMHead(lm_head, weights, ccl),
         lm_head_config=lm_head,
-        rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
+        rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, weights.constants),
     )
     weights.load()
     return modules

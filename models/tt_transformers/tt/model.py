@@ -36,7 +36,7 @@ class Transformer:
         self.norm = residual_norm(args, weights, "norm", lm_head.splits[0].cores, ccl)
         self.lm_head = LMHead(lm_head, weights, ccl)
         users = args.placement.users(args.max_batch_size)
-        self.rotary = RotaryEmbedding(args.arch.rope, args.max_seq_len, users, args.chip, args.mesh_device)
+        self.rotary = RotaryEmbedding(args.arch.rope, args.max_seq_len, users, args.chip, weights.constants)
         self.vision = None if args.arch.vision is None else VisionModel(args, weights, ccl)
 
     @property
@@ -86,8 +86,5 @@ class Transformer:
         """Frees weights, tables and caches; the model cannot be used afterwards."""
         self.weights.deallocate()
         self.ccl.deallocate()
-        self.rotary.deallocate()
-        if self.vision is not None:
-            self.vision.deallocate()
         for kv_cache in self.kv_caches:
             kv_cache.deallocate()

@@ -1,10 +1,13 @@
 """Token embeddings and rotary angles: rows of tables on the devices."""
 
+from functools import cache, partial
+
 import torch
 import ttnn
 
 from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
+from models.tt_transformers.tt.modules.constants import Constants
 
 
 class Embedding:
@@ -42,31 +45,18 @@ class RotaryEmbedding:
     rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or a multiple of 64.
     """
 
-    def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, mesh_device):
-        self._rope = rope
-        self._replicate = replicate = dict(
-            dtype=ttnn.bfloat16, device=mesh_device, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device)
-        )
+    def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, constants: Constants):
+        self._rope, self._constants = rope, constants
         self._width = whole_tiles(rope.head_dim)
-        self._cos, self._sin = (
-            ttnn.from_torch(
-                table[None, None],
-                layout=ttnn.ROW_MAJOR_LAYOUT,
-                memory_config=ttnn.DRAM_MEMORY_CONFIG,
-                **replicate,
-            )
-            for table in rope.table(max_seq_len, self._width)
-        )
+        tables = cache(partial(rope.table, max_seq_len, self._width))
+        self._cos = constants.tensor("cos", lambda: tables()[0][None, None], ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT)
+        self._sin = constants.tensor("sin", lambda: tables()[1][None, None], ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT)
         # In decode each user's core has a copy of the matrix.
-        self._decode_transformation = ttnn.from_torch(
-            _pair_rotation().repeat(1, 1, users, 1),
-            layout=ttnn.TILE_LAYOUT,
+        self._decode_transformation = constants.tensor(
+            "decode transformation", lambda: _pair_rotation().repeat(1, 1, users, 1), ttnn.bfloat16,
             memory_config=chip.user_sharded(users, TILE),
-            **replicate,
-        )
-        self._prefill_transformation = ttnn.from_torch(
-            _pair_rotation(), layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **replicate
-        )
+        )  # fmt: skip
+        self._prefill_transformation = constants.tensor("prefill transformation", _pair_rotation, ttnn.bfloat16)
         self._users_memory_config = chip.user_sharded(users, self._width)
 
     def decode(self, rows) -> Rotation:
@@ -84,9 +74,7 @@ class RotaryEmbedding:
     def prefill_beyond_table(self, positions: range, length: int) -> Rotation:
         """As `prefill`, for a prompt of `length` tokens whose angles are not in the tables: they come from the host."""
         cos, sin = (
-            ttnn.from_torch(
-                angles[None, None], layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._replicate
-            )
+            self._constants.to_device(angles[None, None], ttnn.bfloat16)
             for angles in self._rope.cos_sin(torch.tensor(positions), length, self._width)
         )
         return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
@@ -95,10 +83,6 @@ class RotaryEmbedding:
         x = ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT))
         # [1, users, 1, head_dim], placed like the heads: one user per core.
         return ttnn.interleaved_to_sharded(ttnn.transpose(x, 1, 2), self._users_memory_config)
-
-    def deallocate(self):
-        for tensor in (self._cos, self._sin, self._decode_transformation, self._prefill_transformation):
-            ttnn.deallocate(tensor)
 
 
 def _pair_rotation() -> torch.Tensor:
