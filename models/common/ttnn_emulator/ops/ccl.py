@@ -17,7 +17,7 @@ from .checks import check_dtype, interleaved, positive, worker_cores
 from .common import config_for, normalise_dim
 
 
-def _groups(tensor, cluster_axis, topology):
+def groups_of(tensor, cluster_axis, topology):
     """The device indices of each communicating group, the size of a group, and the topology of its links.
 
     `cluster_axis` 0 groups the devices of each column of the mesh, 1 those of each row, None all devices.
@@ -43,29 +43,29 @@ def _groups(tensor, cluster_axis, topology):
     return groups, len(groups[0]), {"topology": topology}
 
 
-def _total(parts):
+def total(parts):
     """The sum of tensors in float32. If all are one object, it is converted once and multiplied."""
     if all(part is parts[0] for part in parts):
         return parts[0].float() * len(parts)
-    total = parts[0].float() + parts[1]
+    result = parts[0].float() + parts[1]
     for part in parts[2:]:
-        total += part
-    return total
+        result += part
+    return result
 
 
-def _in_groups(groups, combine):
-    """A collective kernel. `combine` takes the tensors of a group and makes one output per member.
+def in_groups(groups, combine):
+    """A collective kernel. `combine` takes the tensors of a group, a list for each input, and makes one output per member.
 
     Groups with the same tensors get the same outputs, so that later ops compute once for all of them.
     """
 
-    def kernel(shards):
-        results, combined = [None] * len(shards), {}
+    def kernel(*inputs):
+        results, combined = [None] * len(inputs[0]), {}
         for group in groups:
-            parts = [shards[index] for index in group]
-            key = tuple(map(id, parts))
+            parts = [[shards[index] for index in group] for shards in inputs]
+            key = tuple(id(part) for each in parts for part in each)
             if key not in combined:
-                combined[key] = combine(parts)
+                combined[key] = combine(*parts)
             for index, result in zip(group, combined[key]):
                 results[index] = result
         return results
@@ -91,13 +91,13 @@ def all_gather(
     use_l1_small_for_semaphores: NotEmulated = False,
 ) -> Tensor:
     """Gives every device of a group the tensors of the whole group, concatenated along `dim`."""
-    groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
+    groups, count, chosen = groups_of(input_tensor, cluster_axis, topology)
     dim = normalise_dim(dim, len(input_tensor.shape))
     shape = list(input_tensor.shape)
     shape[dim] *= count
     config = config_for(input_tensor, shape, memory_config)
     spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = _in_groups(groups, lambda parts: [torch.cat(parts, dim)] * count)
+    kernel = in_groups(groups, lambda parts: [torch.cat(parts, dim)] * count)
     exact = input_tensor.dtype not in BLOCK_FLOAT or dim != len(shape) - 1 or shape[dim] // count % 16 == 0
     return Program(kernel, [input_tensor], spec, collective=True, exact=exact, chosen=chosen)
 
@@ -121,7 +121,7 @@ def reduce_scatter(
     use_l1_small_for_semaphores: NotEmulated = False,
 ) -> Tensor:
     """Sums the tensors of a group. Each device keeps its part of dimension `dim` of the sum."""
-    groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
+    groups, count, chosen = groups_of(input_tensor, cluster_axis, topology)
     check_dtype("input_tensor", input_tensor.dtype)
     dim = normalise_dim(dim, len(input_tensor.shape))
     shape = list(input_tensor.shape)
@@ -130,7 +130,7 @@ def reduce_scatter(
     shape[dim] //= count
     config = config_for(input_tensor, shape, memory_config)
     spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = _in_groups(groups, lambda parts: _total(parts).chunk(count, dim))
+    kernel = in_groups(groups, lambda parts: total(parts).chunk(count, dim))
     return Program(kernel, [input_tensor], spec, collective=True, chosen=chosen)
 
 
@@ -145,9 +145,9 @@ def all_reduce(
     topology: Topology = None,
 ) -> Tensor:
     """Gives every device of a group the sum of the group's tensors."""
-    groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
+    groups, count, chosen = groups_of(input_tensor, cluster_axis, topology)
     check_dtype("input_tensor", input_tensor.dtype)
     config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = _in_groups(groups, lambda parts: [_total(parts)] * count)
+    kernel = in_groups(groups, lambda parts: [total(parts)] * count)
     return Program(kernel, [input_tensor], spec, collective=True, chosen=chosen)

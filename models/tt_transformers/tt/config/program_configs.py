@@ -87,6 +87,12 @@ class ChipLayout:
         """
         return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), _core_rectangle(*self.rectangle(users)))
 
+    def separate_heads(self, users: int, head_dim: int) -> ttnn.MemoryConfig:
+        """L1, `[32, head_dim]` on each core: as many cores as users for the queries, as many for the keys, and for the
+        values, row by row from the first core on."""
+        cores = ttnn.num_cores_to_corerangeset(3 * users, ttnn.CoreCoord(self.grid_x, self.grid_y), True)
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (TILE, head_dim), cores)
+
     def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
         """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""
         columns = math.ceil(n / (TILE * self.dram_banks)) * TILE

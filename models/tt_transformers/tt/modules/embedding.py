@@ -36,6 +36,17 @@ class Rotation:
             x, self.cos, self.sin, self._transformation, is_decode_mode=self._is_decode
         )
 
+    def heads(self, q, k):
+        """Both in decode -> the same."""
+        return self(q), self(k)
+
+
+class JointRotation(Rotation):
+    """The same in decode for q and k that lie on different cores: one op rotates both."""
+
+    def heads(self, q, k):
+        return ttnn.experimental.rotary_embedding_llama_fused_qk(q, k, self.cos, self.sin, self._transformation)
+
 
 class RotaryEmbedding:
     """Tables of cos and sin for every position that a token may be decoded at; for LongRoPE, with both sets of factors.
@@ -45,6 +56,8 @@ class RotaryEmbedding:
     rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or a multiple of 64.
     """
 
+    decode_rotation, copies = Rotation, 1  # copies: cores of each user in decode
+
     def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, constants: Constants):
         self._rope, self._constants = rope, constants
         self._width = whole_tiles(rope.head_dim)
@@ -52,17 +65,18 @@ class RotaryEmbedding:
         self._cos = constants.tensor("cos", lambda: tables()[0][None, None], ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT)
         self._sin = constants.tensor("sin", lambda: tables()[1][None, None], ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT)
         # In decode each user's core has a copy of the matrix.
+        cores = self.copies * users
         self._decode_transformation = constants.tensor(
-            "decode transformation", lambda: _pair_rotation().repeat(1, 1, users, 1), ttnn.bfloat16,
-            memory_config=chip.user_sharded(users, TILE),
+            "decode transformation", lambda: _pair_rotation().repeat(1, 1, cores, 1), ttnn.bfloat16,
+            memory_config=chip.user_sharded(cores, TILE),
         )  # fmt: skip
         self._prefill_transformation = constants.tensor("prefill transformation", _pair_rotation, ttnn.bfloat16)
-        self._users_memory_config = chip.user_sharded(users, self._width)
+        self._decode_memory_config = chip.user_sharded(cores, self._width)
 
     def decode(self, rows) -> Rotation:
         """rows: [1, users] uint32, each user's row of the tables."""
         cos, sin = (self._one_row_a_user(table, rows) for table in (self._cos, self._sin))
-        return Rotation(cos, sin, self._decode_transformation, is_decode=True)
+        return self.decode_rotation(cos, sin, self._decode_transformation, is_decode=True)
 
     def prefill(self, rows) -> Rotation:
         """rows: [1, seq_len] uint32, each position's row of the tables."""
@@ -82,7 +96,26 @@ class RotaryEmbedding:
     def _one_row_a_user(self, table, rows):
         x = ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT))
         # [1, users, 1, head_dim], placed like the heads: one user per core.
-        return ttnn.interleaved_to_sharded(ttnn.transpose(x, 1, 2), self._users_memory_config)
+        return ttnn.interleaved_to_sharded(self._for_each_core(ttnn.transpose(x, 1, 2)), self._decode_memory_config)
+
+    def _for_each_core(self, x):
+        """x: [1, users, 1, head_dim] -> [1, copies * users, 1, head_dim]."""
+        return x
+
+
+class JointRotaryEmbedding(RotaryEmbedding):
+    """The same for queries and keys that lie on different cores in decode: both have their copies of the angles."""
+
+    decode_rotation, copies = JointRotation, 2
+
+    def _for_each_core(self, x):
+        return ttnn.concat([x, x], dim=1)
+
+
+def rotary_embedding(args, constants: Constants) -> RotaryEmbedding:
+    """The rotary tables of a model: on a grid of devices `JointRotaryEmbedding`, for the heads of `OwnUsersHeads`."""
+    kind, users = JointRotaryEmbedding if args.placement.is_grid else RotaryEmbedding, args.placement.users(args.max_batch_size)
+    return kind(args.arch.rope, args.max_seq_len, users, args.chip, constants)
 
 
 def _pair_rotation() -> torch.Tensor:
