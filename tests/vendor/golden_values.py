@@ -202,7 +202,7 @@ def fused_norm(mesh, dtype):
 
     actual = emulator.fused_rms_minimal(
         split(x, 3, layout=emulator.TILE_LAYOUT, memory_config=config), program, 1, mesh,
-        emulator.create_global_semaphore(mesh, emulator.CoreRangeSet([emulator.CoreRange((0, 0), (7, 7))]), 0),
+        emulator.create_global_semaphore(mesh, emulator.num_cores_to_corerangeset(64, emulator.CoreCoord(8, 8), True), 0),
         epsilon=1e-5, weight=split(weight.view(1, 1, -1, 32), 2),
         stats=emulator.from_torch(torch.zeros(1, 1, 32, 32 * DEVICES).bfloat16(), layout=emulator.TILE_LAYOUT, device=mesh, memory_config=tile),
     )  # fmt: skip
