@@ -20,6 +20,9 @@ class GlobalSemaphore:
         # Of the memory that a page takes at least, it uses four bytes.
         self._buffer = Buffer(mesh_device.allocator, BufferType.L1, mesh_device.allocator.chip.dram_alignment)
 
+    def __repr__(self):
+        return "GlobalSemaphore()"
+
 
 @op("ttnn.create_global_semaphore", registry=FUNCTIONS)
 def create_global_semaphore(

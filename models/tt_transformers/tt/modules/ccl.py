@@ -27,7 +27,7 @@ class SingleDevice:
         return x
 
     def sum_qkv(self, x, memory_config):
-        """Partial products of wqkv, interleaved -> their sum on every device of the grid's row."""
+        """Partial products of wqkv in a prefill, interleaved -> their sum on every device of the grid's row."""
         return x
 
     def gather_users(self, x, memory_config):
