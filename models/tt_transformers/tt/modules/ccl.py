@@ -131,12 +131,12 @@ class GridOfDevices(SingleDevice):
         return q, k, v
 
     def room_for_parts(self, chip, rows: int, width: int, cores: int):
-        """Where the devices of a row write their parts of x [1, 1, rows, width], which is width-sharded over `cores`: the
-        same memory in all layers."""
+        """Where the devices of a row write their parts of a decode matmul's product [1, 1, rows, width], width-sharded over
+        `cores`: the same memory in all layers."""
         columns = self._placement.residual_ranks * width
         return self._constants.tensor(
             ("parts", rows, width), lambda: torch.zeros(1, 1, rows, columns), ttnn.bfloat16,
-            memory_config=chip.width_sharded(columns, cores),
+            memory_config=chip.beside_product(columns, cores),
         )  # fmt: skip
 
     def gather_statistics(self, x, memory_config):
