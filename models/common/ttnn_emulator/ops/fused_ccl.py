@@ -71,19 +71,18 @@ def all_reduce_create_qkv_heads(
     reduce = in_groups(groups, lambda parts: [round_to(total(parts))] * count)
 
     def kernel(shards, offsets):
-        made = {}
+        results, made = [], {}
         for summed, offset in zip(reduce(shards), offsets):
             first = int(offset.flatten()[0])
             key = id(summed), first
             if key not in made:
                 heads = summed.reshape(1, batch, sum(counts), head_dim)[:, first : first + users]
                 made[key] = summed, *heads.split(counts, dim=2)
-            yield made[key]
+            results.append(made[key])
+        return results
 
-    return Program(
-        lambda *inputs: list(kernel(*inputs)), [input_tensor, batch_offset], (sums, *specs),
-        collective=True, exact=True, chosen=chosen,
-    )  # fmt: skip
+    inputs = [input_tensor, batch_offset]
+    return Program(kernel, inputs, (sums, *specs), collective=True, exact=True, chosen=chosen)
 
 
 def _check_buffer(tensor, buffer, sums, count):
