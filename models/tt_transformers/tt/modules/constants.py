@@ -45,6 +45,7 @@ class Constants:
         )
 
     def deallocate(self) -> None:
+        """Frees what was given out; another group may make it again."""
         while self._tensors:
             key, tensor = self._tensors.popitem()
             self._made.pop(key, None)
