@@ -92,3 +92,60 @@ def test_groups_with_the_same_tensors_share_one_result(grid):
     tensor = put(grid, torch.randn(1, 1, 32, 512), ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 3)))
     gathered = ttnn.all_gather(tensor, dim=3, cluster_axis=1)
     assert len(set(map(id, ttnn.gelu(gathered).shards))) == len(set(map(id, gathered.shards))) == 1
+
+
+def on_cores(strategy, shape, x, y):
+    return ttnn.create_sharded_memory_config(
+        shape, ttnn.CoreGrid(x=x, y=y), getattr(ttnn.ShardStrategy, strategy), use_height_and_width_as_shard_shape=True
+    )
+
+
+def semaphore(mesh):
+    return ttnn.create_global_semaphore(mesh, ttnn.num_cores_to_corerangeset(64, ttnn.CoreCoord(8, 8), True), 0)
+
+
+def test_heads_of_a_sum_are_those_of_all_reduce_for_each_devices_users(grid):
+    """4 query heads and 2 KV heads of 32 columns; 16 users, 4 on each column of devices."""
+    placed = on_cores("WIDTH", (32, 64), 4, 1)
+    parts_of = put(grid, torch.randn(8, 1, 16, 256), ttnn.ShardTensorToMesh(grid, dim=0))
+    first = ttnn.from_torch(
+        torch.arange(4, dtype=torch.int32)[:, None] * 4, device=grid, layout=ttnn.ROW_MAJOR_LAYOUT,
+        mesh_mapper=ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 0)),
+    )  # fmt: skip
+    summed, *heads = ttnn.experimental.all_reduce_create_qkv_heads(
+        ttnn.interleaved_to_sharded(parts_of, placed),
+        ttnn.zeros((1, 1, 16, 1024), layout=ttnn.TILE_LAYOUT, device=grid, memory_config=on_cores("WIDTH", (32, 256), 4, 1)),
+        first, 1, grid, semaphore(grid), 4, num_kv_heads=2, slice_size=4,
+        final_memory_config=on_cores("HEIGHT", (32, 32), 6, 2),
+    )  # fmt: skip
+    expected = ttnn.all_reduce(parts_of, cluster_axis=1)
+    assert all(torch.equal(a, b) for a, b in zip(parts(summed), parts(expected)))
+    for device, whole in enumerate(parts(expected)):
+        own = whole[0, 0, 4 * (device % 4) :][:4].view(1, 4, 8, 32).split([4, 2, 2], dim=2)
+        assert all(torch.equal(parts(part)[device], values) for part, values in zip(heads, own))
+    cores = [set(ttnn.corerange_to_cores(part.memory_config().shard_spec.grid)) for part in heads]
+    assert len(set.union(*cores)) == 12
+
+
+@pytest.mark.parametrize("sums", [ttnn.bfloat16, ttnn.float32])
+def test_the_fused_norm_is_the_norm_of_whole_rows(grid, sums):
+    x, weight = torch.randn(1, 1, 8, 512).bfloat16(), torch.randn(512).bfloat16()
+    in_fp32 = ttnn.WormholeComputeKernelConfig(fp32_dest_acc_en=sums == ttnn.float32)
+    split = ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 2))
+    y = ttnn.fused_rms_minimal(
+        ttnn.interleaved_to_sharded(
+            put(grid, x, ttnn.ShardTensor2dMesh(grid, mesh_shape=(2, 4), dims=(None, 3))), on_cores("WIDTH", (32, 64), 2, 1)
+        ),
+        ttnn.LayerNormShardedMultiCoreProgramConfig(
+            compute_with_storage_grid_size=(2, 1), subblock_w=1, block_h=1, block_w=2, inplace=False
+        ),
+        1, grid, semaphore(grid), epsilon=1e-5, compute_kernel_config=in_fp32,
+        weight=ttnn.from_torch(weight.view(1, 1, 16, 32), layout=ttnn.ROW_MAJOR_LAYOUT, device=grid, mesh_mapper=split),
+        stats=ttnn.zeros((1, 1, 32, 128), dtype=sums, layout=ttnn.TILE_LAYOUT, device=grid, memory_config=on_cores("WIDTH", (32, 128), 1, 1)),
+    )  # fmt: skip
+    expected = torch.nn.functional.rms_norm(x.double(), (512,), weight.double(), 1e-5)
+    for row in range(2):
+        joined = torch.cat(parts(y)[4 * row : 4 * row + 4], dim=3).double()
+        # Half a step of bf16, and of a sum in bf16 half of that again.
+        assert ((joined - expected).abs() / expected.abs()).max() < (2**-8 if sums == ttnn.float32 else 2**-7)
+    assert len(set(map(id, y.shards))) == 4  # both rows of devices hold the same, and compute it once

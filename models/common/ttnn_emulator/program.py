@@ -20,8 +20,9 @@ class Program:
             one, unless `exact`. It must read index tensors when it runs, because a trace runs it again.
         inputs: device Tensors. None entries are passed to the kernel as None.
         specs: the output's TensorSpec, or a list or tuple of them. Several outputs are returned in the same type.
-        groups: of a collective, the devices of each group that communicates, as row-major indices. The kernel takes the
-            list of a group's tensors and returns a list with an output for each. Equal outputs should be one object.
+        groups: of a collective, the devices of each group that communicates, as row-major indices. The kernel takes, for
+            each input, the list of a group's tensors. It returns a list with an output for each device, or, if `exact`,
+            a tuple of outputs for several specs. Equal outputs should be one object.
         in_place: the one of `inputs` that the kernel changes, or a tuple of several. They are the program's result,
             and there are no `specs`.
         exact: the output has the input's stored values. It is not rounded, and may share storage with the input.
@@ -74,7 +75,7 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
         targets = [output.storage for output in outputs]
         rounders = None if program.exact or program.view else [_ROUNDINGS[spec.dtype] for spec in specs]
         if program.groups is not None:
-            step = _collective_step(program.kernel, *storages, *targets, rounders, program.groups)
+            step = _collective_step(program.kernel, storages, targets, rounders, program.groups)
         else:
             step = _step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
     if device.shape_only:
@@ -200,26 +201,27 @@ def _once_each(compute, items, keys, elements: int):
     return Replicated(results) if len(distinct) == 1 else results
 
 
-def _collective_step(kernel, source, target, rounders, groups):
+def _collective_step(kernel, inputs, targets, rounders, groups):
     """As `_step`, for a kernel that takes the tensors of a group of devices."""
 
     def compute(group):
-        results = kernel([source.shards[index] for index in group])
+        results = kernel(*[[storage.shards[index] for index in group] for storage in inputs])
         if rounders is None:
             return results
         rounded = {id(result): rounders[0](result) for result in {id(result): result for result in results}.values()}
         return [rounded[id(result)] for result in results]
 
     def step():
-        ids = list(map(id, source.shards))
+        ids = list(zip(*[map(id, storage.shards) for storage in inputs]))
         keys = [tuple([ids[index] for index in group]) for group in groups]
-        shards = [None] * len(ids)
-        for group, results in zip(groups, _once_each(compute, groups, keys, _elements([source]) * len(groups[0]))):
+        of_devices = [None] * len(ids)
+        for group, results in zip(groups, _once_each(compute, groups, keys, _elements(inputs) * len(groups[0]))):
             for index, result in zip(group, results):
-                shards[index] = result
-        target.shards = Replicated(shards) if all(shard is shards[0] for shard in shards) else shards
+                of_devices[index] = result
+        _store(Replicated(of_devices) if all(result is of_devices[0] for result in of_devices) else of_devices, targets)
         if rounders is None:
-            source.aliased = target.aliased = True
+            for storage in (*inputs, *targets):
+                storage.aliased = True
 
     return step
 

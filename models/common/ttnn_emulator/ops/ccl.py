@@ -23,7 +23,7 @@ from .checks import check_dtype, interleaved, positive, worker_cores
 from .common import config_for, normalise_dim
 
 
-def _groups(tensor, cluster_axis, topology):
+def groups_of(tensor, cluster_axis, topology):
     """The device indices of each communicating group, the size of a group, and the topology of its links.
 
     `cluster_axis` 0 groups the devices of each column of the mesh, 1 those of each row, None all devices.
@@ -49,7 +49,7 @@ def _groups(tensor, cluster_axis, topology):
     return groups, len(groups[0]), {"topology": topology}
 
 
-def _sum(parts, dim, count, dtype):
+def total_in_parts(parts, dim, count, dtype):
     """The sum of tensors, added in float32 and cut into `count` parts along `dim`: bf16 if `dtype` is BFLOAT16."""
     if all(part is parts[0] for part in parts):
         return (parts[0].float() * len(parts)).chunk(count, dim)
@@ -82,7 +82,7 @@ def all_gather(
     use_l1_small_for_semaphores: NotEmulated = False,
 ) -> Tensor:
     """Gives every device of a group the tensors of the whole group, concatenated along `dim`."""
-    groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
+    groups, count, chosen = groups_of(input_tensor, cluster_axis, topology)
     dim = normalise_dim(dim, len(input_tensor.shape))
     shape = list(input_tensor.shape)
     shape[dim] *= count
@@ -113,7 +113,7 @@ def reduce_scatter(
     use_l1_small_for_semaphores: NotEmulated = False,
 ) -> Tensor:
     """Sums the tensors of a group. Each device keeps its part of dimension `dim` of the sum."""
-    groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
+    groups, count, chosen = groups_of(input_tensor, cluster_axis, topology)
     check_dtype("input_tensor", input_tensor.dtype)
     dim = normalise_dim(dim, len(input_tensor.shape))
     shape = list(input_tensor.shape)
@@ -123,7 +123,7 @@ def reduce_scatter(
     config = config_for(input_tensor, shape, memory_config)
     spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, config)
     return Program(
-        lambda parts: _sum(parts, dim, count, spec.dtype), [input_tensor], spec, groups=groups, chosen=chosen
+        lambda parts: total_in_parts(parts, dim, count, spec.dtype), [input_tensor], spec, groups=groups, chosen=chosen
     )
 
 
@@ -138,10 +138,10 @@ def all_reduce(
     topology: Topology = None,
 ) -> Tensor:
     """Gives every device of a group the sum of the group's tensors."""
-    groups, count, chosen = _groups(input_tensor, cluster_axis, topology)
+    groups, count, chosen = groups_of(input_tensor, cluster_axis, topology)
     check_dtype("input_tensor", input_tensor.dtype)
     config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, config)
     return Program(
-        lambda parts: _sum(parts, 0, 1, spec.dtype) * count, [input_tensor], spec, groups=groups, chosen=chosen
+        lambda parts: total_in_parts(parts, 0, 1, spec.dtype) * count, [input_tensor], spec, groups=groups, chosen=chosen
     )
