@@ -268,10 +268,15 @@ def _unpack_of(bits):
 
 
 @_emitted
-def _multiply_rows(builder, x, row_0, row_1, row_2, row_3, chunk, sums, pairs):
-    """sums[4, 64] += four rows of x times `_VECTORS` vectors of an unpacked chunk. The rows are offsets in bytes."""
+def _multiply_rows(builder, x, stride, first, last, chunk, sums, pairs):
+    """sums[_ROWS, 64] += the rows of x from `first` on times `_VECTORS` vectors of an unpacked chunk. Past the `last` row
+    this one is read again, for sums that are not used. `stride`: bytes from a row to the next."""
     x, chunk, sums = (builder.inttoptr(address, _pointer) for address in (x, chunk, sums))
-    rows = [builder.gep(x, [offset]) for offset in (row_0, row_1, row_2, row_3)]
+    rows = []
+    for row in range(_ROWS):
+        own = builder.add(first, _int64(row))
+        own = builder.select(builder.icmp_signed("<", own, last), own, last)
+        rows.append(builder.gep(x, [builder.mul(own, stride)]))
     cells = [(row, vector) for row in range(_ROWS) for vector in range(_VECTORS)]
     # A step is a pair of k rows, or one of both. `kind` is what x has for it.
     multiply_add, kind, steps = (_add_products_of_pairs, _int32, 1) if BF16_PAIRS else (_multiply_add, _float, 2)
@@ -403,12 +408,9 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, s
             else:
                 _unpack_4(mantissas + row_bytes * at, exponents + GROUPS * at, chunk.ctypes.data, deep // 2)
             for row in range(0, count, _ROWS):
-                # Past the last row this one is computed again, into sums that are not used.
-                own = first + row
-                offsets = own * stride, min(own + 1, last) * stride, min(own + 2, last) * stride, min(own + 3, last) * stride
                 for group in range(0, GROUPS, _VECTORS):
                     _multiply_rows(
-                        x + start // CHUNK * chunk_stride, *offsets, chunk.ctypes.data + 64 * group,
+                        x + start // CHUNK * chunk_stride, stride, first + row, last, chunk.ctypes.data + 64 * group,
                         sums.ctypes.data + 4 * (COLUMNS * row + BLOCK * group), deep // 2,
                     )  # fmt: skip
         for row in range(count):
