@@ -132,3 +132,47 @@ def test_a_mesh_without_facts_is_an_error():
 
 def test_galaxy_is_another_name_of_tg():
     assert card_of("Galaxy") is card_of("TG")
+
+
+def in_l1(rows, width, shards=None, sharding="WIDTH_SHARDED", dtype="BFLOAT16"):
+    return Operand((1, rows, 32, width), dtype, place="L1", sharding=sharding if shards else "INTERLEAVED", shards=shards)
+
+
+ROW = {"devices": 4, "axis": 1, "ring": True}
+WIDE, QKV, SUMS, Q, K = in_l1(1, 2048, 32), in_l1(1, 1280, 8), in_l1(1, 32), in_l1(8, 128, 8), in_l1(8, 128, 8)
+CACHE = Operand((1024, 1, 32, 128), "BFLOAT8_B")
+
+
+@pytest.mark.parametrize(
+    "fused, parts",
+    [
+        (
+            Call("RMSAllGatherDeviceOperation", (WIDE,), (WIDE,), settings=ROW),
+            [
+                Call("LayerNormPreAllGatherDeviceOperation", (WIDE,), (SUMS,)),
+                Call("AllGatherDeviceOperation", (SUMS,), (in_l1(1, 128),), settings=ROW),
+                Call("LayerNormPostAllGatherDeviceOperation", (WIDE, in_l1(1, 128)), (WIDE,)),
+            ],
+        ),
+        (
+            Call("AllReduceCreateQkvHeadsDeviceOperation", (QKV,), (QKV, Q, K, K), settings=ROW),
+            [
+                Call("AllReduceDeviceOperation", (QKV,), (QKV,), settings=ROW),
+                Call("NLPCreateQKVHeadsDecodeDeviceOperation", (QKV,), (Q, K, K)),
+            ],
+        ),
+        (
+            Call("RotaryEmbeddingLlamaFusedQKDeviceOperation", (Q, K), (Q, K)),
+            [Call("RotaryEmbeddingLlamaDeviceOperation", (x,), (x,)) for x in (Q, K)],
+        ),
+        (
+            Call("PagedFusedUpdateCacheDeviceOperation", (CACHE, K, CACHE, K), (CACHE, CACHE)),
+            [Call("PagedUpdateCacheDeviceOperation", (CACHE, K), (CACHE,))] * 2,
+        ),
+    ],
+    ids=["norm", "heads of a sum", "rotation", "caches"],
+)
+def test_a_fused_op_takes_less_time_than_its_parts_but_no_less_than_any_of_them(fused, parts):
+    card = card_of("TG")
+    (whole,), alone = times([fused], card), times(parts, card)
+    assert max(time.seconds for time in alone) <= whole.seconds < sum(time.seconds for time in alone)

@@ -154,10 +154,14 @@ def test_peaks_are_also_those_of_submeshes():
     assert watch.peak == {"DRAM": 2 * max(first, second), "L1": 2 * max(third, fourth)}
 
 
+def test_a_whole_context_has_rows_of_its_own():
+    rows = table.markdown([record(context=131072)]).splitlines()
+    assert rows[-1].startswith("| M, 2 layers, 128k tokens | performance | mock |")
+
+
 def test_data_parallel_has_rows_records_and_arguments_of_its_own(monkeypatch):
     rows = table.markdown([record(data_parallel=4)]).splitlines()
     assert rows[-1].startswith("| M, 2 layers, 4 groups | performance | mock |")
-    monkeypatch.setattr(validate, "meshes", lambda model: [])
     monkeypatch.setattr(validate, "IN_GROUPS", (("org/model", "P150", 4), ("org/model", "N150", 4)))
     ((program, mesh, *model),) = validate.runs(["org/model"], ["P150"])
     assert validate.committed(program, mesh, *model).name == "full_width-model-DP-4-P150.json"
@@ -182,8 +186,11 @@ def test_refusal_is_an_outcome_and_other_errors_are_not():
 
 
 def test_only_the_chosen_meshes_are_validated(monkeypatch):
+    monkeypatch.setattr(validate, "models", lambda: ["org/model", "org/other"])
     monkeypatch.setattr(validate, "meshes", lambda model: ["N150", "P150"])
+    monkeypatch.setattr(validate, "FULL_CONTEXT", (("org/long", "P150"), ("org/long", "N150")))
     assert list(validate.runs(["org/model"], ["P150"])) == [("full_width", "P150", "org/model")]
+    assert list(validate.runs(["org/long"], ["P150"])) == [("full_context", "P150", "org/long")]
     assert list(validate.runs(None, ["P150"]))[-1] == ("whole_demo", "P150", None)
 
 

@@ -247,6 +247,66 @@ tt.reduce_scatter(s.x, 3, cluster_axis=1, use_l1_small_for_semaphores=True)
 tt.all_reduce(s.x, cluster_axis=1, num_links=0)
 tt.all_reduce(s.x, cluster_axis=1, num_links=2, topology=tt.Topology.Ring)
 tt.all_reduce(s.x, cluster_axis=1, subdevice_id="0")
+tt.create_global_semaphore(s.device, s.cores(8, 8), -1)
+tt.create_global_semaphore(s.device, s.cores(9, 9), 0)
+tt.create_global_semaphore(s.device, s.cores(8, 8), 0, tt.BufferType.DRAM)
+tt.create_global_semaphore(s.device, "all", 0)
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[2]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[3]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), memory_config=s.qkv.memory_config(), topology=tt.Topology.Linear, num_links=1, dtype=tt.bfloat16, use_noc1_only=False)[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), memory_config=s.sharded("WIDTH", (32, 384), 2))[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), memory_config=s.L1)[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), num_links=0)[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), num_links="1")[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), subdevice_id=0)[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), dtype="bfloat16")[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24), use_noc1_only=1)[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=4, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[2]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[2]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 6, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[2]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 23))[3]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 64))[3]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config="few")[3]
+tt.experimental.all_reduce_create_qkv_heads(s.part, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.new([1, 1, 32, 768], "bfloat8_b", config=s.sharded("WIDTH", (32, 96), 8)), s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(384), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(dtype="bfloat8_b"), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(dtype="float32"), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.new([1, 1, 32, 6144]), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, "parts", s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), 8, 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), "1", s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 0, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[1]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, "mesh", s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[0]
+tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, 0, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[0]
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), epsilon=1e-5, memory_config=s.W, topology=tt.Topology.Linear, num_links=1, use_noc1_only=False)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums("float32"), compute_kernel_config=s.accumulate)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), compute_kernel_config=s.accumulate)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums("float32"))
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072, "float32"), stats=s.sums())
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072, layout="TILE"), stats=s.sums())
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, stats=s.sums())
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072))
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(384), stats=s.sums())
+tt.fused_rms_minimal(s.w1, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.x, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.new([1, 1, 32, 3072], "bfloat8_b", config=s.W), s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.h, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.w, s.norm(2), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.w, "config", 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums())
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), residual_input_tensor=0)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), dtype="bfloat16")
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), persistent_output_tensor=0)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), subdevice_id=0)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), memory_config=s.W8)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), memory_config="W")
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), epsilon=None)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), epsilon=1)
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), use_noc1_only="no")
+tt.fused_rms_minimal(s.w, s.norm(), 1, s.device, s.semaphore, weight=s.gamma(3072), stats=s.sums(), compute_kernel_config="HiFi4")
 """.strip().format(few=_FEW).splitlines()
 
 _FUSED = "tt.experimental.paged_fused_update_cache(s.pages(8), s.heads(8, 8), s.pages(8), "
@@ -294,6 +354,18 @@ tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, memory_confi
 tt.experimental.nlp_concat_heads_decode(s.heads(8, 8), num_heads=8, sub_core_grids="few")
 tt.experimental.rotary_embedding(s.new([1, 8, 32, 64]), s.new([1, 1, 64, 64]), s.new([1, 1, 64, 64]), token_index="3")
 tt.experimental.rotary_embedding(s.new([1, 8, 32, 64]), s.new([1, 1, 64, 64]), s.new([1, 1, 64, 64]), compute_kernel_config=4)
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16))[1]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16), compute_kernel_config=s.accumulate)[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16), compute_kernel_config=4)[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2), s.heads(16, 1), s.heads(16, 1), s.trans(16))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(7, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(8, 1), s.heads(8, 1), s.trans(16))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(8))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8, dtype="float32"), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.new([1, 8, 8, 96]), s.heads(8, 2, row=1), s.heads(16, 1), s.heads(16, 1), s.trans(16))[0]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(1, 32), s.heads(1, 1, row=1), s.heads(2, 1), s.heads(2, 1), s.trans(2))[1]
+tt.experimental.rotary_embedding_llama_fused_qk(s.heads(8, 8), s.heads(8, 2, row=1), s.heads(16, 1, 64), s.heads(16, 1, 64), s.trans(16))[0]
 tt.kv_cache.update_cache_for_token_(s.cache(8), s.new([1, 8, 32, 96]), 3)
 tt.kv_cache.update_cache_for_token_(s.cache(8, users=16), s.new([1, 8, 32, 96]), 3, 16)
 tt.kv_cache.update_cache_for_token_(s.cache(8), s.new([1, 8, 32, 96]), 3, 0, s.accumulate)

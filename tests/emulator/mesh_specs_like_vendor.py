@@ -14,7 +14,31 @@ class MeshSetting(Setting):
         super().__init__(tt, device)
         self.part = self.new([1, 1, 32, 384])
         self.odd = self.new([1, 2, 8, 8])
+        self.qkv = self.new([1, 1, 32, 768], config=self.sharded("WIDTH", (32, 96), 8))
+        self.semaphore = tt.create_global_semaphore(device, self.cores(8, 8), 0)
         self.numbers = torch.arange(2 * 8 * 64).reshape(1, 2, 8, 64).float()
+
+    def parts(self, width=768, cores=8, dtype="bfloat16"):
+        """Room for the parts of eight devices, each `width` columns."""
+        return self.new([1, 1, 32, 8 * width], dtype, config=self.sharded("WIDTH", (32, 8 * width // cores), cores))
+
+    def first(self, *shape, dtype="int32"):
+        return self.new(list(shape) or [1, 1], dtype, "ROW_MAJOR")
+
+    def gamma(self, width, dtype="bfloat16", layout="ROW_MAJOR"):
+        shape = [1, 1, width // 32, 32] if layout == "ROW_MAJOR" else [1, 1, 1, width]
+        return self.new(shape, dtype, layout)
+
+    def sums(self, dtype="bfloat16", config=None):
+        return self.new([1, 1, 32, 256], dtype, config=config or self.sharded("WIDTH", (32, 256), 1))
+
+    def norm(self, width=3, **more):
+        options = dict(compute_with_storage_grid_size=(8, 4), subblock_w=1, block_h=1, block_w=width, inplace=False)
+        return self.tt.LayerNormShardedMultiCoreProgramConfig(**{**options, **more})
+
+    @property
+    def accumulate(self):
+        return self.tt.WormholeComputeKernelConfig(math_fidelity=self.tt.MathFidelity.HiFi4, fp32_dest_acc_en=True)
 
     def split(self, *arguments):
         """A host tensor divided over the mesh: along one dimension, or by (mesh shape, dims)."""

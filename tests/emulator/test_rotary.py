@@ -74,6 +74,26 @@ def test_decode_rotation_is_hugging_faces_at_each_users_position(device, users):
     assert pcc(interleaved(expected), ttnn.to_torch(rotated)) >= 0.9999
 
 
+def test_queries_and_keys_on_different_cores_are_rotated_by_one_op_as_by_two(device):
+    users, tables, matrix = 8, [torch.randn(1, 8, 1, 96).bfloat16() for _ in range(2)], transformation()
+
+    def rotate(function, copies, *heads, **options):
+        cos, sin = (on(device, table.repeat(1, copies, 1, 1), per_user(copies * users, 96)) for table in tables)
+        matrices = matrix.repeat(copies * users, 1)[None, None]
+        return function(*heads, cos, sin, on(device, matrices, per_user(copies * users, 32)), **options)
+
+    q, k = (on(device, torch.randn(1, users, heads, 96), per_user(users, 96)) for heads in (8, 2))
+    alone = [rotate(ttnn.experimental.rotary_embedding_llama, 1, each, is_decode_mode=True) for each in (q, k)]
+    row = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 1), ttnn.CoreCoord(7, 1))])
+    shard = ttnn.ShardSpec(row, (32, 96), ttnn.ShardOrientation.ROW_MAJOR)
+    elsewhere = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shard)
+    together = rotate(ttnn.experimental.rotary_embedding_llama_fused_qk, 2, q, ttnn.to_memory_config(k, elsewhere))
+    for one, both in zip(alone, together):
+        assert torch.equal(ttnn.to_torch(one), ttnn.to_torch(both))
+    with pytest.raises(RuntimeError, match="must lie on different cores"):
+        rotate(ttnn.experimental.rotary_embedding_llama_fused_qk, 2, q, k)
+
+
 def test_rotation_in_halves_is_hugging_faces(device):
     values, positions = torch.randn(1, 8, 128, 64).bfloat16(), torch.arange(128)
     cos, sin = (on(device, table[None, None]) for table in angles(positions, 64))

@@ -184,13 +184,39 @@ def collectives(mesh, dtype):
     yield "reduce_scatter", correlation(joined, golden("reduce_scatter")(parts, 3, **on_mesh))
 
 
+def fused_norm(mesh, dtype):
+    x, weight = torch.randn(X).to(dtype), torch.randn(DIM).to(dtype)
+    width = DIM // DEVICES
+    config = emulator.create_sharded_memory_config(
+        (32, width // 4), emulator.CoreGrid(x=4, y=1), emulator.ShardStrategy.WIDTH, use_height_and_width_as_shard_shape=True
+    )
+    tile = emulator.create_sharded_memory_config(
+        (32, 32 * DEVICES), emulator.CoreGrid(x=1, y=1), emulator.ShardStrategy.WIDTH, use_height_and_width_as_shard_shape=True
+    )
+    program = emulator.LayerNormShardedMultiCoreProgramConfig(
+        compute_with_storage_grid_size=(4, 1), subblock_w=1, block_h=1, block_w=width // 128, inplace=False
+    )
+
+    def split(value, dim, **place):
+        return emulator.from_torch(value, device=mesh, mesh_mapper=emulator.ShardTensorToMesh(mesh, dim=dim), **place)
+
+    actual = emulator.fused_rms_minimal(
+        split(x, 3, layout=emulator.TILE_LAYOUT, memory_config=config), program, 1, mesh,
+        emulator.create_global_semaphore(mesh, emulator.num_cores_to_corerangeset(64, emulator.CoreCoord(8, 8), True), 0),
+        epsilon=1e-5, weight=split(weight.view(1, 1, -1, 32), 2),
+        stats=emulator.from_torch(torch.zeros(1, 1, 32, 32 * DEVICES).bfloat16(), layout=emulator.TILE_LAYOUT, device=mesh, memory_config=tile),
+    )  # fmt: skip
+    joined = emulator.to_torch(actual, mesh_composer=emulator.ConcatMeshToTensor(mesh, dim=3))
+    yield "fused_rms_minimal", correlation(joined, golden("fused_rms_minimal")(x, epsilon=1e-5, weight=weight))
+
+
 def print_comparisons():
     emulator.set_fabric_config(emulator.FabricConfig.FABRIC_1D)
     device = emulator.open_mesh_device(emulator.MeshShape(1, 1))
     mesh = emulator.open_mesh_device(emulator.MeshShape(1, DEVICES))
     for dtype in (torch.bfloat16, torch.float32):
-        for group in (alike, roots, filled, converted, moved, sharded, rotated, distributed_norms, collectives):
-            for name, value in group(mesh if group is collectives else device, dtype):
+        for group in (alike, roots, filled, converted, moved, sharded, rotated, distributed_norms, collectives, fused_norm):
+            for name, value in group(mesh if group in (collectives, fused_norm) else device, dtype):
                 print(name, str(dtype).removeprefix("torch."), value, sep="\t")
 
 

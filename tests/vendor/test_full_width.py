@@ -9,6 +9,7 @@ from models.common.mesh_names import LINES, is_line
 from models.common.vendor import watching as validation
 from models.tt_transformers.measure import compatible
 from models.tt_transformers.measure.vendor import full_width, table, validate
+from models.tt_transformers.tt.config.prefill_chunks import SIZES
 from tests.support.wide import some_of
 
 
@@ -64,6 +65,17 @@ def test_committed_record_is_what_this_ttnn_says(records):
     committed, measured = records
     changes = validation.changes(committed, measured)
     assert committed == measured, "\n".join(["make validate writes new records; what changed:", *changes])
+
+
+@pytest.mark.vendor
+@pytest.mark.wide
+@pytest.mark.parametrize("model, mesh", validate.FULL_CONTEXT)
+def test_a_prompt_of_the_whole_context_is_accepted_in_chunks_of_every_size(model, mesh, tmp_path):
+    validate.run("full_context", mesh, tmp_path / "record.json", model)
+    measured = json.loads((tmp_path / "record.json").read_text())
+    assert measured == json.loads(validate.committed("full_context", mesh, model).read_text())
+    assert [case for case in measured["cases"] if case["outcome"] != "pass"] == []
+    assert {case["prefill_chunk_size"] for case in measured["cases"]} == set(SIZES)  # a Galaxy's own size is the largest
 
 
 def test_table_in_the_readme_is_made_from_the_records():

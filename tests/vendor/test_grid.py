@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.wide import some_of
 
-# Whole prompts of up to 8192 tokens, one in chunks, and decode steps. With `users`, those of all columns.
+# Whole prompts, up to the context, one in chunks, and decode steps. With `users`, those of all columns.
 CODE = """
 import sys
 import models
@@ -20,7 +20,7 @@ mode, users, *lengths = sys.argv[1:]
 with open_mesh() as mesh_device:
     args = ModelArgs(
         mesh_device, hf_model="meta-llama/Llama-3.1-70B", dummy_weights=True, num_layers=2, optimizations=mode,
-        max_batch_size=int(users), max_seq_len=8448, page_params={"block_size": 64, "max_num_blocks": 256},
+        max_batch_size=int(users), max_seq_len=131072, page_params={"block_size": 64, "max_num_blocks": 2048},
     )
     with Generator.build(args, AllocatedWeights(args), make_kv_caches(args, allocate)) as generator:
         for length in map(int, lengths):
@@ -29,9 +29,12 @@ with open_mesh() as mesh_device:
         args.prefill_chunk_size = 1024
         generator.prefill([[1] * 2100] + [[1] * 128] * (int(users) - 1))
         generator.decode([1] * int(users))
+        args.prefill_chunk_size = 16384
+        generator.prefill([[1] * 131071])
+        generator.decode([1])
 print("accepted")
 """
-LENGTHS = ("128", "1024", "2048", "4096", "8192")
+LENGTHS = ("128", "1024", "2048", "4096", "8192", "131071")
 LINKS = {"ring": {}, "line": {"LINE_AG": "1", "LINE_RS": "1"}, "sums in line": {"LINE_RS": "1"}}
 
 

@@ -104,6 +104,7 @@ from .program_config import (
     WormholeComputeKernelConfig,
     init_device_compute_kernel_config,
 )
+from .semaphore import create_global_semaphore
 from .shapes import MeshCoordinate, MeshShape, Shape
 from .tensor import Tensor, TensorSpec
 from .trace import (
@@ -174,6 +175,7 @@ _OP_MODULES = (
     "normalization",
     "embedding",
     "experimental",
+    "fused_ccl",
     "cache",
     "transformer",
 )

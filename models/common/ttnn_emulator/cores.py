@@ -142,6 +142,25 @@ def corerange_to_cores(core_range_set: CoreRangeSet, max_cores: int = None, row_
     return cores if max_cores is None else cores[:max_cores]
 
 
+def core_ranges(cores: list) -> CoreRangeSet:
+    """Cores, listed row by row, as few rectangles."""
+    ranges = []
+    for core in cores:
+        last = ranges[-1] if ranges else None
+        if last is not None and last.end == CoreCoord(core.x - 1, core.y) and last.start.y == core.y:
+            ranges[-1] = CoreRange(last.start, core)
+        else:
+            ranges.append(CoreRange(core, core))
+    merged = []
+    for each in ranges:
+        last = merged[-1] if merged else None
+        if last is not None and (last.start.x, last.end.x, last.end.y + 1) == (each.start.x, each.end.x, each.start.y):
+            merged[-1] = CoreRange(last.start, each.end)
+        else:
+            merged.append(each)
+    return CoreRangeSet(merged)
+
+
 def num_cores_to_corerangeset(target_num_cores: int, grid_size: CoreCoord, row_wise: bool = False) -> CoreRangeSet:
     """The first `target_num_cores` cores of a grid, counted along rows if `row_wise`, else along columns.
 

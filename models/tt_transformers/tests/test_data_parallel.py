@@ -1,5 +1,6 @@
 """Data parallel: a model on each of several groups of devices, all from weights that are read once."""
 
+import gc
 import math
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import ttnn
 
 from models.common.mesh import open_mesh
 from models.common.mesh_names import MESH_SHAPES
@@ -23,6 +25,7 @@ from models.tt_transformers.tt.model_args import ModelArgs
 from models.tt_transformers.tt.runtime import dram
 from models.tt_transformers.tt.runtime.runner import Runner
 from tests.support.generation import greedy, known_by_heart, open_generator, random_tokens, tiny  # noqa: F401
+from tests.support.tiny_mllama import IMAGE, picture, save_tiny_mllama
 from tests.support.tiny_models import save_tiny
 
 CASES = [("T3K", 2), ("T3K", 4), ("T3K", 8), ("TG", 4), ("TG", 8), ("TG", 16), ("TG", 32)]
@@ -154,7 +157,37 @@ def test_weights_are_read_once_and_their_memory_is_shared_before_and_after_use(t
 
 
 def memory_of(weights):
-    return [shard.untyped_storage().data_ptr() for tensor in weights._tensors for shard in tensor.storage.shards]
+    shards = [shard for tensor in weights._tensors for shard in tensor.storage.shards]
+    return [getattr(shard, "mantissas", shard).untyped_storage().data_ptr() for shard in shards]  # those of a packed weight
+
+
+@pytest.mark.parametrize("mesh, groups", [("T3K", 8), ("TG", 4)])
+def test_every_tensor_that_is_equal_in_all_groups_has_its_values_once(tiny, mesh, groups):
+    with open_groups(mesh, tiny, groups) as generator:
+        assert_values_are_shared(generator)
+
+
+def test_the_masks_of_images_have_their_values_once_for_all_groups(tmp_path):
+    save_tiny_mllama(tmp_path / "model")
+    with open_groups("N300", tmp_path / "model", 2, max_images=1) as generator:
+        before = assert_values_are_shared(generator)
+        images = generator.args.image_processor([picture(tiles=1)])
+        generator.prefill([[IMAGE, 3, 4]] * 2, [images] * 2)
+        del images
+        assert assert_values_are_shared(generator) == before + 1
+
+
+def assert_values_are_shared(generator) -> int:
+    """All that is on the devices of a group, but for its KV caches, has the values of the first group -> their number."""
+    gc.collect()
+    caches = {id(tensor) for model in generator.models for cache in model.kv_caches for tensor in (cache.keys, cache.values)}
+    tensors = [value for value in gc.get_objects() if type(value) is ttnn.Tensor and id(value) not in caches]
+    first, *others = [
+        sorted(shard.data_ptr() for tensor in tensors if tensor.device() is model.mesh_device for shard in tensor.shards)
+        for model in generator.models
+    ]
+    assert all(other == first for other in others)
+    return len(set(first))
 
 
 MEMORY = """

@@ -147,7 +147,7 @@ def _build(mesh_device, precision, users, cache):
         page_params={"block_size": 32, "max_num_blocks": users * MAX_SEQ_LEN // 32},
     )
     weights = Weights(mesh_device, args.placement, args.load_state_dict(), cache)
-    ccl = make_ccl(args.placement, mesh_device, users)
+    ccl = make_ccl(args.placement, weights.constants, users)
     lm_head = LMHeadConfig.resolve(args)
     modules = SimpleNamespace(
         args=args,
@@ -155,7 +155,7 @@ def _build(mesh_device, precision, users, cache):
         embedding=Embedding(weights.embedding()),
         lm_head=LMHead(lm_head, weights, ccl),
         lm_head_config=lm_head,
-        rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, mesh_device),
+        rotary=RotaryEmbedding(args.arch.rope, MAX_SEQ_LEN, users, args.chip, weights.constants),
     )
     weights.load()
     return modules

@@ -40,7 +40,7 @@ def test_a_norm_is_within_half_a_bf16_step_of_the_exact_one(mesh_name, dim, core
         arch = SimpleNamespace(dim=dim, norm_eps=EPS)
         args = SimpleNamespace(arch=arch, placement=placement, chip=ChipLayout.of(mesh_device))
         weights = Weights(mesh_device, placement, SimpleNamespace(read=lambda names: [(names, weight)]), WeightCache(None, {}))
-        norm = residual_norm(args, weights, "norm", cores, make_ccl(placement, mesh_device, max_batch_size=ROWS))
+        norm = residual_norm(args, weights, "norm", cores, make_ccl(placement, weights.constants, max_batch_size=ROWS))
         weights.load()
         for forward, memory_config in (
             (norm.decode_forward, ttnn.L1_MEMORY_CONFIG), (norm.prefill_forward, ttnn.DRAM_MEMORY_CONFIG)

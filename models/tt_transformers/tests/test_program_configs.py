@@ -7,6 +7,7 @@ import pytest
 import models  # noqa: F401  (makes `import ttnn` resolve)
 import ttnn
 from models.common.chip import WORMHOLE
+from models.common.mesh import open_mesh
 from models.tt_transformers.tt.config.program_configs import TILE, TILE_BYTES, ChipLayout
 
 CHIP = ChipLayout(*WORMHOLE.grid, WORMHOLE.dram_banks, WORMHOLE.l1_bytes)
@@ -46,3 +47,18 @@ def test_blocks_of_a_prefill_matmul_fit_l1_and_cover_all_columns(k, n, dtype, bi
 def test_a_decode_matmul_streams_the_largest_block_of_its_weight_that_fits_l1(k, n, cores, dtype, block):
     config = CHIP.decode_matmul(k, n, cores, dtype, ttnn.bfloat8_b, bias=False)
     assert (config.in0_block_w, config.per_core_N) == (block, n // TILE // cores)
+
+
+@pytest.mark.parametrize("k, n, cores", [(768, 1152, 12), (2048, 1280, 8), (2048, 1536, 16), (640, 640, 20)])
+def test_a_tensor_beside_a_decode_matmuls_product_lies_on_the_products_cores(k, n, cores):
+    """Those of its input are another rectangle if `cores` are not whole rows of the grid."""
+    with open_mesh("N150") as mesh_device:
+        x, weight = (
+            ttnn.allocate_tensor_on_device(ttnn.Shape([1, 1, rows, columns]), ttnn.bfloat16, ttnn.TILE_LAYOUT, mesh_device, config)
+            for rows, columns, config in ((TILE, k, CHIP.width_sharded(k, cores)), (k, n, CHIP.dram_sharded_weight(k, n)))
+        )
+        product = ttnn.linear(
+            x, weight, memory_config=ttnn.L1_WIDTH_SHARDED_MEMORY_CONFIG,
+            program_config=CHIP.decode_matmul(k, n, cores, ttnn.bfloat16, ttnn.bfloat16, bias=False),
+        )  # fmt: skip
+        assert product.memory_config() == CHIP.beside_product(n, cores)

@@ -8,7 +8,7 @@ from models.tt_transformers.tt.config.program_configs import TILE
 from models.tt_transformers.tt.families.family import SELF_ATTENTION
 from models.tt_transformers.tt.modules.ccl import make_ccl
 from models.tt_transformers.tt.modules.decoder import DECODERS
-from models.tt_transformers.tt.modules.embedding import Embedding, RotaryEmbedding
+from models.tt_transformers.tt.modules.embedding import Embedding, rotary_embedding
 from models.tt_transformers.tt.modules.lm_head import LMHead, LMHeadConfig
 from models.tt_transformers.tt.modules.norm import residual_norm
 from models.tt_transformers.tt.runtime.page_table import PagedAttentionConfig
@@ -29,14 +29,13 @@ class Transformer:
         self.mesh_device = args.mesh_device
         self.weights = weights
         self.kv_caches = kv_caches
-        self.ccl = ccl = make_ccl(args.placement, args.mesh_device, args.max_batch_size)
+        self.ccl = ccl = make_ccl(args.placement, weights.constants, args.max_batch_size)
         self.embedding = Embedding(weights.embedding())
         self.layers = [DECODERS[kind](args, weights, layer, ccl) for layer, kind in enumerate(args.arch.layer_kinds)]
         lm_head = LMHeadConfig.resolve(args)
         self.norm = residual_norm(args, weights, "norm", lm_head.splits[0].cores, ccl)
         self.lm_head = LMHead(lm_head, weights, ccl)
-        users = args.placement.users(args.max_batch_size)
-        self.rotary = RotaryEmbedding(args.arch.rope, args.max_seq_len, users, args.chip, args.mesh_device)
+        self.rotary = rotary_embedding(args, weights.constants)
         self.vision = None if args.arch.vision is None else VisionModel(args, weights, ccl)
 
     @property
@@ -86,8 +85,5 @@ class Transformer:
         """Frees weights, tables and caches; the model cannot be used afterwards."""
         self.weights.deallocate()
         self.ccl.deallocate()
-        self.rotary.deallocate()
-        if self.vision is not None:
-            self.vision.deallocate()
         for kv_cache in self.kv_caches:
             kv_cache.deallocate()

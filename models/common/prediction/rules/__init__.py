@@ -9,7 +9,8 @@ from ..call import Call
 from ..card import Card
 from ..work import Work
 from .attention import heads_decode, rotary, sdpa, sdpa_decode, update_cache
-from .between_chips import collective, part
+from .between_chips import all_reduce, collective, part
+from .fused import heads_of_a_sum, norm_over_devices, update_both_caches
 from .matmul import matmul
 from .sampling import argmax, sampling, topk
 from .tiles import embedding, norm, only, rows_moved, softmax, tilewise, tilize, transpose, untilize
@@ -50,7 +51,12 @@ RULES: dict[str, Callable[[Call, Card], Work]] = {
     "NLPConcatHeadsDeviceOperation": tilewise("heads"),
     "AllGatherDeviceOperation": collective("collective", part),
     "ReduceScatterDeviceOperation": collective("collective", part),
-    "AllReduceDeviceOperation": collective("collective", lambda whole, devices: 2 * part(whole, devices)),
+    "AllReduceDeviceOperation": all_reduce,
+    "AllReduceCreateQkvHeadsDeviceOperation": heads_of_a_sum,
+    "RMSAllGatherDeviceOperation": norm_over_devices,
+    "PagedFusedUpdateCacheDeviceOperation": update_both_caches,
+    # Queries and keys at the same time, on different cores: the time of the queries.
+    "RotaryEmbeddingLlamaFusedQKDeviceOperation": rotary,
     "TopKDeviceOperation": topk,
     "ArgMaxDeviceOperation": argmax,
     "SamplingDeviceOperation": sampling,

@@ -3,6 +3,7 @@
 import torch
 
 from .. import machine
+from ..compiled import bits
 from ..cores import CoreCoord, num_cores_to_corerangeset
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
@@ -34,13 +35,13 @@ def nlp_create_qkv_heads(
     With `transpose_k_heads`, k is `[B, num_kv_heads, head_dim, S]`. With `input_kv`, k and v come from that tensor.
     """
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    _check_fused("input", input)
+    check_fused("input", input)
     if input_kv is None:
-        head_dim = _head_dim(input, num_heads + 2 * num_kv_heads)
+        head_dim = head_dim_of(input, num_heads + 2 * num_kv_heads)
     else:
-        _check_fused("input_kv", input_kv)
-        head_dim = _head_dim(input, num_heads)
-        if _head_dim(input_kv, 2 * num_kv_heads) != head_dim or input_kv.shape[2] != input.shape[2]:
+        check_fused("input_kv", input_kv)
+        head_dim = head_dim_of(input, num_heads)
+        if head_dim_of(input_kv, 2 * num_kv_heads) != head_dim or input_kv.shape[2] != input.shape[2]:
             raise RuntimeError(f"input {list(input.shape)} and input_kv {list(input_kv.shape)} do not match")
     batch, _, seq_len, _ = input.shape
     counts = (num_heads, num_kv_heads, num_kv_heads)
@@ -80,7 +81,7 @@ def nlp_create_qkv_heads_decode(
     `memory_config`, or by default on the first B cores. With `slice_size`, they have so many users only: those from
     `batch_offset` on, one integer on each device.
     """
-    _check_fused("input_tensor", input_tensor)
+    check_fused("input_tensor", input_tensor)
     check_dtype("input_tensor", input_tensor.dtype, _UNPACKED)
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     if num_heads < num_kv_heads:
@@ -95,7 +96,7 @@ def nlp_create_qkv_heads_decode(
     if batch_offset is not None:
         _check_offset(batch_offset, input_tensor)
     users = batch if slice_size is None else slice_size
-    head_dim = _head_dim(input_tensor, num_heads + 2 * num_kv_heads)
+    head_dim = head_dim_of(input_tensor, num_heads + 2 * num_kv_heads)
     cores = num_cores_to_corerangeset(users, machine.worker_grid(), row_wise=True)
     if memory_config is not None and memory_config.shard_spec is not None:
         cores = memory_config.shard_spec.grid
@@ -180,7 +181,12 @@ def nlp_concat_heads_decode(
 
     def kernel(values):
         joined = values[0, :, :num_heads].reshape(1, 1, batch, width)
-        return joined if batch == TILE_SIZE else torch.nn.functional.pad(joined, (0, 0, 0, TILE_SIZE - batch))
+        if batch == TILE_SIZE:
+            return joined
+        padded = joined.new_empty(1, 1, TILE_SIZE, width)
+        padded[:, :, :batch] = joined
+        bits(padded)[:, :, batch:] = 0  # by numpy, because torch would wake its threads for this
+        return padded
 
     cores = num_cores_to_corerangeset(num_heads, machine.worker_grid(), row_wise=True)
     shard = ShardSpec(cores, (TILE_SIZE, head_dim), ShardOrientation.ROW_MAJOR)
@@ -189,14 +195,14 @@ def nlp_concat_heads_decode(
     return Program(kernel, [input_tensor], spec, exact=True)
 
 
-def _check_fused(argument, tensor):
+def check_fused(argument, tensor):
     check_tiled(argument, tensor)
     check_rank4(argument, tensor)
     if tensor.shape[1] != 1:
         raise RuntimeError(f"{argument} must have one row of heads (size 1 at dimension 1), got {list(tensor.shape)}")
 
 
-def _head_dim(tensor, heads):
+def head_dim_of(tensor, heads):
     """The width of one head if the tensor's width is divided into `heads`. It must be whole tiles."""
     width = tensor.shape[-1]
     if heads < 1 or width % heads or width // heads % TILE_SIZE:

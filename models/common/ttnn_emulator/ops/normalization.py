@@ -73,10 +73,10 @@ def rms_norm_pre_all_gather(
     fast_and_approximate_mode: NoEffect[bool] = False,
 ) -> Tensor:
     """The sum of squares of each row, in column 0 of a tile: `[..., rows, width]` to `[..., rows, 32]`."""
-    _check_input(input_tensor, residual_input_tensor)
-    _check_config(input_tensor, program_config)
+    check_input(input_tensor, residual_input_tensor)
+    check_config(input_tensor, program_config)
     held = input_tensor.memory_config()
-    memory_config = _output_config(input_tensor, memory_config)
+    memory_config = output_config(input_tensor, memory_config)
     if held.is_sharded():
         core = CoreRangeSet([CoreRange(CoreCoord(0, 0), CoreCoord(0, 0))])
         spec = ShardSpec(core, (volume(tuple(input_tensor.padded_shape)[:-1]), TILE_SIZE), ShardOrientation.ROW_MAJOR)
@@ -108,15 +108,15 @@ def rms_norm_post_all_gather(
 
     `stats` is `[..., rows, 32 * devices]`. The full width of a row is the input's width times the number of devices.
     """
-    _check_input(input_tensor, None)
+    check_input(input_tensor, None)
     check_tiled("stats", stats)
     if stats.padded_shape[-1] % TILE_SIZE or tuple(stats.padded_shape)[:-1] != tuple(input_tensor.padded_shape)[:-1]:
         raise RuntimeError(
             f"stats {list(stats.shape)} must be [..., 32 * devices] with the rows of {list(input_tensor.shape)}"
         )
-    _check_config(input_tensor, program_config)
-    _check_scale("weight", weight, input_tensor)
-    _check_scale("bias", bias, input_tensor)
+    check_config(input_tensor, program_config)
+    check_scale("weight", weight, input_tensor)
+    check_scale("bias", bias, input_tensor)
     devices = stats.padded_shape[-1] // TILE_SIZE
     width = input_tensor.shape[-1] * devices
     dtype = input_tensor.dtype if dtype is None else dtype
@@ -124,9 +124,9 @@ def rms_norm_post_all_gather(
     def kernel(values, stats, weight, bias):
         squares = stats[..., ::TILE_SIZE].float().sum(-1, keepdim=True)
         result = values.float() * torch.rsqrt(squares / width + epsilon)
-        return _scale(result, weight, bias, dtype)
+        return scaled(result, weight, bias, dtype)
 
-    spec = TensorSpec(input_tensor.shape, dtype, Layout.TILE, _output_config(input_tensor, memory_config))
+    spec = TensorSpec(input_tensor.shape, dtype, Layout.TILE, output_config(input_tensor, memory_config))
     return Program(kernel, [input_tensor, stats, weight, bias], spec)
 
 
@@ -148,10 +148,10 @@ def _layer(values, weight, epsilon):
 
 
 def _norm(normalise, tensor, epsilon, weight, bias, residual, memory_config, program_config):
-    _check_input(tensor, residual)
-    _check_scale("weight", weight, tensor)
-    _check_scale("bias", bias, tensor)
-    _check_config(tensor, program_config)
+    check_input(tensor, residual)
+    check_scale("weight", weight, tensor)
+    check_scale("bias", bias, tensor)
+    check_config(tensor, program_config)
     dtype = tensor.dtype
 
     def kernel(values, weight, bias, residual):
@@ -162,13 +162,13 @@ def _norm(normalise, tensor, epsilon, weight, bias, residual, memory_config, pro
         if residual is not None:
             values = values + residual.float()
         scale = None if weight is None else weight.reshape(-1).float()
-        return _scale(normalise(values, scale, epsilon), None, bias, dtype)
+        return scaled(normalise(values, scale, epsilon), None, bias, dtype)
 
-    spec = TensorSpec(tensor.shape, dtype, Layout.TILE, _output_config(tensor, memory_config))
+    spec = TensorSpec(tensor.shape, dtype, Layout.TILE, output_config(tensor, memory_config))
     return Program(kernel, [tensor, weight, bias, residual], spec)
 
 
-def _scale(values, weight, bias, dtype):
+def scaled(values, weight, bias, dtype):
     if weight is not None:
         values = values * weight.reshape(-1).float()
     if bias is not None:
@@ -176,7 +176,7 @@ def _scale(values, weight, bias, dtype):
     return values if dtype is DataType.FLOAT32 else values.bfloat16()
 
 
-def _check_input(tensor, residual):
+def check_input(tensor, residual):
     check_tiled("input_tensor", tensor)
     check_dtype("input_tensor", tensor.dtype, _NORMALISED)
     if tensor.memory_config().memory_layout is TensorMemoryLayout.HEIGHT_SHARDED:
@@ -189,7 +189,7 @@ def _check_input(tensor, residual):
             )
 
 
-def _check_scale(argument, scale, tensor):
+def check_scale(argument, scale, tensor):
     if scale is None:
         return
     width = tensor.padded_shape[-1]
@@ -203,7 +203,7 @@ def _check_scale(argument, scale, tensor):
         raise RuntimeError(f"{argument} in TILE layout must be [1, 1, 1, {tensor.shape[-1]}], got {list(scale.shape)}")
 
 
-def _check_config(tensor, config):
+def check_config(tensor, config):
     if not isinstance(config, LayerNormShardedMultiCoreProgramConfig):
         return
     kind = "LayerNormShardedMultiCoreProgramConfig"
@@ -224,7 +224,7 @@ def _check_config(tensor, config):
         raise NotImplementedError(f"{kind} inplace=True is not emulated; use False")
 
 
-def _output_config(tensor, memory_config):
+def output_config(tensor, memory_config):
     held = tensor.memory_config()
     if memory_config is None:
         return held

@@ -4,6 +4,7 @@ import torch
 
 from .. import loops
 from ..compiled import bits, in_threads
+from ..cores import corerange_to_cores
 from ..declaration import NoEffect
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..memory import MemoryConfig
@@ -45,6 +46,42 @@ def rotary_embedding_llama(
     return Program(kernel, [input_tensor, cos_cache, sin_cache, trans_mat], spec)
 
 
+@op("ttnn.experimental.rotary_embedding_llama_fused_qk")
+def rotary_embedding_llama_fused_qk(
+    q_input_tensor: Tensor,
+    k_input_tensor: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    trans_mat: Tensor,
+    *,
+    compute_kernel_config: NoEffect[DeviceComputeKernelConfig] = None,
+) -> tuple:
+    """`rotary_embedding_llama` of q and k in decode, which lie on different cores.
+
+    cos and sin are `[1, 2 * B, 1, head_dim]` and trans_mat is `[1, 1, 2 * 32 * B, 32]`: those of q first, then of k.
+    """
+    users = q_input_tensor.shape[1]
+    grids = []
+    for each in (q_input_tensor, k_input_tensor):
+        _check_llama(each, cos_cache, sin_cache, trans_mat)
+        _check_llama_decode(each, cos_cache, sin_cache, trans_mat, each.memory_config(), copies=2)
+        grids.append(each.memory_config().shard_spec.grid)
+    if not set(corerange_to_cores(grids[0])).isdisjoint(corerange_to_cores(grids[1])):
+        raise RuntimeError(f"q_input_tensor and k_input_tensor must lie on different cores, got {grids}")
+    rotate, rows = _llama_kernel(is_decode_mode=True), users * TILE_SIZE
+
+    def kernel(q, k, cos, sin, matrix):
+        return (
+            rotate(q, cos[:, :users], sin[:, :users], matrix[:, :, :rows]),
+            rotate(k, cos[:, users:], sin[:, users:], matrix[:, :, rows:]),
+        )
+
+    specs = tuple(
+        TensorSpec(each.shape, each.dtype, Layout.TILE, each.memory_config()) for each in (q_input_tensor, k_input_tensor)
+    )
+    return Program(kernel, [q_input_tensor, k_input_tensor, cos_cache, sin_cache, trans_mat], specs)
+
+
 def _llama_kernel(is_decode_mode):
     def kernel(values, cos, sin, matrix):
         result = torch.empty_like(values, memory_format=torch.contiguous_format)
@@ -54,10 +91,11 @@ def _llama_kernel(is_decode_mode):
             cos, sin = cos[:, :, :1], sin[:, :, :1]
         angles = bits(cos)[0], bits(sin)[0]
         matrices = bits(matrix).reshape(-1, TILE_SIZE, TILE_SIZE)
-        for rows, rotated in zip(bits(values), bits(result)):
-            if len(angles[0]) == len(matrices) == 1:
-                in_threads(loops.rotate, [rows, rotated], *angles, matrices)
-            else:
+        if len(angles[0]) == len(matrices) == 1:
+            heads = [bits(tensor).reshape(-1, *tensor.shape[2:]) for tensor in (values, result)]
+            in_threads(loops.rotate, heads, *angles, matrices)
+        else:
+            for rows, rotated in zip(bits(values), bits(result)):
                 loops.rotate(rows, rotated, *angles, matrices)
         return result
 
@@ -84,18 +122,20 @@ def _check_llama(tensor, cos, sin, matrix):
         raise RuntimeError(f"trans_mat must be [1, 1, 32 or more, 32], got {list(matrix.shape)}")
 
 
-def _check_llama_decode(tensor, cos, sin, matrix, memory_config):
+def _check_llama_decode(tensor, cos, sin, matrix, memory_config, copies=1):
+    """`copies`: of cos, sin and the matrix, one after the other."""
     for argument, each in (("input_tensor", tensor), ("cos_cache", cos), ("sin_cache", sin), ("trans_mat", matrix)):
         if each.memory_config().memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED:
             raise RuntimeError(f"in decode mode {argument} must be height-sharded, got {each.memory_config()}")
     one, batch, _, _ = tensor.shape
-    if one != 1 or cos.shape[1] != batch:
+    needed = copies * batch
+    if one != 1 or cos.shape[1] != needed:
         raise RuntimeError(
-            "in decode mode input_tensor is [1, B, heads, head_dim] and cos_cache [1, B, 1, head_dim], "
+            f"in decode mode input_tensor is [1, B, heads, head_dim] and cos_cache here [1, {needed}, 1, head_dim], "
             f"got {list(tensor.shape)} and {list(cos.shape)}"
         )
-    if matrix.shape[2] < TILE_SIZE * batch:
-        raise RuntimeError(f"in decode mode trans_mat must have one tile a user, {batch}, got {list(matrix.shape)}")
+    if matrix.shape[2] < TILE_SIZE * needed:
+        raise RuntimeError(f"in decode mode trans_mat must have one tile a user, {needed}, got {list(matrix.shape)}")
     if memory_config.memory_layout is not TensorMemoryLayout.HEIGHT_SHARDED or memory_config.shard_spec is None:
         raise RuntimeError(f"in decode mode the output must be height-sharded with a shard_spec, got {memory_config}")
 

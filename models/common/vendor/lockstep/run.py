@@ -6,6 +6,7 @@ import weakref
 import torch
 
 from models.common import ttnn_emulator as emulator
+from models.common.ttnn_emulator.semaphore import GlobalSemaphore
 from models.common.vendor.lockstep.compare import differences, memory_facts, tensor_facts
 from models.common.vendor.lockstep.translate import Pairs
 
@@ -124,6 +125,7 @@ _MADE_TOGETHER = (
     emulator.CppMeshToTensor,
     emulator.ReplicateTensorToMeshWrapper,
     emulator.MeshEvent,
+    GlobalSemaphore,
 )
 
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -37,24 +38,33 @@ IMAGES = [SAMPLE_PROMPTS / "images" / name for name in ("shapes.png", "clock_9.p
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
-    parser.add_argument("--modes", nargs="+", choices=DEMO_MODES, default=DEMO_MODES, help="the precision modes to run")
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--data_parallel", type=int, default=1, metavar="N", help="cut the mesh into N groups, each with a model of its own"
     )
-    arguments = parser.parse_args()
-    output, model = arguments.output, os.environ.get("HF_MODEL")
+    write_record(parser, lambda model, given: make_record(model, given.modes, given.data_parallel))
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the record, as JSON")
+    parser.add_argument("--modes", nargs="+", choices=DEMO_MODES, default=DEMO_MODES, help="the precision modes to run")
+    return parser
+
+
+def write_record(parser: argparse.ArgumentParser, make: Callable[[str, argparse.Namespace], dict]) -> None:
+    """Writes what `make` gives for the environment's model and the arguments, if backend, model and file are right."""
+    given, model = parser.parse_args(), os.environ.get("HF_MODEL")
     if backend.name() != "mock":
         parser.error(f"the vendor's mock device is what validates: set TT_BACKEND=mock (it is {backend.name()})")
     if model is None:
         parser.error("set HF_MODEL to the model, as org/name")
     try:
-        whole_file.make_folder(output.parent, "--output")
-        whole_file.check_writable(output, "--output")
+        whole_file.make_folder(given.output.parent, "--output")
+        whole_file.check_writable(given.output, "--output")
     except ValueError as error:
         parser.error(str(error))
-    validation.write_json(output, make_record(model, arguments.modes, arguments.data_parallel))
+    validation.write_json(given.output, make(model, given))
 
 
 def make_record(model: str, modes, data_parallel: int = 1) -> dict:

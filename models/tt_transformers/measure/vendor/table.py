@@ -30,6 +30,7 @@ def markdown(records: list[dict]) -> str:
     for record in records:
         layers = "" if record["layers"] == "all" else f", {record['layers']} layers"
         layers += f", {record['data_parallel']} groups" if "data_parallel" in record else ""
+        layers += f", {record['context'] // 1024}k tokens" if "context" in record else ""
         for mode in dict.fromkeys(case["mode"] for case in record["cases"]):
             row = cells.setdefault((f"{record['model']}{layers}", mode, record["backend"]), {})
             row[record["mesh"]] = _cell([case for case in record["cases"] if case["mode"] == mode])

@@ -3,7 +3,7 @@
     python -m models.tt_transformers.measure.vendor.validate [--models NAME ...] [--mesh NAME ...]
 
 Prints the ops whose answers differ from the committed records, for example after a change of the ttnn version. With
-`--models`, only the full widths of these models are run; with `--mesh`, only what runs on these meshes.
+`--models`, only the full widths and contexts of these models are run; with `--mesh`, only what runs on these meshes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from models.tt_transformers.tt.checkpoints.location import locate
 from models.tt_transformers.tt.config.architecture import Architecture, read_config
 
 # Program of this package -> the backend that it runs on.
-PROGRAMS = {"full_width": "mock", "whole_demo": "lockstep"}
+PROGRAMS = {"full_width": "mock", "full_context": "mock", "whole_demo": "lockstep"}
 PHI3 = "microsoft/Phi-3-mini-128k-instruct"
 # Models that are not in the vendor's list of verified ones, but run at full width too.
 BESIDES = (
@@ -32,6 +32,8 @@ BESIDES = (
 )  # fmt: skip
 # Data parallel: model, mesh and number of groups.
 IN_GROUPS = (("meta-llama/Llama-3.1-8B", "TG", 4), ("Qwen/Qwen3-32B", "TG", 4))
+# A prompt of the whole context: model and mesh.
+FULL_CONTEXT = (("meta-llama/Llama-3.3-70B-Instruct", "TG"),)
 
 
 def models() -> list[str]:
@@ -72,21 +74,24 @@ def committed(program: str, mesh: str, model: str | None = None, groups: int = 1
 
 def runs(names: list[str] | None, chosen: Sequence[str]) -> Iterator[tuple]:
     """(program, mesh, model, with data parallel the number of groups) of every run on the meshes `chosen`, or of the full
-    widths of the models `names`."""
-    for model in names or models():
-        for mesh in meshes(model):
+    widths and contexts of the models `names`."""
+    for model in models():
+        for mesh in meshes(model) if model in (names or [model]) else ():
             if mesh in chosen:
                 yield "full_width", mesh, model
     for model, mesh, groups in IN_GROUPS:
-        if model in (names or models()) and mesh in chosen:
+        if model in (names or [model]) and mesh in chosen:
             yield "full_width", mesh, model, groups
+    for model, mesh in FULL_CONTEXT:
+        if model in (names or [model]) and mesh in chosen:
+            yield "full_context", mesh, model
     for mesh in () if names else chosen:
         yield "whole_demo", mesh, None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=models(), metavar="NAME", help="only these: org/name")
+    parser.add_argument("--models", nargs="+", choices=[*models(), *dict(FULL_CONTEXT)], metavar="NAME", help="only these: org/name")
     parser.add_argument("--mesh", nargs="+", choices=VALIDATED, default=VALIDATED, help="only these meshes")
     given, refused = parser.parse_args(), 0
     for program, mesh, *model in runs(given.models, given.mesh):

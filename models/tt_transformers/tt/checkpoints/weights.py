@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from models.common.chip import TILE
 from models.tt_transformers.tt.checkpoints.cache import Conversion
+from models.tt_transformers.tt.modules.constants import Constants
 from models.tt_transformers.tt.modules.linear import LinearConfig
 from models.tt_transformers.tt.modules.norm import NormScale
 from models.tt_transformers.tt.placement import HeadSplit, Placement
@@ -47,7 +48,7 @@ class Weights:
     linear's weight comes with its bias, in the two forms that `Linear` takes.
 
     `replica` gives the same weights for another mesh of the same shape. `load` fills the replicas too, so that each
-    weight is read and converted once for all.
+    weight is read and converted once for all. `constants`: the model's other tensors.
     """
 
     def __init__(self, mesh_device, placement: Placement, state_dict, cache):
@@ -55,6 +56,7 @@ class Weights:
         self.placement = placement
         self.state_dict = state_dict
         self.cache = cache
+        self.constants = Constants(mesh_device)
         self._tensors = []
         self._planned: list[_Planned] = []
         self._replicas: list[Weights] = []
@@ -69,6 +71,7 @@ class Weights:
         this object."""
         replica = copy.copy(self)
         replica.mesh_device, replica._tensors, replica._planned = mesh_device, [], []
+        replica.constants = self.constants.replica(mesh_device)
         self._replicas.append(replica)
         return replica
 
@@ -268,7 +271,8 @@ class Weights:
         return host is not None
 
     def deallocate(self) -> None:
-        """Frees every tensor that was given out."""
+        """Frees every tensor that was given out, the constants too."""
+        self.constants.deallocate()
         while self._tensors:
             ttnn.deallocate(self._tensors.pop())
 

@@ -6,6 +6,7 @@ mock device. The limits that it enforces (buffers within L1, shards that divide,
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import ttnn
 
@@ -87,6 +88,19 @@ class ChipLayout:
         """
         return _sharded(ttnn.ShardStrategy.HEIGHT, (whole_tiles(rows), width), _core_rectangle(*self.rectangle(users)))
 
+    def separate_heads(self, users: int, head_dim: int) -> ttnn.MemoryConfig:
+        """L1, `[32, head_dim]` on each core: as many cores as users for the queries, as many for the keys, and for the
+        values, row by row from the first core on."""
+        return _sharded(ttnn.ShardStrategy.HEIGHT, (TILE, head_dim), self._first_cores(3 * users))
+
+    def beside_product(self, width: int, cores: int) -> ttnn.MemoryConfig:
+        """L1, `[32, width / cores]` on each of the cores that a decode matmul leaves its product on: row by row from the
+        first one on, unlike those of its input, which are a rectangle."""
+        return _sharded(ttnn.ShardStrategy.WIDTH, (TILE, width // cores), self._first_cores(cores))
+
+    def _first_cores(self, count: int) -> ttnn.CoreRangeSet:
+        return ttnn.num_cores_to_corerangeset(count, ttnn.CoreCoord(self.grid_x, self.grid_y), True)
+
     def dram_sharded_weight(self, k: int, n: int) -> ttnn.MemoryConfig:
         """DRAM, the columns of a weight [1, 1, k, n] split over the banks in whole tiles (the last ones padded)."""
         columns = math.ceil(n / (TILE * self.dram_banks)) * TILE
@@ -113,6 +127,7 @@ class ChipLayout:
             fused_activation=None,
         )
 
+    @cache  # of few different sizes, and asked for at every call
     def prefill_matmul(self, rows: int, fuse_batch: bool, k: int, n: int, weight_dtype, output_dtype, bias: bool):
         """[1, batch, rows, k] times a weight [1, 1, k, n], plus a bias if `bias`; `fuse_batch` if the batch is 1.
 

@@ -87,7 +87,7 @@ class Attention:
             for head_norm in ("q_norm", "k_norm")
         ]
         self._decode_heads = decode_heads(
-            config.chip, config.heads, config.head_dim, config.users, config.rows, ccl
+            config.chip, config.heads, config.head_dim, config.users, config.rows, config.wqkv.cores, ccl
         )
 
     def decode_forward(self, x, rotate, kv_cache, positions, page_table):
@@ -95,13 +95,12 @@ class Attention:
 
         Returns [1, 1, rows, dim / N], L1 interleaved.
         """
-        x = ttnn.sharded_to_interleaved(self.wqkv.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
-        q, k, v = self._decode_heads.split(self.ccl.sum_qkv(x, ttnn.L1_MEMORY_CONFIG))
+        q, k, v = self._decode_heads.split(self.wqkv.decode_forward(x))
         if self._head_norms:
             q, k = (norm.decode_forward(heads) for norm, heads in zip(self._head_norms, (q, k)))
-        kv_cache.update(rotate(k), v, positions, page_table)
-        x = kv_cache.attend(rotate(q), positions, page_table)
-        x = self._decode_heads.join(x)
+        q, k = rotate.heads(q, k)
+        kv_cache.update(k, v, positions, page_table)
+        x = self._decode_heads.join(kv_cache.attend(q, positions, page_table))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.sum_residual(x, ttnn.L1_MEMORY_CONFIG)
 

@@ -4,10 +4,14 @@ A module calls the same methods on any mesh. Where a placement has nothing to ex
 the modules need no cases, and `Placement` says what a device has before and after each call.
 """
 
+from itertools import cycle
+
 import torch
 import ttnn
 
 from models.common import links
+from models.common.chip import TILE
+from models.tt_transformers.tt.modules.constants import Constants
 from models.tt_transformers.tt.placement import Placement
 
 
@@ -23,7 +27,7 @@ class SingleDevice:
         return x
 
     def sum_qkv(self, x, memory_config):
-        """Partial products of wqkv, interleaved -> their sum on every device of the grid's row."""
+        """Partial products of wqkv in a prefill, interleaved -> their sum on every device of the grid's row."""
         return x
 
     def gather_users(self, x, memory_config):
@@ -74,11 +78,14 @@ class GridOfDevices(SingleDevice):
     first_user: [1, 1] int32 on each device, the first row of a decode step that is a user of the device's column.
     """
 
-    def __init__(self, placement: Placement, mesh_device, max_batch_size: int):
-        self._placement = placement
+    def __init__(self, placement: Placement, constants: Constants, max_batch_size: int):
+        mesh_device = constants.mesh_device
+        self._placement, self._constants, self._mesh_device = placement, constants, mesh_device
         self._max_batch_size = max_batch_size
-        # None is the topology of the fabric, the only one that all_gather has.
-        topology = ttnn.Topology.Linear if links.sums_in_line() else None
+        # all_gather takes the topology of the fabric only.
+        is_ring = ttnn.get_fabric_config() == ttnn.FabricConfig.FABRIC_1D_RING
+        self._fabric = ttnn.Topology.Ring if is_ring else ttnn.Topology.Linear
+        topology = ttnn.Topology.Linear if links.sums_in_line() else self._fabric
         self._along_row = dict(cluster_axis=placement.residual_axis)
         self._sum_along_row = dict(topology=topology, **self._along_row)
         self._sum_along_column = dict(topology=topology, cluster_axis=placement.model_axis)
@@ -91,6 +98,46 @@ class GridOfDevices(SingleDevice):
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
             mesh_mapper=placement.mapper(mesh_device, users=0),
         )
+        self._norm_semaphores, self._heads_semaphores = self._semaphores(), self._semaphores()
+
+    def _semaphores(self):
+        """Semaphores for an op's calls: two in turn, because a device may be a call behind its neighbours."""
+        grid = self._mesh_device.compute_with_storage_grid_size()
+        cores = ttnn.num_cores_to_corerangeset(grid.x * grid.y, grid, True)
+        return cycle([ttnn.create_global_semaphore(self._mesh_device, cores, 0) for _ in range(2)])
+
+    def norm(self, x, sums, program_config, **options):
+        """RMS norm of x, L1 width-sharded, whose columns are split over the devices of a row. sums: of `room_for_sums`."""
+        return ttnn.fused_rms_minimal(
+            x, program_config, mesh_device=self._mesh_device, global_semaphore=next(self._norm_semaphores), stats=sums,
+            topology=self._fabric, **self._along_row, **options,
+        )  # fmt: skip
+
+    def room_for_sums(self, chip):
+        """Where the devices of a row write a norm's sums of squares: a tile for each, the same memory in all norms."""
+        columns = self._placement.residual_ranks * TILE
+        return self._constants.tensor(
+            "sums", lambda: torch.zeros(1, 1, TILE, columns), ttnn.float32, memory_config=chip.width_sharded(columns, 1)
+        )
+
+    def sum_to_heads(self, x, parts, memory_config, **heads):
+        """Partial products of wqkv [1, 1, rows, columns of q, k and v], L1 width-sharded -> q, k, v of their sum, of the
+        device's users: [1, users of a device, heads, head_dim] each, one user a core, on the cores of `memory_config`.
+        parts: of `room_for_parts`."""
+        _, q, k, v = ttnn.experimental.all_reduce_create_qkv_heads(
+            x, parts, self.first_user, mesh_device=self._mesh_device, memory_config=x.memory_config(),
+            multi_device_global_semaphore=next(self._heads_semaphores), final_memory_config=memory_config, **heads, **self._sum_along_row,
+        )  # fmt: skip
+        return q, k, v
+
+    def room_for_parts(self, chip, rows: int, width: int, cores: int):
+        """Where the devices of a row write their parts of a decode matmul's product [1, 1, rows, width], width-sharded over
+        `cores`: the same memory in all layers."""
+        columns = self._placement.residual_ranks * width
+        return self._constants.tensor(
+            ("parts", rows, width), lambda: torch.zeros(1, 1, rows, columns), ttnn.bfloat16,
+            memory_config=chip.beside_product(columns, cores),
+        )  # fmt: skip
 
     def gather_statistics(self, x, memory_config):
         """A norm's sums of squares, one tile wide, side by side: [1, 1, rows, 32] -> [1, 1, rows, 32 * columns]."""
@@ -126,8 +173,8 @@ class GridOfDevices(SingleDevice):
         ttnn.deallocate(self.first_user)
 
 
-def make_ccl(placement: Placement, mesh_device, max_batch_size: int):
-    """The collectives of a model on a mesh."""
+def make_ccl(placement: Placement, constants: Constants, max_batch_size: int):
+    """The collectives of a model on the mesh of its `constants`."""
     if placement.is_grid:
-        return GridOfDevices(placement, mesh_device, max_batch_size)
+        return GridOfDevices(placement, constants, max_batch_size)
     return SingleDevice() if placement.num_devices == 1 else LineOfDevices(placement)

@@ -115,7 +115,7 @@ class CrossAttention:
         self.q_norm, self.k_norm = (
             HeadNorm(config.head_norm, weights.norm(f"{name}.{norm}", config.head_norm)) for norm in ("q_norm", "k_norm")
         )
-        self._decode_heads = decode_heads(config.chip, heads, config.head_dim, config.users, config.users, ccl)
+        self._decode_heads = decode_heads(config.chip, heads, config.head_dim, config.users, config.users, config.wq.cores, ccl)
 
     def decode_forward(self, x, kv_cache, images: DecodeImages):
         """x: [1, 1, users, dim], L1 width-sharded over `wq.cores` -> [1, 1, users, dim / N], L1 interleaved."""

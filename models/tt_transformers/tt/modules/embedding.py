@@ -1,10 +1,13 @@
 """Token embeddings and rotary angles: rows of tables on the devices."""
 
+from functools import cache, partial
+
 import torch
 import ttnn
 
 from models.common.chip import whole_tiles
 from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
+from models.tt_transformers.tt.modules.constants import Constants
 
 
 class Embedding:
@@ -33,6 +36,17 @@ class Rotation:
             x, self.cos, self.sin, self._transformation, is_decode_mode=self._is_decode
         )
 
+    def heads(self, q, k):
+        """Both in decode -> the same."""
+        return self(q), self(k)
+
+
+class JointRotation(Rotation):
+    """The same in decode for q and k that lie on different cores: one op rotates both."""
+
+    def heads(self, q, k):
+        return ttnn.experimental.rotary_embedding_llama_fused_qk(q, k, self.cos, self.sin, self._transformation)
+
 
 class RotaryEmbedding:
     """Tables of cos and sin for every position that a token may be decoded at; for LongRoPE, with both sets of factors.
@@ -42,37 +56,27 @@ class RotaryEmbedding:
     rotary_embedding_llama accepts a head_dim of 96; the other rotary ops need 32 or a multiple of 64.
     """
 
-    def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, mesh_device):
-        self._rope = rope
-        self._replicate = replicate = dict(
-            dtype=ttnn.bfloat16, device=mesh_device, mesh_mapper=ttnn.ReplicateTensorToMesh(mesh_device)
-        )
+    decode_rotation, copies = Rotation, 1  # copies: cores of each user in decode
+
+    def __init__(self, rope, max_seq_len: int, users: int, chip: ChipLayout, constants: Constants):
+        self._rope, self._constants = rope, constants
         self._width = whole_tiles(rope.head_dim)
-        self._cos, self._sin = (
-            ttnn.from_torch(
-                table[None, None],
-                layout=ttnn.ROW_MAJOR_LAYOUT,
-                memory_config=ttnn.DRAM_MEMORY_CONFIG,
-                **replicate,
-            )
-            for table in rope.table(max_seq_len, self._width)
-        )
+        tables = cache(partial(rope.table, max_seq_len, self._width))
+        self._cos = constants.tensor("cos", lambda: tables()[0][None, None], ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT)
+        self._sin = constants.tensor("sin", lambda: tables()[1][None, None], ttnn.bfloat16, ttnn.ROW_MAJOR_LAYOUT)
         # In decode each user's core has a copy of the matrix.
-        self._decode_transformation = ttnn.from_torch(
-            _pair_rotation().repeat(1, 1, users, 1),
-            layout=ttnn.TILE_LAYOUT,
-            memory_config=chip.user_sharded(users, TILE),
-            **replicate,
-        )
-        self._prefill_transformation = ttnn.from_torch(
-            _pair_rotation(), layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **replicate
-        )
-        self._users_memory_config = chip.user_sharded(users, self._width)
+        cores = self.copies * users
+        self._decode_transformation = constants.tensor(
+            "decode transformation", lambda: _pair_rotation().repeat(1, 1, cores, 1), ttnn.bfloat16,
+            memory_config=chip.user_sharded(cores, TILE),
+        )  # fmt: skip
+        self._prefill_transformation = constants.tensor("prefill transformation", _pair_rotation, ttnn.bfloat16)
+        self._decode_memory_config = chip.user_sharded(cores, self._width)
 
     def decode(self, rows) -> Rotation:
         """rows: [1, users] uint32, each user's row of the tables."""
         cos, sin = (self._one_row_a_user(table, rows) for table in (self._cos, self._sin))
-        return Rotation(cos, sin, self._decode_transformation, is_decode=True)
+        return self.decode_rotation(cos, sin, self._decode_transformation, is_decode=True)
 
     def prefill(self, rows) -> Rotation:
         """rows: [1, seq_len] uint32, each position's row of the tables."""
@@ -84,9 +88,7 @@ class RotaryEmbedding:
     def prefill_beyond_table(self, positions: range, length: int) -> Rotation:
         """As `prefill`, for a prompt of `length` tokens whose angles are not in the tables: they come from the host."""
         cos, sin = (
-            ttnn.from_torch(
-                angles[None, None], layout=ttnn.TILE_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG, **self._replicate
-            )
+            self._constants.to_device(angles[None, None], ttnn.bfloat16)
             for angles in self._rope.cos_sin(torch.tensor(positions), length, self._width)
         )
         return Rotation(cos, sin, self._prefill_transformation, is_decode=False)
@@ -94,11 +96,26 @@ class RotaryEmbedding:
     def _one_row_a_user(self, table, rows):
         x = ttnn.unsqueeze_to_4D(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT))
         # [1, users, 1, head_dim], placed like the heads: one user per core.
-        return ttnn.interleaved_to_sharded(ttnn.transpose(x, 1, 2), self._users_memory_config)
+        return ttnn.interleaved_to_sharded(self._for_each_core(ttnn.transpose(x, 1, 2)), self._decode_memory_config)
 
-    def deallocate(self):
-        for tensor in (self._cos, self._sin, self._decode_transformation, self._prefill_transformation):
-            ttnn.deallocate(tensor)
+    def _for_each_core(self, x):
+        """x: [1, users, 1, head_dim] -> [1, copies * users, 1, head_dim]."""
+        return x
+
+
+class JointRotaryEmbedding(RotaryEmbedding):
+    """The same for queries and keys that lie on different cores in decode: both have their copies of the angles."""
+
+    decode_rotation, copies = JointRotation, 2
+
+    def _for_each_core(self, x):
+        return ttnn.concat([x, x], dim=1)
+
+
+def rotary_embedding(args, constants: Constants) -> RotaryEmbedding:
+    """The rotary tables of a model: on a grid of devices `JointRotaryEmbedding`, for the heads of `OwnUsersHeads`."""
+    kind, users = JointRotaryEmbedding if args.placement.is_grid else RotaryEmbedding, args.placement.users(args.max_batch_size)
+    return kind(args.arch.rope, args.max_seq_len, users, args.chip, constants)
 
 
 def _pair_rotation() -> torch.Tensor:

@@ -6,14 +6,15 @@ from models.tt_transformers.tt.config.program_configs import TILE, ChipLayout
 from models.tt_transformers.tt.placement import HeadSplit
 
 
-def decode_heads(chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int, rows: int, ccl):
-    """The heads of a decode step of `rows` users, of which a device serves `users`.
+def decode_heads(chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int, rows: int, cores: int, ccl):
+    """The heads of a decode step of `rows` users, of which a device serves `users`. `cores`: that wqkv's product is
+    width-sharded over.
 
     `OwnUsersHeads` if these are not all; else `TileOfHeads` where one device's query heads fit one tile, else
     `TilesOfHeads`.
     """
     if users < rows:
-        return OwnUsersHeads(chip, heads, head_dim, users, rows, ccl)
+        return OwnUsersHeads(chip, heads, head_dim, users, rows, cores, ccl)
     return (TileOfHeads if heads.n_heads <= TILE else TilesOfHeads)(chip, heads, head_dim, users)
 
 
@@ -31,10 +32,10 @@ class TileOfHeads:
         self._a_user_a_core = chip.user_sharded(users, head_dim)
 
     def split(self, x):
-        """x: [1, 1, users, columns of q, k and v], L1 interleaved -> q, k, v: [1, users, heads, head_dim], L1
-        height-sharded, one user a core."""
+        """x: wqkv's product [1, 1, users, columns of q, k and v], L1 width-sharded -> q, k, v: [1, users, heads, head_dim],
+        L1 height-sharded, one user a core."""
         return ttnn.experimental.nlp_create_qkv_heads_decode(
-            x,
+            ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG),
             num_heads=self.heads.n_heads,
             num_kv_heads=self.heads.n_kv_heads,
             memory_config=self._a_user_a_core,
@@ -50,25 +51,21 @@ class TileOfHeads:
 
 
 class OwnUsersHeads:
-    """As `TileOfHeads`, where a device's users are some of the batch: `split` keeps their rows, `join` gathers all rows."""
+    """As `TileOfHeads`, where a device's users are some of the batch: `split` sums the products and keeps the users' rows,
+    `join` gathers all rows."""
 
-    def __init__(self, chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int, rows: int, ccl):
+    def __init__(self, chip: ChipLayout, heads: HeadSplit, head_dim: int, users: int, rows: int, cores: int, ccl):
         self.ccl = ccl
         self._of_all = TileOfHeads(chip, heads, head_dim, rows)
         self._split = dict(num_heads=heads.n_heads, num_kv_heads=heads.n_kv_heads, slice_size=users)
-        # Of an interleaved x the vendor's kernel takes the first users on every device: it reads no `batch_offset`.
-        width = (heads.n_heads + 2 * heads.n_kv_heads) * head_dim
-        self._columns = chip.width_sharded(width, chip.decode_cores(width, width))
+        self._a_user_a_core = chip.separate_heads(users, head_dim)
+        self._parts = ccl.room_for_parts(chip, rows, (heads.n_heads + 2 * heads.n_kv_heads) * head_dim, cores)
 
     def split(self, x):
-        """x: [1, 1, users, columns of q, k and v], L1 interleaved -> q, k, v: [1, users of a device, heads, head_dim], L1
-        height-sharded, one user a core."""
-        return ttnn.experimental.nlp_create_qkv_heads_decode(
-            ttnn.interleaved_to_sharded(x, self._columns),
-            batch_offset=self.ccl.first_user,
-            memory_config=ttnn.L1_HEIGHT_SHARDED_MEMORY_CONFIG,
-            **self._split,
-        )
+        """x: partial products of wqkv [1, 1, users, columns of q, k and v], L1 width-sharded -> q, k, v: [1, users of a
+        device, heads, head_dim], L1 height-sharded, one user a core; on cores of their own, so that one op can rotate, or
+        store, two of them."""
+        return self.ccl.sum_to_heads(x, self._parts, self._a_user_a_core, **self._split)
 
     def join(self, x):
         """x: [1, users of a device, heads, head_dim], interleaved -> as `TileOfHeads.join`, of all users."""
@@ -91,7 +88,7 @@ class TilesOfHeads:
     def split(self, x):
         """As `TileOfHeads.split`."""
         parts = ttnn.experimental.nlp_create_qkv_heads(
-            x,
+            ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG),
             num_heads=self.heads.n_heads,
             num_kv_heads=self.heads.n_kv_heads,
             transpose_k_heads=False,

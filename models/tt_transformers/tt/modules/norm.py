@@ -88,9 +88,11 @@ _KERNEL = ttnn.WormholeComputeKernelConfig(
 
 
 def residual_norm(args, weights, name: str, cores: int, ccl):
-    """The norm `name` of the residual stream: `SplitNorm` on a grid, else `DistributedNorm`."""
+    """The norm `name` of the residual stream: on a grid `FusedNorm`, or `SplitNorm` where a device's columns are too many
+    for a row-major weight; else `DistributedNorm`."""
     config = NormConfig.resolve(args, cores)
-    return (SplitNorm if args.placement.is_grid else DistributedNorm)(config, weights.norm(name, config.scale), ccl)
+    on_a_grid = FusedNorm if config.scale.weight_layout == ttnn.ROW_MAJOR_LAYOUT else SplitNorm
+    return (on_a_grid if args.placement.is_grid else DistributedNorm)(config, weights.norm(name, config.scale), ccl)
 
 
 class DistributedNorm:
@@ -165,6 +167,20 @@ class SplitNorm:
             self.ccl.gather_statistics(squares, ttnn.DRAM_MEMORY_CONFIG),
             memory_config=ttnn.DRAM_MEMORY_CONFIG,
             **self._options,
+        )
+
+
+class FusedNorm(SplitNorm):
+    """The same by one op in decode, which exchanges the sums in fp32."""
+
+    def __init__(self, config: NormConfig, weight, ccl):
+        super().__init__(config, weight, ccl)
+        self._sums = ccl.room_for_sums(config.chip)
+
+    def decode_forward(self, x):
+        """As `SplitNorm.decode_forward`."""
+        return self.ccl.norm(
+            ttnn.interleaved_to_sharded(x, self._sharded), self._sums, self._decode_program, memory_config=self._sharded, **self._options
         )
 
 

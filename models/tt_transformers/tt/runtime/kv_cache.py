@@ -81,7 +81,8 @@ def allocate_kv_cache(shape, dtype, layers: int, mesh_device, zeros=ttnn.zeros) 
 
 def make_kv_caches(args, zeros=ttnn.zeros) -> list:
     """The empty cache of each layer, as `args` sets it up. If one does not fit, the caches made before it are freed."""
-    kind = ContiguousKVCache if args.paged_attention_config is None else PagedKVCache
+    paged = JointKVCache if args.placement.is_grid else PagedKVCache
+    kind = ContiguousKVCache if args.paged_attention_config is None else paged
     kv_caches = []
     with ExitStack() as cleanup:
         for layer in range(args.arch.n_layers):
@@ -176,6 +177,16 @@ class PagedKVCache(_KVCache):
         pages -> like q."""
         return ttnn.transformer.chunked_scaled_dot_product_attention(
             q, self.keys, self.values, page_table, chunk_start, **self._prefill(q, chunk_start)
+        )
+
+
+class JointKVCache(PagedKVCache):
+    """The same for keys and values of a decode step that lie on different cores, as those of `OwnUsersHeads`: one op writes
+    both."""
+
+    def update(self, k, v, positions, page_table):
+        ttnn.experimental.paged_fused_update_cache(
+            self.keys, k, self.values, v, update_idxs_tensor=positions, page_table=page_table
         )
 
 

@@ -5,8 +5,6 @@ tile the class token, the patches, and padding to a multiple of 8, which the pat
 ops need, which nothing attends to.
 """
 
-from functools import cache
-
 import torch
 import ttnn
 
@@ -31,8 +29,7 @@ class VisionModel:
 
     def __init__(self, args, weights, ccl):
         self.config = config = VisionConfig.resolve(args)
-        self.mesh_device, self.ccl = args.mesh_device, ccl
-        self._replicate = ttnn.ReplicateTensorToMesh(args.mesh_device)
+        self.ccl, self._constants = ccl, weights.constants
         arch, outer = config.arch, config.norm(OUTER_NORM_EPS)
         self.patch = Linear(config.patch, *weights.column_parallel("vision.patch_embedding", config.patch))
         self.added = Embedding(_table_before(weights, arch))
@@ -47,15 +44,16 @@ class VisionModel:
             for layer in range(arch.n_global_layers)
         ]
         self.projector = Projector(config, weights, ccl)
-        self._has_content = self._to_device(_content_rows(config)[None, None, :, None], ttnn.bfloat16)
-        self._mask = cache(self._make_mask)
+        self._has_content = self._constants.tensor(
+            "image has content", lambda: _content_rows(config)[None, None, :, None], ttnn.bfloat16
+        )
 
     def forward(self, pixels: torch.Tensor, aspect_ratio_id: int):
         """pixels: [max_tiles, channels, image_size, image_size] float32, zeros for tiles without content -> tokens
         [1, 1, rows, text dim / N], DRAM, row-major."""
         c, mask = self.config, self._mask(self.config.arch.tile_counts[aspect_ratio_id - 1])
         before, after = _table_rows(c, aspect_ratio_id)
-        x = self.patch.prefill_forward(self._to_device(_patch_rows(c, pixels)[None, None], ttnn.bfloat16))
+        x = self.patch.prefill_forward(self._constants.to_device(_patch_rows(c, pixels)[None, None], ttnn.bfloat16))
         added = self.added.forward(self._indices(before), ttnn.DRAM_MEMORY_CONFIG)
         x = ttnn.add(x, added, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         x = self._split(ttnn.mul(self.norm_pre.forward(x), self._has_content, memory_config=ttnn.DRAM_MEMORY_CONFIG))
@@ -79,40 +77,32 @@ class VisionModel:
         tokens = Embedding(table).forward(self._indices(rows), ttnn.DRAM_MEMORY_CONFIG)
         return self.ccl.gather_residual(tokens, ttnn.DRAM_MEMORY_CONFIG)
 
-    def deallocate(self) -> None:
-        """Frees what is not a weight."""
-        ttnn.deallocate(self._has_content)
-
     def _split(self, x):
         """x: [1, 1, rows, dim], the same on every device -> [1, 1, rows, dim / N]. The parts that are added up are
         divided by N first, which is exact for a power of 2."""
         share = ttnn.mul(x, 1 / self.config.ranks, memory_config=ttnn.DRAM_MEMORY_CONFIG)
         return self.ccl.sum_residual(share, ttnn.DRAM_MEMORY_CONFIG)
 
-    def _make_mask(self, tiles: int):
-        """[1, 1, rows, rows] bfp4 for an image of `tiles` tiles with content.
-
-        As in Hugging Face, a row without content (padding of a tile, or a tile without content) does not attend to
-        others of its kind; every other pair attends to each other.
-        """
-        c = self.config
-        content = _content_rows(c).view(-1)
-        content[tiles * c.arch.rows_a_tile :] = 0
-        without = 1 - content
-        mask = without[:, None] * without[None, :]
-        mask[:, c.arch.max_tiles * c.arch.rows_a_tile :] = 1
-        return self._to_device(mask[None, None] * MASKED, ttnn.bfloat4_b)
+    def _mask(self, tiles: int):
+        """The mask of an image of `tiles` tiles with content."""
+        return self._constants.tensor(("image mask", tiles), lambda: _mask_values(self.config, tiles), ttnn.bfloat4_b)
 
     def _indices(self, rows: list[int]):
-        values = torch.tensor([rows], dtype=torch.int32)
-        return ttnn.from_torch(
-            values, dtype=ttnn.uint32, layout=ttnn.ROW_MAJOR_LAYOUT, device=self.mesh_device, mesh_mapper=self._replicate
-        )
+        return self._constants.to_device(torch.tensor([rows], dtype=torch.int32), ttnn.uint32, ttnn.ROW_MAJOR_LAYOUT)
 
-    def _to_device(self, values: torch.Tensor, dtype):
-        return ttnn.from_torch(
-            values, dtype=dtype, layout=ttnn.TILE_LAYOUT, device=self.mesh_device, mesh_mapper=self._replicate
-        )
+
+def _mask_values(config: VisionConfig, tiles: int) -> torch.Tensor:
+    """[1, 1, rows, rows] for an image of `tiles` tiles with content.
+
+    As in Hugging Face, a row without content (padding of a tile, or a tile without content) does not attend to others of
+    its kind; every other pair attends to each other.
+    """
+    content = _content_rows(config)
+    content[tiles * config.arch.rows_a_tile :] = 0
+    without = 1 - content
+    mask = without[:, None] * without[None, :]
+    mask[:, config.arch.max_tiles * config.arch.rows_a_tile :] = 1
+    return mask[None, None] * MASKED
 
 
 def _content_rows(config: VisionConfig) -> torch.Tensor:
