@@ -10,7 +10,7 @@ PERF_RECORDS := models/tt_transformers/measure/records
 LONG_RECORDS := models/tt_transformers/measure/records/long_context
 CAPACITY := $(PYTHON) -m models.tt_transformers.measure.capacity --largest
 
-.PHONY: help setup setup-serving setup-tools demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
+.PHONY: help setup setup-serving setup-tools setup-bench demo lt serve test test-fast test-wide test-plugin full-size validate bench long-context capacity pareto accuracy compatible predict perf-report
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ setup-serving:  ## make .venv-serving, with vLLM over the packages of .venv, onc
 setup-tools:  ## make .venv-tools, with the vendor's tt-perf-report and ttnn-visualizer, once
 	@scripts/setup_tools.sh
 
+setup-bench:  ## make .venv-bench, with llama.cpp built from source, once; needs a C++ compiler
+	@scripts/setup_bench.sh
+
 demo: setup  ## generate text with the bundled checkpoint (HF_MODEL and MESH_DEVICE choose others)
 	$(PYTEST) models/tt_transformers/demo/simple_text_demo.py -k "performance and batch-1"
 
@@ -34,14 +37,14 @@ serve: setup-serving  ## start an OpenAI server of the same model on 127.0.0.1 (
 	exec $(SERVING) -m models.tt_transformers.serving.serve $(ARGS)
 
 test: setup setup-serving setup-tools  ## run the tests, but for the wide sweeps
-	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving"
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not serving and not bench"
 	$(OWN_PLATFORM) -m pytest -m "serving and not wide" tests/serving
 	@if $(SERVING) -c "import vllm_tt_plugin" 2>/dev/null; then $(MAKE) test-plugin; \
 	else echo "vllm-tt-plugin is not installed in .venv-serving: vLLM ran on our own platform only"; fi
 	$(PYTEST) -m "alone and not slow and not wide"
 
 test-fast: setup  ## run the tests of single modules, in a few minutes
-	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor" tests/common tests/emulator \
+	$(SIDE_BY_SIDE) -m "not slow and not wide and not alone and not whole and not vendor and not bench" tests/common tests/emulator \
 	    models/tt_transformers/tests
 
 test-wide: setup setup-serving  ## run the wide sweeps, which `make test` leaves out, and record that they passed
@@ -64,11 +67,14 @@ accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 an
 	$(PYTHON) -m models.tt_transformers.measure.report
 	$(PYTHON) -m models.tt_transformers.measure.long_context_report
 
-bench: setup  ## time the emulator against Hugging Face transformers, and a Galaxy against one device, then write PERF.md
-	$(PYTHON) -m models.tt_transformers.measure.speed --output $(PERF_RECORDS)
+bench: setup setup-bench  ## time the emulator against Hugging Face transformers and llama.cpp, a Galaxy against one device, and an 8B, then write PERF.md
+	$(PYTEST) -m bench tests/performance
 	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
-	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --model bundled --output $(PERF_RECORDS)
+	for policy in passive active; do for processor in "" --avx2; do \
+	    OMP_WAIT_POLICY=$$policy $(PYTHON) -m models.tt_transformers.measure.speed $$processor --output $(PERF_RECORDS) || exit 1; \
+	done; done
 	$(PYTHON) -m models.tt_transformers.measure.devices --output $(PERF_RECORDS)/devices-TG.json
+	$(PYTHON) -m models.tt_transformers.measure.large_model --output $(PERF_RECORDS)/large-model.json
 	$(PYTHON) -m models.tt_transformers.measure.report
 
 bench-serving: setup-serving  ## time the server against Hugging Face transformers on this computer, and record it

@@ -26,6 +26,14 @@ def test_a_record_reads_back_and_states_where_it_was_made(tmp_path):
     assert benchmark_record.medians(made) == {"decode": (2.0, "t/s")}
 
 
+def test_a_record_states_the_processors_instructions_and_an_older_one_need_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_record.cpu, "features", lambda: ["avx2"])
+    monkeypatch.setattr(benchmark_record.cpu, "limits", lambda: {"ATEN_CPU_CAPABILITY": "avx2"})
+    made = record(1.0)
+    assert made.pop("cpu") == {"features": ["avx2"], "limits": {"ATEN_CPU_CAPABILITY": "avx2"}}
+    assert benchmark_record.read(benchmark_record.write(made, tmp_path / "r.json")) == made
+
+
 def test_without_a_path_each_record_gets_a_file_in_generated(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_record, "FOLDER", tmp_path / "generated")
     path = benchmark_record.write(record(1.0))
@@ -66,6 +74,7 @@ def test_the_revision_is_gits():
     [
         ({"mesh": None}, "field 'mesh' is None; expected str"),
         ({"speed": 3}, "field 'speed' is not known"),
+        ({"cpu": "AVX2"}, "field 'cpu' is 'AVX2'; expected dict"),
         ({"schema": "benchmark 0"}, "schema 'benchmark 1'"),
         ({"measurements": [{"name": "x"}]}, "expected name, value, unit, iteration"),
         ({"measurements": [{"name": "x", "value": "12", "unit": "s", "iteration": 0}]}, "expected texts, a number, and a count or null"),

@@ -4,7 +4,8 @@
 
 A record is a JSON object: `schema` ("benchmark 1"), `created` (ISO 8601, UTC), `git_revision`, `machine`, `backend`,
 `mesh`, `model`, `precision`, `case`, `versions`, `facts` (the run's other settings), and `measurements`, a list of
-`name`, `value`, `unit`, `iteration` (from 0; null for a number that belongs to the whole run).
+`name`, `value`, `unit`, `iteration` (from 0; null for a number that belongs to the whole run). `cpu` has the `features` of
+the processor and the variables that are `limits` to them, see `models.common.cpu`; the oldest records lack it.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from models.common import backend, console, whole_file
+from models.common import backend, console, cpu, whole_file
 
 SCHEMA = "benchmark 1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,7 @@ _FIELDS = {
     "facts": dict,
     "measurements": list,
 }
+_OPTIONAL = {"cpu": dict}
 
 
 def measurement(name: str, value: float, unit: str, iteration: int | None = None) -> dict:
@@ -52,6 +54,7 @@ def origin() -> dict:
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "git_revision": git_revision(),
         "machine": machine(),
+        "cpu": {"features": cpu.features(), "limits": cpu.limits()},
         "backend": backend.name(),
         "versions": backend.versions(),
     }
@@ -112,12 +115,13 @@ def check(record: dict, where: str) -> None:
     """Raises ValueError if a field is missing, has a wrong type or is unknown."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise ValueError(f"benchmark record {where}: expected an object with schema {SCHEMA!r}")
-    for name, kind in _FIELDS.items():
+    for name, kind in {**_FIELDS, **{name: kind for name, kind in _OPTIONAL.items() if name in record}}.items():
         if not isinstance(record.get(name), kind):
             raise ValueError(f"benchmark record {where}: field {name!r} is {record.get(name)!r}; expected {kind.__name__}")
     for name in record:
-        if name not in _FIELDS:
-            raise ValueError(f"benchmark record {where}: field {name!r} is not known; accepted: {', '.join(_FIELDS)}")
+        if name not in {**_FIELDS, **_OPTIONAL}:
+            accepted = ", ".join([*_FIELDS, *_OPTIONAL])
+            raise ValueError(f"benchmark record {where}: field {name!r} is not known; accepted: {accepted}")
     for entry in record["measurements"]:
         if not isinstance(entry, dict) or set(entry) != {"name", "value", "unit", "iteration"}:
             raise ValueError(f"benchmark record {where}: measurement {entry!r}; expected name, value, unit, iteration")
@@ -139,9 +143,9 @@ def medians(record: dict) -> dict:
 def compare(before: dict, after: dict) -> list[str]:
     """Lines of text: first the settings that differ, then each measurement's change of median, largest first."""
     lines = [
-        f"{name}: {before[name]} -> {after[name]}"
-        for name in _FIELDS
-        if name not in ("schema", "measurements") and before[name] != after[name]
+        f"{name}: {before.get(name)} -> {after.get(name)}"
+        for name in [*_FIELDS, *_OPTIONAL]
+        if name not in ("schema", "measurements") and before.get(name) != after.get(name)
     ]
     old, new = medians(before), medians(after)
     rows = []

@@ -71,6 +71,20 @@ def test_any_new_enough_python3_will_do(find_python, tmp_path):
     assert find_python().stdout.strip() == str(python)
 
 
+def test_llama_cpp_needs_a_compiler_and_says_so_in_one_line(find_python, tmp_path):
+    install(tmp_path / "bin" / "python3", WORKING)
+    for tool in ("cat", "dirname", "sed", "sha256sum"):
+        (tmp_path / "tools" / tool).symlink_to(shutil.which(tool))
+    for file in ("scripts/find_python.sh", "scripts/setup_bench.sh", "requirements-bench.txt"):
+        install(tmp_path / "project" / file, (PROJECT_ROOT / file).read_text())
+    environment = {"PATH": f"{tmp_path / 'bin'}:{tmp_path / 'tools'}", "HOME": str(tmp_path), "PYENV_ROOT": "/none"}
+    command = [shutil.which("bash"), tmp_path / "project" / "scripts" / "setup_bench.sh"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 1 and "install a C++ compiler" in line
+    assert not (tmp_path / "project" / ".venv-bench").exists()
+
+
 def test_python_without_venv_names_the_package_to_install(find_python, tmp_path):
     install(tmp_path / "bin" / "python3", WITHOUT_VENV)
     result = find_python()

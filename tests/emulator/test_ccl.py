@@ -32,11 +32,12 @@ def test_all_reduce_adds_in_float32_and_rounds_once(mesh, dtype):
         assert torch.equal(part, expected.to(part.dtype))
 
 
-def test_reduce_scatter_then_all_gather_is_all_reduce(mesh):
-    tensor = put(mesh, torch.randn(8, 1, 32, 512), ttnn.ShardTensorToMesh(mesh, dim=0))
-    scattered = ttnn.reduce_scatter(tensor, dim=3, cluster_axis=1)
-    assert scattered.shape == [1, 1, 32, 64]
-    gathered = ttnn.all_gather(scattered, dim=3, cluster_axis=1)
+@pytest.mark.parametrize("dim, scattered_shape", [(3, [1, 8, 32, 64]), (1, [1, 1, 32, 512])])
+def test_reduce_scatter_then_all_gather_is_all_reduce(mesh, dim, scattered_shape):
+    tensor = put(mesh, torch.randn(8, 8, 32, 512), ttnn.ShardTensorToMesh(mesh, dim=0))
+    scattered = ttnn.reduce_scatter(tensor, dim=dim, cluster_axis=1)
+    assert scattered.shape == scattered_shape
+    gathered = ttnn.all_gather(scattered, dim=dim, cluster_axis=1)
     for part, expected in zip(parts(gathered), parts(ttnn.all_reduce(tensor, cluster_axis=1))):
         assert torch.equal(part, expected)
 
@@ -59,6 +60,18 @@ def test_2d_mapper_divides_rows_and_columns(grid):
     assert torch.equal(parts(tensor)[6], values[:, :, 32:, 64:96])
     composer = ttnn.ConcatMesh2dToTensor(grid, mesh_shape=(2, 4), dims=(2, 3))
     assert torch.equal(ttnn.to_torch(tensor, mesh_composer=composer), values)
+
+
+@pytest.mark.parametrize("dtype", [ttnn.bfloat16, ttnn.uint32])
+def test_what_a_composer_gives_may_be_written_to(grid, device, dtype):
+    """Of replicas, of parts and of a single device: it shares no memory with the tensor."""
+    for mesh, shape in ((grid, (2, 4)), (device, (1, 1))):
+        tensor = ttnn.from_torch(torch.ones(1, 8, 32, 32), dtype=dtype, layout=ttnn.TILE_LAYOUT, device=mesh)
+        composer = ttnn.ConcatMesh2dToTensor(mesh, mesh_shape=shape, dims=(0, 1))
+        joined = ttnn.to_torch(tensor, mesh_composer=composer)
+        assert joined.shape == (shape[0], 8 * shape[1], 32, 32)
+        joined[0, 0] = 2
+        assert (joined == 2).sum() == 32 * 32 and all((part.float() == 1).all() for part in parts(tensor))
 
 
 def test_replicas_are_computed_once(mesh):

@@ -111,7 +111,7 @@ def test_shape_only_mesh_has_no_values_but_counts_memory():
 
 def test_a_transposed_weight_is_stored_and_read_back_as_it_lies_in_memory(tmp_path):
     weight = torch.randn(64, 96).bfloat16()
-    host = ttnn.from_torch(weight.t(), dtype=ttnn.bfloat8_b, layout=ttnn.TILE_LAYOUT)
+    host = ttnn.from_torch(weight.t(), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT)
     ttnn.dump_tensor(tmp_path / "w.tensorbin", host)
     read = ttnn.load_tensor(tmp_path / "w.tensorbin")
     assert torch.equal(ttnn.to_torch(read), ttnn.to_torch(host))

@@ -10,8 +10,8 @@ import yaml
 from models.common import backend, model_targets
 from models.common.benchmark_record import medians, read
 from models.common.mesh import open_mesh
-from models.tt_transformers.measure import accuracy, pareto, regression
-from models.tt_transformers.measure import speed as bench
+from models.tt_transformers.measure import accuracy, machine_limits, pareto, regression, speed, start_up
+from models.tt_transformers.measure.benchmarks import SYSTEMS, Benchmark, Workload
 from models.tt_transformers.tt import reference
 from models.tt_transformers.tt.config.architecture import Architecture, read_config
 from models.tt_transformers.tt.model_args import ModelArgs
@@ -152,18 +152,23 @@ def test_regression_leaves_records_and_prints_targets_that_they_meet(command, tm
 
 
 def small_benchmark(checkpoint):
-    return bench.Benchmark({"hf_model": checkpoint[0]}, (bench.Workload(1, 16, 2), bench.Workload(2, 16, 2)))
+    return Benchmark({"hf_model": checkpoint[0]}, (Workload(1, 16, 2), Workload(2, 16, 2)))
 
 
 def test_bench_measures_both_systems_at_every_batch(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     lines = []
-    args, found = bench.measure_speed(small_benchmark(checkpoint), "performance", 1, lines.append)
+    monkeypatch.setattr(machine_limits, "COLUMNS", 256)
+    args, found, work = speed.measure_speed(small_benchmark(checkpoint), "performance", 1, lines.append)
     assert args.model_name == "tiny" and len(lines) == 4
-    values = {entry["name"]: entry["value"] for entry in found}
+    limits = [entry for entry in found if entry["name"] in (machine_limits.READ, machine_limits.MATMUL)]
+    assert [entry["iteration"] for entry in limits] == [0, 0, 1, 1, 2, 2] and all(entry["value"] > 0 for entry in limits)
+    # The linears and the head, which decode reads once a step: in bf16, and in 1.0625 or 0.5625 bytes with some padding.
+    assert work["weight_bytes"]["hugging_face"] == 2 * sum(work["parameters"].values()) > work["weight_bytes"]["emulator"]
+    values = {entry["name"]: entry["value"] for entry in found if entry not in limits}
     for batch in (1, 2):
         for phase in ("prefill", "decode"):
-            ours, theirs, ratio = (values.pop(f"batch-{batch}/{phase}/{name}") for name in (*bench.SYSTEMS, "ratio"))
+            ours, theirs, ratio = (values.pop(f"batch-{batch}/{phase}/{name}") for name in (*SYSTEMS, "ratio"))
             assert ours > 0 and theirs > 0 and ratio == pytest.approx(ours / theirs)
     assert values == {}
 
@@ -171,6 +176,6 @@ def test_bench_measures_both_systems_at_every_batch(checkpoint, monkeypatch, tmp
 def test_bench_alone_says_when_its_first_token_was_there_and_its_peak_memory(checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     start = time.time()
-    answer = bench.run_alone(small_benchmark(checkpoint), "performance")
+    answer = start_up.run_alone(small_benchmark(checkpoint), "performance")
     assert start < answer["first_token"] < time.time()
     assert answer["peak_bytes"] > 100e6

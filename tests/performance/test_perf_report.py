@@ -11,7 +11,8 @@ import torch
 from models.common import model_targets
 from models.common.benchmark_record import measurement
 from models.tt_transformers.measure import pareto, report
-from models.tt_transformers.measure import speed as bench
+from models.tt_transformers.measure.benchmarks import Workload
+from models.tt_transformers.measure.speed import speeds
 from models.tt_transformers.measure.systems import interleaved
 from models.tt_transformers.tt.reference import Reference
 
@@ -139,7 +140,7 @@ def test_systems_take_turns_and_change_who_is_first():
 
 def test_speeds_are_tokens_of_all_users_per_second_and_ratios_ours_over_theirs():
     results = [{"emulator": (2.0, 4.0), "hugging_face": (1.0, 8.0)}]
-    assert bench.speeds(bench.Workload(users=4, prompt=10, steps=6), results) == [
+    assert speeds(Workload(users=4, prompt=10, steps=6), results, {}) == [
         measurement("batch-4/prefill/emulator", 20.0, "t/s", 0),
         measurement("batch-4/prefill/hugging_face", 40.0, "t/s", 0),
         measurement("batch-4/prefill/ratio", 0.5, "x", 0),

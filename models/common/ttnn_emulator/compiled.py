@@ -8,16 +8,23 @@ from functools import lru_cache
 import numba
 import numpy
 import torch
+from numba import types
+from numba.core.ccallback import CFunc
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-_PER_THREAD = 1 << 18  # elements of work that are worth a thread
+_PER_THREAD = 1 << 19  # elements of work that are worth a thread
 
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:
     """The bit patterns of a bf16 (as int16) or fp32 (as int32) tensor. They share its memory if it is contiguous."""
+    return patterns(tensor.contiguous())
+
+
+def patterns(tensor: torch.Tensor) -> numpy.ndarray:
+    """As `bits`, with the tensor's strides: the array always shares its memory."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    return tensor.contiguous().view(_PATTERNS[tensor.dtype]).numpy()
+    return tensor.view(_PATTERNS[tensor.dtype]).numpy()
 
 
 @lru_cache(maxsize=None)
@@ -33,12 +40,11 @@ def in_threads(loop, arrays, *others, work: int = None) -> None:
 
     work: number of elements that the loop reads; None takes the size of the first array.
     """
-    parts = (arrays[0].size if work is None else work) // _PER_THREAD
+    rows = len(arrays[0])
+    parts = min(torch.get_num_threads(), rows, (arrays[0].size if work is None else work) // _PER_THREAD)
     if parts < 2:
         loop(*arrays, *others)
         return
-    rows = len(arrays[0])
-    parts = min(torch.get_num_threads(), rows, parts)
     bounds = [rows * part // parts for part in range(parts + 1)]
     tasks = [
         _pool().submit(loop, *[array[start:end] for array in arrays], *others)
@@ -60,6 +66,19 @@ def compiled(**options):
         return loop
 
     return decorate
+
+
+@lru_cache(maxsize=None)
+def entry(function):
+    """A function of one address, compiled so that C can call it, as a ctypes function. It is kept on disk as above."""
+    callback = CFunc(function, ((types.voidptr,), types.void), locals={}, options={"nopython": True, "error_model": "numpy"})
+    try:
+        callback.enable_caching()
+        callback._cache.save_overload = _saved_if_possible(callback._cache.save_overload)
+    except RuntimeError:
+        pass  # as in `compiled`
+    callback.compile()
+    return callback.ctypes
 
 
 def _saved_if_possible(save):

@@ -75,12 +75,17 @@ class CppMeshToTensor:
         self.mesh_device, self.mesh_shape, self.dims = mesh_device, mesh_shape, tuple(dims)
 
     def join(self, shards) -> torch.Tensor:
-        """Concatenates the devices' tensors, first along the last mesh axis."""
+        """Concatenates the devices' tensors, equal ones only once. Of one device it returns the tensor itself."""
         shards = list(shards)
         if len(shards) != self.mesh_shape.mesh_size():
             raise RuntimeError(f"mesh composer: {self.mesh_shape} does not fit a tensor of {len(shards)} shards")
-        for count, dim in reversed(list(zip(self.mesh_shape, self.dims))):
-            shards = [torch.cat(shards[start : start + count], dim) for start in range(0, len(shards), count)]
+        for count, dim in zip(self.mesh_shape, self.dims):
+            if count > 1:
+                others = len(shards) // count
+                groups = [tuple(shards[start::others]) for start in range(others)]
+                parts = {tuple(map(id, group)): group for group in groups}
+                joined = {key: torch.cat(group, dim) for key, group in parts.items()}
+                shards = [joined[tuple(map(id, group))] for group in groups]
         return shards[0]
 
 

@@ -282,6 +282,63 @@ def mix(a, b, mixed, weights):
 
 
 @compiled()
+def add_up(parts, total):
+    """The sum of `parts`, a tuple of bf16 `[rows, n, width]`, added in fp32 in their order.
+
+    `total` is `[n, rows, width]`, bf16 or fp32.
+    """
+    rows, n, width = parts[0].shape
+    some = numpy.empty(_SUMMED_AT_ONCE, numpy.float32)
+    for row in range(rows):
+        for k in range(n):
+            for start in range(0, width, _SUMMED_AT_ONCE):
+                stop = min(start + _SUMMED_AT_ONCE, width)
+                _widen_row(parts[0][row, k, start:stop], some)
+                for part in parts[1:]:
+                    _add_row(part[row, k, start:stop], some)
+                if total.itemsize == 2:
+                    _narrow_row(some, total[k, row, start:stop])
+                else:
+                    total[k, row, start:stop] = some[: stop - start]
+
+
+_SUMMED_AT_ONCE = 1024  # elements, few enough that their sums stay in the CPU's cache
+
+
+@compiled()
+def _add_row(row, values):
+    for i in range(row.size):
+        values[i] += _widen(row[i])
+
+
+@compiled()
+def _narrow_row(values, row):
+    for i in range(row.size):
+        row[i] = _narrow(values[i])
+
+
+@compiled()
+def write_rows(cache, rows, positions, pages):
+    """Writes `rows` [users, heads, width] into `cache` [pages, heads, page_size, width] and returns -1.
+
+    A user's position p is in page `pages[user, p // page_size]`. A user with position -1 is skipped. If a position or a
+    page is outside, nothing is written, and the first such user is returned.
+    """
+    n_pages, heads, page_size, width = cache.shape
+    for user in range(positions.size):
+        index = positions[user] // page_size
+        if positions[user] != -1 and not (0 <= index < pages.shape[1] and 0 <= pages[user, index] < n_pages):
+            return user
+    for user in range(positions.size):
+        if positions[user] != -1:
+            page, at = pages[user, positions[user] // page_size], positions[user] % page_size
+            for head in range(heads):
+                for i in range(width):
+                    cache[page, head, at, i] = rows[user, head, i]
+    return -1
+
+
+@compiled()
 def user_without_pages(pages, positions, window, page_size, n_pages):
     """The first user with a page that `attend` would read and that a cache of `n_pages` lacks; -1 if there is none."""
     for user in range(positions.size):

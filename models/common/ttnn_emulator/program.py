@@ -7,6 +7,7 @@ running the Python code of their ops.
 from . import bfp, oplog
 from .allocator import Buffer
 from .dtypes import DataType, storage_dtype
+from .side_by_side import side_by_side
 from .tensor import Replicated, Storage, Tensor, TensorSpec, meta_shards
 
 
@@ -19,8 +20,9 @@ class Program:
             one, unless `exact`. It must read index tensors when it runs, because a trace runs it again.
         inputs: device Tensors. None entries are passed to the kernel as None.
         specs: the output's TensorSpec, or a list or tuple of them. Several outputs are returned in the same type.
-        collective: the kernel takes, for each input, the list of all devices' tensors (row-major). It returns a
-            list with one output (or tuple of outputs) per device. Devices with equal outputs should share one object.
+        groups: of a collective, the devices of each group that communicates, as row-major indices. The kernel takes, for
+            each input, the list of a group's tensors. It returns a list with an output for each device, or, if `exact`,
+            a tuple of outputs for several specs. Equal outputs should be one object.
         in_place: the one of `inputs` that the kernel changes, or a tuple of several. They are the program's result,
             and there are no `specs`.
         exact: the output has the input's stored values. It is not rounded, and may share storage with the input.
@@ -29,7 +31,7 @@ class Program:
         chosen: for the op log, values that the op chose for arguments that the call left out.
     """
 
-    __slots__ = ("kernel", "inputs", "specs", "collective", "in_place", "exact", "view", "frees", "chosen")
+    __slots__ = ("kernel", "inputs", "specs", "groups", "in_place", "exact", "view", "frees", "chosen")
 
     def __init__(
         self,
@@ -37,14 +39,14 @@ class Program:
         inputs: list,
         specs=(),
         *,
-        collective=False,
+        groups=None,
         in_place=None,
         exact=False,
         view=False,
         frees=False,
         chosen=None,
     ):
-        self.kernel, self.inputs, self.specs, self.collective = kernel, inputs, specs, collective
+        self.kernel, self.inputs, self.specs, self.groups = kernel, inputs, specs, groups
         self.in_place, self.exact, self.view, self.frees, self.chosen = in_place, exact, view, frees, chosen
 
 
@@ -72,8 +74,8 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
         result = outputs[0] if single else type(specs)(outputs)
         targets = [output.storage for output in outputs]
         rounders = None if program.exact or program.view else [_ROUNDINGS[spec.dtype] for spec in specs]
-        if program.collective:
-            step = _collective_step(program.kernel, storages, targets, rounders, program.exact)
+        if program.groups is not None:
+            step = _collective_step(program.kernel, storages, targets, rounders, program.groups)
         else:
             step = _step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
     if device.shape_only:
@@ -154,7 +156,8 @@ def _step(kernel, inputs, targets, rounders, num_devices, aliases):
     def step():
         for storage in live:
             if type(storage.shards) is not Replicated:
-                results = _map_devices(compute, live, num_devices)
+                keys = list(zip(*[map(id, storage.shards) for storage in live]))
+                results = _once_each(compute, range(num_devices), keys, 0 if aliases else _elements(live))
                 break
         else:
             results = Replicated((compute(0),) * num_devices)
@@ -177,37 +180,48 @@ def _shape_only_step(outputs, num_devices):
     return step
 
 
-def _map_devices(compute, inputs, num_devices):
-    """The results of `compute` for all devices. Devices with the same input objects share one computation."""
-    if any(len(set(map(id, storage.shards))) == num_devices for storage in inputs):
-        return [compute(index) for index in range(num_devices)]
-    done = {}
-    results = []
-    for index in range(num_devices):
-        key = tuple([id(storage.shards[index]) for storage in inputs])
-        if key not in done:
-            done[key] = compute(index)
-        results.append(done[key])
-    return Replicated(results) if len(done) == 1 else results
+# Computations that read fewer elements than this take as long side by side as one after another: most of their time is
+# Python's, which one thread runs at a time.
+_WORTH_A_THREAD = 1 << 17
 
 
-def _collective_step(kernel, inputs, targets, rounders, aliases):
+def _elements(storages) -> int:
+    """Elements of one device."""
+    return sum([storage.shards[0].numel() for storage in storages])
+
+
+def _once_each(compute, items, keys, elements: int):
+    """The results of `compute` for all items. Those with the same key share one computation of so many elements."""
+    distinct = {}
+    for key, item in zip(keys, items):
+        distinct.setdefault(key, item)
+    run_all = side_by_side if elements >= _WORTH_A_THREAD else map
+    results = dict(zip(distinct, run_all(compute, list(distinct.values()))))
+    results = [results[key] for key in keys]
+    return Replicated(results) if len(distinct) == 1 else results
+
+
+def _collective_step(kernel, inputs, targets, rounders, groups):
+    """As `_step`, for a kernel that takes the tensors of a group of devices."""
+
+    def compute(group):
+        results = kernel(*[[storage.shards[index] for index in group] for storage in inputs])
+        if rounders is None:
+            return results
+        rounded = {id(result): rounders[0](result) for result in {id(result): result for result in results}.values()}
+        return [rounded[id(result)] for result in results]
+
     def step():
-        results = kernel(*[None if storage is None else list(storage.shards) for storage in inputs])
-        if rounders is not None:
-            rounded = {}
-            for result in results:
-                if id(result) not in rounded:
-                    parts = (result,) if len(targets) == 1 else result
-                    parts = [rounder(part) for rounder, part in zip(rounders, parts)]
-                    rounded[id(result)] = parts[0] if len(targets) == 1 else parts
-            results = [rounded[id(result)] for result in results]
-        shared = len(set(map(id, results))) == 1
-        _store(Replicated(results) if shared else results, targets)
-        if aliases:
+        ids = list(zip(*[map(id, storage.shards) for storage in inputs]))
+        keys = [tuple([ids[index] for index in group]) for group in groups]
+        of_devices = [None] * len(ids)
+        for group, results in zip(groups, _once_each(compute, groups, keys, _elements(inputs) * len(groups[0]))):
+            for index, result in zip(group, results):
+                of_devices[index] = result
+        _store(Replicated(of_devices) if all(result is of_devices[0] for result in of_devices) else of_devices, targets)
+        if rounders is None:
             for storage in (*inputs, *targets):
-                if storage is not None:
-                    storage.aliased = True
+                storage.aliased = True
 
     return step
 

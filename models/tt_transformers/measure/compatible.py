@@ -17,7 +17,7 @@ import models  # noqa: F401
 from models.common import benchmark_record, console, whole_file
 from models.common.mesh_names import VALIDATED
 from models.tt_transformers.measure import capacity
-from models.tt_transformers.measure.report import table
+from models.tt_transformers.measure.tables import table
 from models.tt_transformers.measure.vendor.table import with_table
 from models.tt_transformers.tt.checkpoints.location import MODEL_PARAMS
 from models.tt_transformers.tt.config.architecture import Architecture, architecture_name, read_config

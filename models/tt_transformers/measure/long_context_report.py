@@ -15,7 +15,8 @@ from models.common import whole_file
 from models.common.benchmark_record import medians
 from models.common.mesh_names import LINES
 from models.tt_transformers.measure.chunks import BFP4_CACHE, PRECISIONS
-from models.tt_transformers.measure.report import agreed, provenance, read_records, table
+from models.tt_transformers.measure.report import agreed, read_records
+from models.tt_transformers.measure.tables import provenance, table
 from models.tt_transformers.tt.config.model_params import Limits
 
 LONG_CONTEXT = Limits.of("Phi-3-mini-128k-instruct").long_context["N300"]["beyond"]

@@ -3,10 +3,10 @@
 import json
 
 from models.tt_transformers.measure import calibration, prediction_table
+from models.tt_transformers.measure.tables import table
 
 
-def section(table) -> str:
-    """`table`: makes a table in Markdown from a header and rows."""
+def section() -> str:
     predictions = json.loads(prediction_table.RECORD.read_text(encoding="utf-8"))
     calibrated = json.loads(calibration.RECORD.read_text(encoding="utf-8"))
     errors = "\n".join(f"- {name}: {value:.1%}" for name, value in calibrated["summary"].items())

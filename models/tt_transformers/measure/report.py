@@ -13,8 +13,9 @@ from pathlib import Path
 
 import models  # noqa: F401
 from models.common import benchmark_record, model_targets, whole_file
-from models.tt_transformers.measure import pareto, prediction_report
+from models.tt_transformers.measure import bench_report, pareto, prediction_report
 from models.tt_transformers.measure.long_prefill import LENGTHS, SYSTEMS
+from models.tt_transformers.measure.tables import provenance, table
 
 RECORDS = Path(__file__).parent / "records"
 PERF = benchmark_record.ROOT / "PERF.md"
@@ -46,29 +47,14 @@ def markdown(records: dict, targets: dict) -> str:
         _HEAD,
         _accuracy({name: record for name, record in records.items() if name.startswith("accuracy-")}),
         _pareto(records["pareto"]) if "pareto" in records else None,
-        _benchmarks({name: record for name, record in records.items() if name.startswith("bench-")}),
+        bench_report.section({name: record for name, record in records.items() if name.startswith("bench-")}),
+        bench_report.large_model(records["large-model"]) if "large-model" in records else None,
         _prefill(records["prefill-N150"]) if "prefill-N150" in records else None,
-        prediction_report.section(table),
+        prediction_report.section(),
         _published(targets),
         _UNKNOWN,
     ]
     return "\n".join(section for section in sections if section)
-
-
-def provenance(records: dict) -> str:
-    """Date, place, versions and revision of records (label -> record): one line per set that agrees in all of them."""
-    groups = {}
-    for label, record in records.items():
-        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        line = (
-            f"measured {record['created'][:10]} on the {record['backend']}, {record['machine']}; {versions}; "
-            f"revision {record['git_revision']}."
-        )
-        groups.setdefault(line, []).append(label)
-    if len(groups) == 1:
-        (line,) = groups
-        return line[0].upper() + line[1:]
-    return "\n".join(f"- {', '.join(labels)}: {line}" for line, labels in groups.items())
 
 
 def agreed(records: dict, what: str, get):
@@ -80,11 +66,6 @@ def agreed(records: dict, what: str, get):
         values = "; ".join(f"{value} in {', '.join(names)}" for value, names in found.items())
         raise ValueError(f"records of one table must agree in {what}: {values}")
     return get(next(iter(records.values())))
-
-
-def table(header, rows, numbers_from=1):
-    rule = ["---" if index < numbers_from else "---:" for index in range(len(header))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
 
 def _accuracy(records):
@@ -134,46 +115,6 @@ Token accuracy of {record['model']} against the weight bytes that a decode step 
 {pareto.table(pareto.points_of(record))}
 
 ![Pareto front](models/tt_transformers/measure/records/pareto.png)
-
-{provenance({record['case']: record})}
-"""
-
-
-def _benchmarks(records):
-    if not records:
-        return None
-    return "\n".join(["## Emulator against Hugging Face transformers (measured)", "", *map(_benchmark, records.values())])
-
-
-def _benchmark(record):
-    values = {}
-    for entry in record["measurements"]:
-        values.setdefault(entry["name"].rsplit("/", 1)[0], {}).setdefault(entry["name"].rsplit("/", 1)[1], []).append(entry)
-    rows = []
-    for name, systems in values.items():
-        unit = systems["emulator"][0]["unit"]
-        numbers = {system: [entry["value"] for entry in entries] for system, entries in systems.items()}
-        ratios = numbers["ratio"]
-        rows.append([
-            name.replace("/", " "), unit, f"{statistics.median(numbers['emulator']):.4g}",
-            f"{statistics.median(numbers['hugging_face']):.4g}", f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f} to {max(ratios):.2f}", str(len(ratios)),
-        ])
-    facts = record["facts"]
-    weights = "random weights" if facts["random_weights"] else "trained weights"
-    work = "; ".join(f"batch-{w['users']}: prompts of {w['prompt']} tokens, {w['steps']} decode steps" for w in facts["workloads"])
-    header = ["what", "unit", "emulator", "Hugging Face", "ratio", "its range", "rounds"]
-    waiting = "" if facts["wait_policy"] == "passive" else f", OMP_WAIT_POLICY={facts['wait_policy']}"
-    return f"""### {record['model']}, {facts['layers']} layers, {weights}, {record['precision']}{waiting}
-
-Figures are medians; the ratio (emulator / Hugging Face) is the median of the rounds' ratios. {work}. Torch threads of each: \
-{facts['threads']}; Hugging Face: {facts['hugging_face']}. Prefill and decode are timed in one process with \
-OMP_WAIT_POLICY={facts['wait_policy']}. Start-up and peak memory are measured in a process for each system, with one user; the emulator's \
-weights are in the cache. Hugging Face's process imports nothing of this project and waits as torch does by default. The machine's load \
-average was {facts['load_average']}. If it is well above the number of cores, other work slowed both systems down. More is better in t/s, \
-less in s and MB.
-
-{table(header, rows)}
 
 {provenance({record['case']: record})}
 """

@@ -111,11 +111,12 @@ def test_cache_location_follows_the_rules(tmp_path):
         in_directory.cache_directory("N150", {"TT_CACHE_PATH": "~nobody-here/cache"})
 
 
-def test_weights_are_cached_beside_the_checkpoint_and_dummy_weights_nowhere(checkpoint, monkeypatch, tmp_path):
+def test_weights_are_cached_beside_the_checkpoint_and_dummy_weights_only_where_the_user_says(checkpoint, monkeypatch, tmp_path):
     assert args_of(checkpoint).weight_cache.directory == checkpoint / "N150"
     assert args_of(checkpoint, dummy_weights=True).weight_cache.directory is None
     monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
     assert args_of(checkpoint).weight_cache.directory == tmp_path / "cache/tiny-phi3/N150"
+    assert args_of(checkpoint, dummy_weights=True).weight_cache.directory == tmp_path / "cache/tiny-phi3/N150/random"
 
 
 def test_a_directory_in_the_hubs_cache_is_named_by_its_model(checkpoint, tmp_path):

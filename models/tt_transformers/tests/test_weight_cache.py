@@ -307,3 +307,10 @@ def test_placements_are_told_apart(mesh_device):
 def test_a_mapper_that_does_not_describe_itself_is_refused():
     with pytest.raises(TypeError, match="does not say how it places"):
         describe_mapper(object())
+
+
+def test_a_converted_weight_is_read_from_its_file(use, mesh_device, tmp_path):
+    host = use().host_tensor("wq", WEIGHT, ttnn.bfloat8_b, ttnn.ReplicateTensorToMesh(mesh_device))
+    stored = data_file(tmp_path)
+    assert any(line.endswith(f" {stored}\n") for line in open("/proc/self/maps")), "the weight is held in memory"
+    assert torch.equal(ttnn.to_torch(ttnn.get_device_tensors(host)[0]).float(), uncached(mesh_device))

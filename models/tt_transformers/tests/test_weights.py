@@ -103,3 +103,21 @@ def test_a_model_without_room_on_the_device_is_refused_before_it_is_read(checkpo
         with pytest.raises(RuntimeError, match="DRAM"):
             Generator.build(args)
         assert mesh_device.allocator.used[ttnn.BufferType.DRAM] == 0
+
+
+def test_random_weights_are_kept_where_the_user_says_and_give_the_same_logits(tmp_path, monkeypatch):
+    save_tiny("Llama", tmp_path / "model")
+    made, read = [], DummyStateDict.read
+    monkeypatch.setattr(DummyStateDict, "read", lambda self, names: made.extend(names) or read(self, names))
+    logits, counts = [], []
+    with open_mesh("N150") as mesh_device:
+        for cached in (False, True, True):
+            if not cached:
+                monkeypatch.delenv("TT_CACHE_PATH")
+            else:
+                monkeypatch.setenv("TT_CACHE_PATH", str(tmp_path / "cache"))
+            with build(mesh_device, tmp_path / "model", dummy_weights=True) as generator:
+                logits.append(generator.prefill([list(range(3, 40))]))
+            counts.append(len(made))
+    assert counts[0] > 0 and counts == [counts[0], 2 * counts[0], 2 * counts[0]]
+    assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])

@@ -16,7 +16,7 @@ from models.common.mesh_names import mesh_name_of
 from models.tt_transformers.tt.checkpoints.cache import WeightCache
 from models.tt_transformers.tt.checkpoints.formats import is_meta, model_config
 from models.tt_transformers.tt.checkpoints.hugging_face import load_model
-from models.tt_transformers.tt.checkpoints.identity import check_variable, weights_identity
+from models.tt_transformers.tt.checkpoints.identity import check_variable, random_weights_identity, weights_identity
 from models.tt_transformers.tt.checkpoints.location import in_environment, locate
 from models.tt_transformers.tt.checkpoints.meta_tokenizer import is_named_for_chat
 from models.tt_transformers.tt.checkpoints.state_dict import DummyStateDict, StateDict
@@ -289,10 +289,16 @@ class ModelArgs:
 
     @cached_property
     def weight_cache(self) -> WeightCache:
-        """The on-disk cache of converted weights. Random weights are not cached: making them costs no more."""
-        if self.dummy_weights or backend.name() == "lockstep":
+        """The on-disk cache of converted weights. Random weights are kept only where TT_CACHE_PATH says, in a folder of
+        their own; making them costs hardly more, but a kept weight takes no memory until it is used."""
+        if backend.name() == "lockstep":
             return WeightCache(None, {})
-        return WeightCache(self._location.cache_directory(self.device_name), weights_identity(self._checkpoint.files))
+        if not self.dummy_weights:
+            return WeightCache(self._location.cache_directory(self.device_name), weights_identity(self._checkpoint.files))
+        if "TT_CACHE_PATH" not in os.environ or getattr(self.mesh_device, "shape_only", False):
+            return WeightCache(None, {})
+        directory = self._location.cache_directory(self.device_name) / "random"
+        return WeightCache(directory, random_weights_identity(self.arch))
 
     def reference_transformer(self, dtype: torch.dtype = torch.bfloat16):
         """The Hugging Face model with the same weights and as many layers, in eval mode; kept if `cache_hf`.

@@ -3,15 +3,21 @@
 Sums are computed in float32 in the order of the devices and rounded once. A card's order and rounding differ.
 """
 
+import operator
+from functools import reduce
+
 import torch
 
+from .. import loops
+from ..compiled import bits
 from ..declaration import NoEffect, NotEmulated
 from ..device import get_fabric_config
-from ..dtypes import BLOCK_FLOAT, FabricConfig, Topology
+from ..dtypes import BLOCK_FLOAT, DataType, FabricConfig, Topology
 from ..memory import MemoryConfig
 from ..op import op
 from ..program import Program
 from ..program_config import DeviceComputeKernelConfig
+from ..shapes import volume
 from ..tensor import Tensor, TensorSpec
 from .checks import check_dtype, interleaved, positive, worker_cores
 from .common import config_for, normalise_dim
@@ -43,34 +49,19 @@ def groups_of(tensor, cluster_axis, topology):
     return groups, len(groups[0]), {"topology": topology}
 
 
-def total(parts):
-    """The sum of tensors in float32. If all are one object, it is converted once and multiplied."""
+def total_in_parts(parts, dim, count, dtype):
+    """The sum of tensors, added in float32 and cut into `count` parts along `dim`: bf16 if `dtype` is BFLOAT16."""
     if all(part is parts[0] for part in parts):
-        return parts[0].float() * len(parts)
-    result = parts[0].float() + parts[1]
-    for part in parts[2:]:
-        result += part
-    return result
-
-
-def in_groups(groups, combine):
-    """A collective kernel. `combine` takes the tensors of a group, a list for each input, and makes one output per member.
-
-    Groups with the same tensors get the same outputs, so that later ops compute once for all of them.
-    """
-
-    def kernel(*inputs):
-        results, combined = [None] * len(inputs[0]), {}
-        for group in groups:
-            parts = [[shards[index] for index in group] for shards in inputs]
-            key = tuple(id(part) for each in parts for part in each)
-            if key not in combined:
-                combined[key] = combine(*parts)
-            for index, result in zip(group, combined[key]):
-                results[index] = result
-        return results
-
-    return kernel
+        return (parts[0].float() * len(parts)).chunk(count, dim)
+    if parts[0].dtype is not torch.bfloat16 or parts[0].is_meta:
+        return reduce(operator.add, [part.float() for part in parts]).chunk(count, dim)
+    shape = list(parts[0].shape)
+    shape[dim] //= count
+    total = torch.empty(count, *shape, dtype=torch.bfloat16 if dtype is DataType.BFLOAT16 else torch.float32)
+    rows = volume(shape[:dim])
+    flat = total.numpy() if total.dtype is torch.float32 else bits(total)
+    loops.add_up(tuple([bits(part).reshape(rows, count, -1) for part in parts]), flat.reshape(count, rows, -1))
+    return total.unbind(0)
 
 
 @op("ttnn.all_gather")
@@ -97,9 +88,10 @@ def all_gather(
     shape[dim] *= count
     config = config_for(input_tensor, shape, memory_config)
     spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = in_groups(groups, lambda parts: [torch.cat(parts, dim)] * count)
     exact = input_tensor.dtype not in BLOCK_FLOAT or dim != len(shape) - 1 or shape[dim] // count % 16 == 0
-    return Program(kernel, [input_tensor], spec, collective=True, exact=exact, chosen=chosen)
+    return Program(
+        lambda parts: [torch.cat(parts, dim)] * count, [input_tensor], spec, groups=groups, exact=exact, chosen=chosen
+    )
 
 
 @op("ttnn.reduce_scatter")
@@ -130,8 +122,9 @@ def reduce_scatter(
     shape[dim] //= count
     config = config_for(input_tensor, shape, memory_config)
     spec = TensorSpec(shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = in_groups(groups, lambda parts: total(parts).chunk(count, dim))
-    return Program(kernel, [input_tensor], spec, collective=True, chosen=chosen)
+    return Program(
+        lambda parts: total_in_parts(parts, dim, count, spec.dtype), [input_tensor], spec, groups=groups, chosen=chosen
+    )
 
 
 @op("ttnn.all_reduce")
@@ -149,5 +142,6 @@ def all_reduce(
     check_dtype("input_tensor", input_tensor.dtype)
     config = input_tensor.memory_config() if memory_config is None else memory_config
     spec = TensorSpec(input_tensor.shape, input_tensor.dtype, input_tensor.layout, config)
-    kernel = in_groups(groups, lambda parts: [total(parts)] * count)
-    return Program(kernel, [input_tensor], spec, collective=True, chosen=chosen)
+    return Program(
+        lambda parts: total_in_parts(parts, 0, 1, spec.dtype) * count, [input_tensor], spec, groups=groups, chosen=chosen
+    )

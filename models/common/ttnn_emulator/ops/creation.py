@@ -10,6 +10,7 @@ from ..distributed import CppMeshToTensor, CppTensorToMesh, ReplicateTensorToMes
 from ..dtypes import BLOCK_FLOAT, DataType, Layout, dtype_from_torch, storage_dtype, ttnn_dtype_to_torch_dtype
 from ..memory import MemoryConfig
 from ..op import op
+from ..packed import PackedMatrix, packed
 from ..program import rounding
 from ..tensor import Replicated, Storage, Tensor, TensorSpec, is_transposed
 from .transfer import check_readable, to_device
@@ -64,15 +65,15 @@ def from_torch(
     if device is None:
         return host
     tensor = to_device(host, device, memory_config, queue_id=cq_id)
-    # No other code has a reference to the host tensor.
-    tensor.storage.aliased = False
+    # No other code has a reference to the host tensor. But an op that writes needs an unpacked copy.
+    tensor.storage.aliased = any(type(shard) is PackedMatrix for shard in shards)
     return tensor
 
 
 def _convert(tensor, dtype):
     """A copy of a torch tensor, rounded to `dtype` and in its storage dtype. Integers are cut to the dtype's bits.
 
-    A transposed matrix, or a device's part of one, stays so in memory: it is a weight, and matmuls read it fastest in
+    A matrix of block floats is packed. Another transposed matrix, or a device's part of one, stays so in memory: it is a weight, and matmuls read it fastest in
     this order.
     """
     tensor = tensor.detach()
@@ -82,7 +83,11 @@ def _convert(tensor, dtype):
     if tensor.dim() > 1 and not tensor.is_contiguous() and tensor.stride(-2) < tensor.stride(-1):
         tensor = tensor.mT.contiguous().mT
     if dtype in BLOCK_FLOAT:
-        rounded = rounding(dtype)(tensor if tensor.dtype in (torch.bfloat16, torch.float32) else tensor.float())
+        values = tensor if tensor.dtype in (torch.bfloat16, torch.float32) else tensor.float()
+        matrix = packed(values, dtype)
+        if matrix is not None:
+            return matrix
+        rounded = rounding(dtype)(values)
         return rounded.clone() if rounded is tensor else rounded
     if dtype is DataType.UINT16:
         values = tensor.to(torch.int64)
@@ -117,10 +122,10 @@ def to_torch(
         value = shards[0]
     else:
         raise RuntimeError(f"{tensor._describe()} lies on {len(shards)} devices; give a mesh_composer")
-    wanted = ttnn_dtype_to_torch_dtype(tensor.dtype) if dtype is None else dtype
+    wanted, is_copy = ttnn_dtype_to_torch_dtype(tensor.dtype) if dtype is None else dtype, value is not shards[0]
     if tensor.dtype is DataType.UINT32 and not value.is_meta:
         value = value.contiguous().view(torch.uint32)
-    value = value.to(wanted, copy=True, memory_format=torch.contiguous_format)
+    value = value.to(wanted, copy=not is_copy, memory_format=torch.contiguous_format)
     if torch_rank is None:
         return value
     while value.dim() > torch_rank:

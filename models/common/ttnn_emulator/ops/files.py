@@ -14,11 +14,12 @@ from ..declaration import NotEmulated
 from ..device import MeshDevice
 from ..dtypes import DataType, Layout
 from ..op import op
+from ..packed import PackedMatrix
 from ..tensor import Replicated, Storage, Tensor, TensorSpec, is_transposed
 from .transfer import from_device, to_device
 
-_FORMAT = "ttnn-emulator-2"
-_TRANSPOSED = "transposed"
+_FORMAT = "ttnn-emulator-3"
+_TRANSPOSED, _PACKED = "transposed", "packed"
 
 
 @op("ttnn.dump_tensor")
@@ -34,13 +35,19 @@ def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulat
     for shard in shards:
         if id(shard) not in names:
             # A weight is written as it lies in memory, so that it can be mapped and used in this order.
-            kind = _TRANSPOSED if is_transposed(shard) else "shard"
+            if type(shard) is PackedMatrix:
+                kind, parts = _PACKED, {"": shard.mantissas, "_exponents": shard.exponents}
+            elif is_transposed(shard):
+                kind, parts = _TRANSPOSED, {"": shard.mT}
+            else:
+                kind, parts = "shard", {"": shard.contiguous()}
             name = names[id(shard)] = f"{kind}_{len(names)}"
-            stored[name] = shard.mT if kind == _TRANSPOSED else shard.contiguous()
+            stored |= {name + part: values for part, values in parts.items()}
     facts = {
         "format": _FORMAT,
         "dtype": tensor.dtype.name,
         "layout": tensor.layout.name,
+        "shape": json.dumps(list(shards[0].shape)),
         "shards": json.dumps([names[id(shard)] for shard in shards]),
     }
     try:
@@ -64,16 +71,23 @@ def load_tensor(file_name: str | os.PathLike, *, device: MeshDevice = None) -> T
             if facts.get("format") != _FORMAT:
                 raise RuntimeError(f"{path} is not a tensor file of the emulator ({_FORMAT})")
             stored = {name: file.get_tensor(name) for name in file.keys()}
-            stored = {name: value.mT if name.startswith(_TRANSPOSED) else value for name, value in stored.items()}
     except RuntimeError:
         raise
     except Exception as error:
         raise RuntimeError(f"{path} cannot be read: {error}") from error
-    shards = [stored[name] for name in json.loads(facts["shards"])]
-    shards = Replicated(shards) if len(stored) == 1 else shards
-    spec = TensorSpec(tuple(shards[0].shape), DataType[facts["dtype"]], Layout[facts["layout"]])
+    names, shape = json.loads(facts["shards"]), json.loads(facts["shape"])
+    different = {name: _shard(name, stored, shape) for name in names}
+    shards = [different[name] for name in names]
+    shards = Replicated(shards) if len(different) == 1 else shards
+    spec = TensorSpec(shape, DataType[facts["dtype"]], Layout[facts["layout"]])
     tensor = Tensor(spec, Storage(shards))
     return tensor if device is None else to_device(tensor, device)
+
+
+def _shard(name, stored, shape):
+    if name.startswith(_PACKED):
+        return PackedMatrix(stored[name], stored[f"{name}_exponents"], shape)
+    return stored[name].mT if name.startswith(_TRANSPOSED) else stored[name]
 
 
 def _checked(file_name) -> Path:

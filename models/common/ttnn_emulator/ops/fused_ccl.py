@@ -17,7 +17,7 @@ from ..program_config import DeviceComputeKernelConfig, LayerNormShardedMultiCor
 from ..semaphore import GlobalSemaphore
 from ..shapes import round_up
 from ..tensor import Tensor, TensorSpec
-from .ccl import groups_of, in_groups, total
+from .ccl import groups_of, total_in_parts
 from .checks import check_dtype, check_tiled, positive
 from .heads import check_fused, head_dim_of
 from .normalization import check_config, check_input, check_scale, output_config, scaled
@@ -68,21 +68,17 @@ def all_reduce_create_qkv_heads(
     _check_buffer(input_tensor, buffer_tensor, sums, count)
     specs = _heads_specs(counts, users, head_dim, final_memory_config)
     round_to = rounding(DataType.BFLOAT16)
-    reduce = in_groups(groups, lambda parts: [round_to(total(parts))] * count)
 
-    def kernel(shards, offsets):
-        results, made = [], {}
-        for summed, offset in zip(reduce(shards), offsets):
-            first = int(offset.flatten()[0])
-            key = id(summed), first
-            if key not in made:
-                heads = summed.reshape(1, batch, sum(counts), head_dim)[:, first : first + users]
-                made[key] = summed, *heads.split(counts, dim=2)
-            results.append(made[key])
-        return results
+    def kernel(parts, offsets):
+        (summed,) = map(round_to, total_in_parts(parts, 0, 1, DataType.BFLOAT16))
+        heads, made = summed.reshape(1, batch, sum(counts), head_dim), {}
+        firsts = [int(offset.flatten()[0]) for offset in offsets]
+        for first in firsts:
+            made.setdefault(first, (summed, *heads[:, first : first + users].split(counts, dim=2)))
+        return [made[first] for first in firsts]
 
     inputs = [input_tensor, batch_offset]
-    return Program(kernel, inputs, (sums, *specs), collective=True, exact=True, chosen=chosen)
+    return Program(kernel, inputs, (sums, *specs), groups=groups, exact=True, chosen=chosen)
 
 
 def _check_buffer(tensor, buffer, sums, count):
@@ -156,14 +152,14 @@ def fused_rms_minimal(
     _check_stats(stats, compute_kernel_config)
     round_to, made, width = rounding(stats.dtype), input_tensor.dtype, input_tensor.shape[-1] * count
 
-    def combine(parts, weights):
+    def kernel(parts, weights):
         values = [part.float() for part in parts]
         squares = sum(round_to(each.square().sum(-1, keepdim=True)).float() for each in values)
         factor = torch.rsqrt(squares / width + epsilon)
         return [scaled(each * factor, scale, None, made) for each, scale in zip(values, weights)]
 
     spec = TensorSpec(input_tensor.shape, made, Layout.TILE, output_config(input_tensor, memory_config))
-    return Program(in_groups(groups, combine), [input_tensor, weight], spec, collective=True, chosen=chosen)
+    return Program(kernel, [input_tensor, weight], spec, groups=groups, chosen=chosen)
 
 
 def _check_stats(stats, compute_kernel_config):

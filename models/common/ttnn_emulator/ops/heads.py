@@ -3,6 +3,7 @@
 import torch
 
 from .. import machine
+from ..compiled import bits
 from ..cores import CoreCoord, num_cores_to_corerangeset
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
@@ -180,7 +181,12 @@ def nlp_concat_heads_decode(
 
     def kernel(values):
         joined = values[0, :, :num_heads].reshape(1, 1, batch, width)
-        return joined if batch == TILE_SIZE else torch.nn.functional.pad(joined, (0, 0, 0, TILE_SIZE - batch))
+        if batch == TILE_SIZE:
+            return joined
+        padded = joined.new_empty(1, 1, TILE_SIZE, width)
+        padded[:, :, :batch] = joined
+        bits(padded)[:, :, batch:] = 0  # by numpy, because torch would wake its threads for this
+        return padded
 
     cores = num_cores_to_corerangeset(num_heads, machine.worker_grid(), row_wise=True)
     shard = ShardSpec(cores, (TILE_SIZE, head_dim), ShardOrientation.ROW_MAJOR)

@@ -7,6 +7,7 @@ from ..declaration import NotEmulated
 from ..dtypes import DataType
 from ..memory import MemoryConfig
 from ..op import op
+from ..packed import PackedMatrix
 from ..program_config import (
     DeviceComputeKernelConfig,
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
@@ -161,6 +162,17 @@ def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
     function = None if activation is None else activation_function(activation)
 
     def kernel(a, b, bias):
+        if type(b) is PackedMatrix and flat and not transpose_b and not full_precision and a.dtype is b.dtype:
+            product = b.multiply(a.reshape(-1, a.shape[-1])).view(shape)
+        else:
+            product = unpacked(a, b)
+        if bias is not None:
+            product = product.float() + bias.reshape(-1, width).float()
+        if function is not None:
+            product = function(product)
+        return product if full_precision else product.bfloat16()
+
+    def unpacked(a, b):
         if transpose_b and b.dim() > 1:
             b = b.mT
         if transpose_a and a.dim() > 1:
@@ -168,14 +180,8 @@ def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
         if full_precision or a.dtype is not b.dtype:
             a, b = a.float(), b.float()
         if flat:
-            product = _rows_by_matrix(a.reshape(-1, a.shape[-1]), b.reshape(b.shape[-2:]).t()).view(shape)
-        else:
-            product = torch.matmul(a, b).reshape(shape)
-        if bias is not None:
-            product = product.float() + bias.reshape(-1, width).float()
-        if function is not None:
-            product = function(product)
-        return product if full_precision else product.bfloat16()
+            return _rows_by_matrix(a.reshape(-1, a.shape[-1]), b.reshape(b.shape[-2:]).t()).view(shape)
+        return torch.matmul(a, b).reshape(shape)
 
     return kernel
 

@@ -6,12 +6,17 @@ old copy.
 
 import torch
 
+from ..packed import PackedMatrix
 from ..tensor import Tensor, lazy_zeros
 
 
 def store_transposed(tensor: Tensor) -> None:
-    """Stores `[..., K, N]` as contiguous `[..., N, K]`, which a CPU's matmul of few rows reads fastest."""
-    _reorder(tensor, lambda shard: shard.mT.is_contiguous(), lambda shard: shard.mT.contiguous().mT)
+    """Stores `[..., K, N]` as contiguous `[..., N, K]`, which a CPU's matmul of few rows reads fastest; not if packed."""
+    _reorder(
+        tensor,
+        lambda shard: type(shard) is PackedMatrix or shard.mT.is_contiguous(),
+        lambda shard: shard.mT.contiguous().mT,
+    )
 
 
 def store_heads_first(cache: Tensor) -> None:

@@ -6,8 +6,10 @@ A paged cache is `[pages, kv_heads, page_size, head_dim]`. The page `page_table[
 
 from collections.abc import Sequence
 
-import torch
+import numpy
 
+from .. import loops
+from ..compiled import bits, patterns
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, TensorMemoryLayout
 from ..memory import DRAM_MEMORY_CONFIG
@@ -142,14 +144,6 @@ def _fill_pages(cache, values, table, user):
         cache[pages[whole], :, : seq_len - whole * page_size] = values[:, whole * page_size :]
 
 
-def _check_pages(users, pages, cache):
-    lowest, highest = (bound.item() for bound in pages.aminmax())
-    if lowest < 0 or highest >= cache.shape[0]:
-        raise RuntimeError(
-            f"users {users.tolist()} have pages {pages.tolist()}, the cache has pages 0 to {cache.shape[0] - 1}"
-        )
-
-
 def _check_page(page, cache):
     if not -1 <= page < cache.shape[0]:
         raise RuntimeError(f"page {page} is not in a cache of {cache.shape[0]} pages")
@@ -171,7 +165,7 @@ def _update(cache, rows, update_idxs, positions, page_table):
         raise RuntimeError("a paged cache needs update_idxs_tensor")
     elif len(update_idxs) != batch or any(index < 0 for index in update_idxs):
         raise RuntimeError(f"update_idxs must be {batch} positions from 0, got {list(update_idxs)}")
-    fixed = None if positions is not None else list(update_idxs)
+    fixed = numpy.array(update_idxs, numpy.int32)
     round_to = rounding(cache.dtype)
     if page_table is None:
         if cache.shape[0] != batch:
@@ -181,42 +175,25 @@ def _update(cache, rows, update_idxs, positions, page_table):
         if page_table.shape[0] != batch:
             raise RuntimeError(f"page_table must have {batch} users, got {list(page_table.shape)}")
         store_heads_first(cache)
-    capacity = cache.shape[2] * (1 if page_table is None else page_table.shape[1])
-    page_size = cache.shape[2]
+    n_pages, _, page_size, _ = cache.shape
+    one_page_each = numpy.arange(batch, dtype=numpy.int32)[:, None]
+    capacity = page_size * (1 if page_table is None else page_table.shape[1])
 
     def kernel(cache, rows, positions, table):
         if cache.is_meta:
             return
-        places = fixed if positions is None else positions.tolist()
-        users = [user for user, position in enumerate(places) if position != -1]
-        for user in users:
-            if not 0 <= places[user] < capacity:
-                raise RuntimeError(f"user {user}'s position {places[user]} is past the cache's {capacity}")
-        if not users:
+        places = fixed if positions is None else positions.numpy()
+        pages = one_page_each if table is None else table.numpy()
+        user = loops.write_rows(patterns(cache), bits(round_to(rows))[0], places, pages)
+        if user == -1:
             return
-        rows = round_to(rows)[0]
-        if len(users) == 1:
-            _write_row(cache, rows, users[0], places[users[0]], table)
-            return
-        at = torch.tensor([places[user] for user in users])
-        users = torch.tensor(users)
-        block = users
-        if table is not None:
-            block, at = table[users, at // page_size].long(), at % page_size
-            _check_pages(users, block, cache)
-        cache[block, :, at] = rows if len(users) == batch else rows[users]
+        if not 0 <= places[user] < capacity:
+            raise RuntimeError(f"user {user}'s position {places[user]} is past the cache's {capacity}")
+        raise RuntimeError(
+            f"user {user} has page {pages[user, places[user] // page_size]}, the cache has pages 0 to {n_pages - 1}"
+        )
 
     return kernel, positions
-
-
-def _write_row(cache, rows, user, position, table):
-    """Writes one user's row. It avoids index tensors, which would cost more than the row itself."""
-    page, at = user, position
-    if table is not None:
-        page, at = int(table[user, position // cache.shape[2]]), position % cache.shape[2]
-        if not 0 <= page < cache.shape[0]:
-            raise RuntimeError(f"user {user} has page {page}, the cache has pages 0 to {cache.shape[0] - 1}")
-    cache[page, :, at] = rows[user]
 
 
 def _check_rows(cache, rows):

@@ -91,10 +91,11 @@ def _llama_kernel(is_decode_mode):
             cos, sin = cos[:, :, :1], sin[:, :, :1]
         angles = bits(cos)[0], bits(sin)[0]
         matrices = bits(matrix).reshape(-1, TILE_SIZE, TILE_SIZE)
-        for rows, rotated in zip(bits(values), bits(result)):
-            if len(angles[0]) == len(matrices) == 1:
-                in_threads(loops.rotate, [rows, rotated], *angles, matrices)
-            else:
+        if len(angles[0]) == len(matrices) == 1:
+            heads = [bits(tensor).reshape(-1, *tensor.shape[2:]) for tensor in (values, result)]
+            in_threads(loops.rotate, heads, *angles, matrices)
+        else:
+            for rows, rotated in zip(bits(values), bits(result)):
                 loops.rotate(rows, rotated, *angles, matrices)
         return result
 

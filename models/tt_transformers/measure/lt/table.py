@@ -3,6 +3,7 @@
 import shlex
 
 from models.tt_transformers.demo.report import SPEEDS_ARE
+from models.tt_transformers.measure import tables
 from models.tt_transformers.measure.lt import commands, runs
 from models.tt_transformers.measure.lt.results import Figures, Predicted, Result
 
@@ -114,9 +115,7 @@ def _modes(results: list[Result]) -> list[str]:
 
 
 def _table(header, rows) -> str:
-    from models.tt_transformers.measure import report  # loads transformers, which takes seconds
-
-    return report.table(header, [[_escaped(cell) for cell in row] for row in rows], len(header))
+    return tables.table(header, [[_escaped(cell) for cell in row] for row in rows], len(header))
 
 
 def _escaped(text: str) -> str:

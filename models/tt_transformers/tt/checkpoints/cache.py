@@ -81,7 +81,7 @@ class WeightCache:
         )
         if self._writable:
             header = self._header(conversion)
-            self._store(self._path(header), header, host)
+            return self._stored(self._path(header), header, host)
         return host
 
     def _header(self, conversion: Conversion) -> dict:
@@ -117,19 +117,24 @@ class WeightCache:
             logger.warning(f"weight cache: {path} is rebuilt: {error}")
             return None
 
-    def _store(self, path: Path, header: dict, host) -> None:
+    def _stored(self, path: Path, header: dict, host):
+        """The tensor as it is read from the file that this writes, so that it takes memory only where its values are used.
+        The tensor itself if the file cannot be written."""
         try:
             with self._temporary_folder() as folder:
                 data = Path(folder) / path.name
                 ttnn.dump_tensor(data, host)
+                mapped = ttnn.load_tensor(data)  # before another process can replace the file
                 entry = {"header": header, "bytes": data.stat().st_size, "crc32": _checksum(data)}
                 description = data.with_suffix(".json")
                 description.write_text(json.dumps(entry, indent=1), encoding="utf-8")
                 # In this order, a process that dies in between leaves a tensor that does not match its description.
                 os.replace(data, path)
                 os.replace(description, path.with_suffix(".json"))
+            return mapped
         except (OSError, RuntimeError) as error:
             self._go_on_without_writing(error)
+            return host
 
     def _prepare_directory(self) -> None:
         try:

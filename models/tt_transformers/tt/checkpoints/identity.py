@@ -20,6 +20,7 @@ from pathlib import Path
 
 from models.common import backend
 from models.tt_transformers.tt.checkpoints.formats import CheckpointFiles
+from models.tt_transformers.tt.config.architecture import Architecture
 
 VARIABLE = "TT_CACHE_VERIFY"
 SAMPLES = 4
@@ -44,8 +45,8 @@ LIBRARY_CODE = (
     "vision/*.py",
 )  # fmt: skip
 EMULATOR_CODE = (
-    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "program.py", "shapes.py", "tensor.py",
-    "ops/creation.py", "ops/files.py", "ops/transfer.py",
+    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "packed.py",
+    "packed_kernel.py", "program.py", "shapes.py", "tensor.py", "ops/creation.py", "ops/files.py", "ops/transfer.py",
 )  # fmt: skip
 
 
@@ -55,6 +56,17 @@ def weights_identity(files: CheckpointFiles) -> dict:
     return {
         "config": hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest(),
         "files": checkpoint_identity(files),
+        **_code_identity(),
+    }
+
+
+def random_weights_identity(arch: Architecture) -> dict:
+    """The same of a model's random weights, which depend on its architecture and the code."""
+    return {"random": repr(arch), **_code_identity()}
+
+
+def _code_identity() -> dict:
+    return {
         "code": digest_of_code(Path(__file__).parents[1], LIBRARY_CODE),
         "format": _file_format(),
     }

@@ -6,6 +6,7 @@ mock device. The limits that it enforces (buffers within L1, shards that divide,
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import ttnn
 
@@ -126,6 +127,7 @@ class ChipLayout:
             fused_activation=None,
         )
 
+    @cache  # of few different sizes, and asked for at every call
     def prefill_matmul(self, rows: int, fuse_batch: bool, k: int, n: int, weight_dtype, output_dtype, bias: bool):
         """[1, batch, rows, k] times a weight [1, 1, k, n], plus a bias if `bias`; `fuse_batch` if the batch is 1.
 

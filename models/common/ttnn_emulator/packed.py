@@ -1,0 +1,130 @@
+"""Weights that stay packed in memory: a torch tensor of 1.0625 bytes (`bfloat8_b`) or 0.5625 (`bfloat4_b`) a value."""
+
+import ctypes
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from . import openmp, packed_kernel
+from .bfp import round_bfp4, round_bfp8
+from .compiled import entry, in_threads
+from .dtypes import DataType
+from .packed_kernel import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
+
+_BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
+_ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
+
+_AT_ONCE = 32  # tiles that are packed or unpacked at once
+# The time of a product in units of about 5 ps: so much for each weight, and 1 for each weight and row.
+_ONE_WEIGHT, _PER_THREAD = 10, 1 << 24
+_MANY_VALUES = 1 << 18  # of the rows, so that putting them into chunks pays
+
+
+class PackedMatrix(torch.Tensor):
+    """A matrix `[..., K, N]` of block floats, where all leading dimensions are 1. To torch it is a bf16 tensor.
+
+    `multiply` reads the packed form. Any operator of torch gets an unpacked copy, which is not kept; an operator that
+    would write to it raises RuntimeError. `packed_kernel` describes `mantissas` and `exponents`, which must not change.
+    """
+
+    __slots__ = ("mantissas", "exponents")
+
+    @staticmethod
+    def __new__(cls, mantissas: torch.Tensor, exponents: torch.Tensor, shape):
+        return torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=torch.bfloat16)
+
+    def __init__(self, mantissas, exponents, shape):
+        self.mantissas, self.exponents = mantissas, exponents
+
+    @property
+    def bits(self) -> int:
+        """Of a value: 8 or 4."""
+        return 8 * self.mantissas.shape[2] // COLUMNS
+
+    @property
+    def _shift(self) -> int:
+        return SHIFT_8 if self.bits == 8 else SHIFT_4
+
+    @classmethod
+    def __torch_dispatch__(cls, operator, types, arguments=(), named=None):
+        written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        values = dict(zip((a.name for a in operator._schema.arguments), arguments)) | (named or {})
+        for argument in written:
+            if isinstance(values.get(argument.name), PackedMatrix):
+                raise RuntimeError(f"{operator} cannot write to a packed matrix {list(values[argument.name].shape)}")
+        arguments, named = tree_map_only(PackedMatrix, PackedMatrix.unpacked, (arguments, named or {}))
+        return operator(*arguments, **named)
+
+    def __repr__(self):
+        return f"PackedMatrix({list(self.shape)}, {self.bits} bits)"
+
+    def unpacked(self) -> torch.Tensor:
+        """A copy as bf16 of the same shape."""
+        depth, tiles = self.shape[-2], len(self.mantissas)
+        matrix = torch.empty(depth, tiles, GROUPS, BLOCK, dtype=torch.bfloat16)
+        for start in range(0, tiles, _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            integers = self.mantissas[some].unflatten(2, (-1, BLOCK))
+            if self.bits == 4:
+                integers = torch.stack((integers << 4 >> 4, integers >> 4), dim=3).flatten(2, 3)
+            exponents = self.exponents[some].int()
+            scales = ((exponents + self._shift).where(exponents > 0, 0) << 23).view(torch.float32)
+            matrix[:, some] = (integers * scales[..., None]).transpose(0, 1)
+        return matrix.view(depth, -1)[:, : self.shape[-1]].reshape(self.shape)
+
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows @ self` for bf16 rows `[M, K]`: bf16 `[M, N]`, summed in fp32. A row's bits depend on that row only."""
+        (count, depth), tiles = rows.shape, len(self.mantissas)
+        if count > 1 and not BF16_PAIRS:
+            rows = rows.float()
+        rows, strides = (_in_chunks if rows.numel() >= _MANY_VALUES else _in_rows)(rows)
+        product = torch.empty(count, COLUMNS * tiles, dtype=torch.bfloat16)
+        addresses = [tensor.data_ptr() for tensor in (rows, self.mantissas, self.exponents, product)]
+        arguments = (ctypes.c_int64 * 11)(0, self.bits, *addresses, count, depth, tiles, *strides)
+        work = depth * COLUMNS * tiles * (_ONE_WEIGHT + count)
+        threads = min(torch.get_num_threads(), tiles, work // _PER_THREAD)
+        openmp.call(entry(packed_kernel.multiply), arguments, threads)
+        return product[:, : self.shape[-1]]
+
+
+def _in_rows(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """`[M, K]` as it is, and the bytes from a row to the next and from 64 columns to the next."""
+    size = rows.element_size()
+    return rows.contiguous(), (size * rows.shape[1], size * CHUNK)
+
+
+def _in_chunks(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The same as `[K / 64, M, 64]`, as they are used. Rows that lie far apart would displace each other in the caches."""
+    count, depth = rows.shape
+    chunks = torch.empty(-(-depth // CHUNK), count, CHUNK, dtype=rows.dtype)
+    whole = depth // CHUNK * CHUNK
+    chunks[: depth // CHUNK] = rows[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)
+    if whole < depth:
+        chunks[-1, :, : depth - whole] = rows[:, whole:]
+    size = rows.element_size()
+    return chunks, (size * CHUNK, size * CHUNK * count)
+
+
+def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:
+    """Values `[..., K, N]`, fp32 or bf16, rounded to a block float and packed; None if they do not fit.
+
+    They fit if all leading dimensions are 1, K is a multiple of 4 and N of 16, and all values are finite and zero or at
+    least 2^-96. They are rounded some columns at a time, so there is no rounded copy of the whole.
+    """
+    depth, width = values.shape[-2:] if values.dim() > 1 else (0, 0)
+    if values.numel() != depth * width or not values.numel() or depth % ROWS_AT_ONCE or width % BLOCK:
+        return None
+    tiles = -(-width // COLUMNS)
+    mantissas = torch.empty(tiles, depth, COLUMNS * _BITS[dtype] // 8, dtype=torch.int8)
+    exponents = torch.empty(tiles, depth, GROUPS, dtype=torch.uint8)
+    matrix = values.reshape(depth, width)
+    for start in range(0, tiles, _AT_ONCE):
+        some = _ROUND[dtype](matrix[:, start * COLUMNS : (start + _AT_ONCE) * COLUMNS]).t()
+        some = torch.nn.functional.pad(some, (0, 0, 0, -len(some) % COLUMNS)).unflatten(0, (-1, COLUMNS))
+        fits = torch.empty(len(some), dtype=torch.bool)
+        part = slice(start, start + _AT_ONCE)
+        arrays = [some.view(torch.int16).numpy(), mantissas[part].numpy(), exponents[part].numpy(), fits.numpy()]
+        in_threads(packed_kernel.pack, arrays, _BITS[dtype])
+        if not fits.all():
+            return None
+    return PackedMatrix(mantissas, exponents, values.shape)
