@@ -70,9 +70,10 @@ accuracy: setup  ## measure token accuracy against Hugging Face on N150, N300 an
 bench: setup setup-bench  ## time the emulator against Hugging Face transformers and llama.cpp, a Galaxy against one device, and an 8B, then write PERF.md
 	$(PYTEST) -m bench tests/performance
 	$(PYTHON) -m models.tt_transformers.measure.speed --model bundled --mode bf16 --output $(PERF_RECORDS)
-	for policy in passive active; do for processor in "" --avx2; do \
-	    OMP_WAIT_POLICY=$$policy $(PYTHON) -m models.tt_transformers.measure.speed $$processor --output $(PERF_RECORDS) || exit 1; \
-	done; done
+	OMP_WAIT_POLICY=passive $(PYTHON) -m models.tt_transformers.measure.speed --output $(PERF_RECORDS)
+	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --output $(PERF_RECORDS)
+	OMP_WAIT_POLICY=passive $(PYTHON) -m models.tt_transformers.measure.speed --avx2 --output $(PERF_RECORDS)
+	OMP_WAIT_POLICY=active $(PYTHON) -m models.tt_transformers.measure.speed --avx2 --users 1 --output $(PERF_RECORDS)
 	$(PYTHON) -m models.tt_transformers.measure.devices --output $(PERF_RECORDS)/devices-TG.json
 	$(PYTHON) -m models.tt_transformers.measure.large_model --output $(PERF_RECORDS)/large-model.json
 	$(PYTHON) -m models.tt_transformers.measure.report

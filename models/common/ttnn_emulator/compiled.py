@@ -71,7 +71,8 @@ def compiled(**options):
 @lru_cache(maxsize=None)
 def entry(function):
     """A function of one address, compiled so that C can call it, as a ctypes function. It is kept on disk as above."""
-    callback = CFunc(function, ((types.voidptr,), types.void), locals={}, options={"nopython": True, "error_model": "numpy"})
+    options = {"nopython": True, "error_model": "numpy"}
+    callback = CFunc(function, ((types.voidptr,), types.void), locals={}, options=options)
     try:
         callback.enable_caching()
         callback._cache.save_overload = _saved_if_possible(callback._cache.save_overload)

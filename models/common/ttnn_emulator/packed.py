@@ -94,7 +94,7 @@ def _in_rows(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
 
 
 def _in_chunks(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The same as `[K / 64, M, 64]`, as they are used. Rows that lie far apart would displace each other in the caches."""
+    """The same as `[K / 64, M, 64]`, as they are used. Rows far apart would displace each other in the CPU's caches."""
     count, depth = rows.shape
     chunks = torch.empty(-(-depth // CHUNK), count, CHUNK, dtype=rows.dtype)
     whole = depth // CHUNK * CHUNK

@@ -2,22 +2,24 @@
 
 A packed matrix `[K, N]` of block floats lies in tiles of 64 columns:
 
-    mantissas  int8  [N / 64, K, 64]  a signed integer per value (`bfloat8_b`), or
-               int8  [N / 64, K, 32]  two: column c of each 32 in the low nibble, column c + 16 in the high one (`bfloat4_b`)
-    exponents  uint8 [N / 64, K, 4]   of a block of 16 columns: a value is its integer times 2 ^ (exponent - 127 + shift);
-                                      0 for a block of zeros
+    mantissas  int8  [N / 64, K, 64]  `bfloat8_b`: a signed integer per value
+               int8  [N / 64, K, 32]  `bfloat4_b`: two, column c of each 32 in the low nibble, column c + 16 in the high
+    exponents  uint8 [N / 64, K, 4]   of a block of 16 columns: a value is its integer times
+                                      2 ^ (exponent - 127 + shift); 0 for a block of zeros
 
 so a product reads each tile from its first byte to its last. The loops get the integers with this shift, 24 bits to the
 left for `bfloat8_b` and 28 for `bfloat4_b`, because fewer instructions put them there.
 
-Each element of a product is one chain of fused multiply-adds in fp32 over k = 1, 0, 3, 2, 5, 4, ... It depends neither on
-the number of rows nor on the CPU, but for subnormal numbers. This order is the one of AVX-512's instruction for pairs of
-bf16, VDPBF16PS: it adds the odd product first, each with a rounding of its own (Intel's Software Developer's Manual).
-A bf16 times a block float is exact in fp32, so a scale may be applied to either.
+Each element of a product is one chain of fused multiply-adds in fp32 over k = 1, 0, 3, 2, 5, 4, ... It depends neither
+on the number of rows nor on the CPU, but for subnormal numbers. This order is the one of AVX-512's instruction for pairs
+of bf16, VDPBF16PS: it adds the odd product first, each with a rounding of its own (Intel's Software Developer's Manual;
+the tests compare both on a CPU that has it). A bf16 times a block float is exact in fp32, so a scale may be applied to
+either.
 
 One row is multiplied straight from the integers, its values times the scales. For more rows, some of a tile's rows are
 unpacked into a buffer that stays in the CPU's first cache.
 
+All of this is in one file, because numba's cache on disk only notices changes in the file of the compiled function.
 numba's own vectoriser does not keep sums in vector registers here. So the inner loops are written as LLVM's vector
 instructions, of 16 lanes. LLVM splits these on CPUs with shorter registers.
 """
@@ -234,7 +236,7 @@ def _unpack_of(bits):
 
     @_emitted
     def unpack(builder, tile, exponents, chunk, pairs):
-        """Writes 2 * pairs rows of a tile as [pairs, 4] vectors of bf16 pairs, or [pairs, 2, 4] of fp32, odd rows first."""
+        """Writes 2 * pairs rows of a tile as [pairs, 4] vectors of bf16 pairs, or [pairs, 2, 4] of fp32, odd ones first."""
         tile, exponents, chunk = (builder.inttoptr(address, _pointer) for address in (tile, exponents, chunk))
 
         def weights(k):
@@ -269,8 +271,10 @@ def _unpack_of(bits):
 
 @_emitted
 def _multiply_rows(builder, x, stride, first, last, chunk, sums, pairs):
-    """sums[_ROWS, 64] += the rows of x from `first` on times `_VECTORS` vectors of an unpacked chunk. Past the `last` row
-    this one is read again, for sums that are not used. `stride`: bytes from a row to the next."""
+    """sums[_ROWS, 64] += the rows of x from `first` on times `_VECTORS` vectors of an unpacked chunk.
+
+    Past the `last` row this one is read again, for sums that are not used. `stride`: bytes from a row to the next.
+    """
     x, chunk, sums = (builder.inttoptr(address, _pointer) for address in (x, chunk, sums))
     rows = []
     for row in range(_ROWS):
@@ -294,7 +298,8 @@ def _multiply_rows(builder, x, stride, first, last, chunk, sums, pairs):
             k = builder.add(_times(builder, pair, steps), _int64(steps - 1 - step))  # odd rows come first
             values = [_in_all_lanes(builder, _load(builder, row, _times(builder, k, 4), kind, align=2)) for row in rows]
             totals = [
-                multiply_add(builder, values[row], vectors[vector], total) for (row, vector), total in zip(cells, totals)
+                multiply_add(builder, values[row], vectors[vector], total)
+                for (row, vector), total in zip(cells, totals)
             ]
         return totals
 
@@ -357,7 +362,8 @@ def pack(columns, mantissas, exponents, fits, bits):
                     zero = shared[k] == 0
                     fits[tile] = fits[tile] and (zero or 0 < exponent < 255 - point - shift)
                     exponents[tile, start + k, group] = 0 if zero else exponent
-                    inverse[k] = numpy.int32(numpy.int32(0 if zero else 254 - exponent - shift) << 23).view(numpy.float32)
+                    inverted = numpy.int32(0 if zero else 254 - exponent - shift)
+                    inverse[k] = numpy.int32(inverted << 23).view(numpy.float32)
                 for column in range(BLOCK):
                     for k in range(count):
                         value = numpy.int32(numpy.int32(some[column, k]) << 16).view(numpy.float32) * inverse[k]
@@ -421,9 +427,9 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, s
 def multiply(arguments):
     """The entry for C: multiplies as `arguments`, int64, says. Every thread that calls it takes tiles until none is left.
 
-    They are: the next tile (0); 8 or 4 bits; the addresses of x, of mantissas, exponents and the product, bf16 [rows, N];
-    rows; K, a multiple of 4; N / 64; and the bytes in x from a row to the next, and from a row's 64 columns to its next.
-    x is bf16, or fp32 for more than one row unless `BF16_PAIRS`.
+    They are: the next tile (0); 8 or 4 bits; the addresses of x, mantissas, exponents and the product, bf16 [rows, N];
+    rows; K, a multiple of 4; N / 64; and the bytes in x from a row to the next, and from 64 columns to the next 64. x is
+    bf16, or fp32 for more than one row unless `BF16_PAIRS`.
     """
     given = carray(arguments, 11, numpy.int64)
     bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride = given[1:]

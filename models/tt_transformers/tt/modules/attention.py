@@ -95,12 +95,14 @@ class Attention:
 
         Returns [1, 1, rows, dim / N], L1 interleaved.
         """
-        q, k, v = self._decode_heads.split(self.wqkv.decode_forward(x))
+        x = self._decode_heads.placed(self.wqkv.decode_forward(x))
+        q, k, v = self._decode_heads.split(x)
         if self._head_norms:
             q, k = (norm.decode_forward(heads) for norm, heads in zip(self._head_norms, (q, k)))
-        q, k = rotate.heads(q, k)
-        kv_cache.update(k, v, positions, page_table)
-        x = self._decode_heads.join(kv_cache.attend(q, positions, page_table))
+        rotated = rotate.keys_then_queries(q, k)
+        del q, k
+        kv_cache.update(next(rotated), v, positions, page_table)
+        x = self._decode_heads.join(kv_cache.attend(next(rotated), positions, page_table))
         x = ttnn.sharded_to_interleaved(self.wo.decode_forward(x), ttnn.L1_MEMORY_CONFIG)
         return self.ccl.sum_residual(x, ttnn.L1_MEMORY_CONFIG)
 

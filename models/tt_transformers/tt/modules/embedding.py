@@ -36,16 +36,19 @@ class Rotation:
             x, self.cos, self.sin, self._transformation, is_decode_mode=self._is_decode
         )
 
-    def heads(self, q, k):
-        """Both in decode -> the same."""
-        return self(q), self(k)
+    def keys_then_queries(self, q, k):
+        """Yields k, then q, rotated; in decode. Each when it is asked for, so that L1 need not hold both."""
+        yield self(k)
+        yield self(q)
 
 
 class JointRotation(Rotation):
     """The same in decode for q and k that lie on different cores: one op rotates both."""
 
-    def heads(self, q, k):
-        return ttnn.experimental.rotary_embedding_llama_fused_qk(q, k, self.cos, self.sin, self._transformation)
+    def keys_then_queries(self, q, k):
+        q, k = ttnn.experimental.rotary_embedding_llama_fused_qk(q, k, self.cos, self.sin, self._transformation)
+        yield k
+        yield q
 
 
 class RotaryEmbedding:

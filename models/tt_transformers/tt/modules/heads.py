@@ -31,11 +31,15 @@ class TileOfHeads:
         self.heads, self.users, self.width = heads, users, heads.n_heads * head_dim
         self._a_user_a_core = chip.user_sharded(users, head_dim)
 
+    def placed(self, x):
+        """wqkv's product, L1 width-sharded -> the same, where `split` takes it."""
+        return ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG)
+
     def split(self, x):
-        """x: wqkv's product [1, 1, users, columns of q, k and v], L1 width-sharded -> q, k, v: [1, users, heads, head_dim],
-        L1 height-sharded, one user a core."""
+        """x: [1, 1, users, columns of q, k and v], L1 interleaved -> q, k, v: [1, users, heads, head_dim], L1
+        height-sharded, one user a core."""
         return ttnn.experimental.nlp_create_qkv_heads_decode(
-            ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG),
+            x,
             num_heads=self.heads.n_heads,
             num_kv_heads=self.heads.n_kv_heads,
             memory_config=self._a_user_a_core,
@@ -61,6 +65,10 @@ class OwnUsersHeads:
         self._a_user_a_core = chip.separate_heads(users, head_dim)
         self._parts = ccl.room_for_parts(chip, rows, (heads.n_heads + 2 * heads.n_kv_heads) * head_dim, cores)
 
+    def placed(self, x):
+        """As `TileOfHeads.placed`."""
+        return x
+
     def split(self, x):
         """x: partial products of wqkv [1, 1, users, columns of q, k and v], L1 width-sharded -> q, k, v: [1, users of a
         device, heads, head_dim], L1 height-sharded, one user a core; on cores of their own, so that one op can rotate, or
@@ -85,10 +93,14 @@ class TilesOfHeads:
             chip.user_sharded(users, head_dim, count) for count in (heads.n_heads, heads.n_kv_heads, heads.n_kv_heads)
         ]
 
+    def placed(self, x):
+        """As `TileOfHeads.placed`."""
+        return ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG)
+
     def split(self, x):
         """As `TileOfHeads.split`."""
         parts = ttnn.experimental.nlp_create_qkv_heads(
-            ttnn.sharded_to_interleaved(x, ttnn.L1_MEMORY_CONFIG),
+            x,
             num_heads=self.heads.n_heads,
             num_kv_heads=self.heads.n_kv_heads,
             transpose_k_heads=False,
