@@ -248,7 +248,7 @@ tt.all_reduce(s.x, cluster_axis=1, num_links=0)
 tt.all_reduce(s.x, cluster_axis=1, num_links=2, topology=tt.Topology.Ring)
 tt.all_reduce(s.x, cluster_axis=1, subdevice_id="0")
 tt.create_global_semaphore(s.device, s.cores(8, 8), -1)
-tt.create_global_semaphore(s.device, s.cores(9, 9), 0)
+tt.create_global_semaphore(s.device, s.cores(15, 15), 0)
 tt.create_global_semaphore(s.device, s.cores(8, 8), 0, tt.BufferType.DRAM)
 tt.create_global_semaphore(s.device, "all", 0)
 tt.experimental.all_reduce_create_qkv_heads(s.qkv, s.parts(), s.first(), 1, s.device, s.semaphore, 4, num_kv_heads=2, slice_size=8, final_memory_config=s.sharded("HEIGHT", (32, 96), 24))[0]

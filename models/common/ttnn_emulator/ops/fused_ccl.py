@@ -9,7 +9,7 @@ import torch
 from ..cores import core_ranges, corerange_to_cores
 from ..declaration import NoEffect, NotEmulated
 from ..device import MeshDevice
-from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout, Topology
+from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout, Topology, tile_size
 from ..memory import MemoryConfig, ShardSpec
 from ..op import op
 from ..program import Program, rounding
@@ -90,10 +90,11 @@ def _check_buffer(tensor, buffer, sums, count):
     held, output = buffer.memory_config().shard_spec, sums.memory_config.shard_spec
     if not held.grid.contains(output.grid):
         raise RuntimeError(f"buffer_tensor must lie on the cores of the sum, {output.grid}, got {held.grid}")
-    needed = output.shape[1] * count
-    if held.shape[1] < needed or buffer.dtype in (DataType.BFLOAT8_B, DataType.BFLOAT4_B):
+    needed, tiles = output.shape[1] * count, held.shape[1] // TILE_SIZE
+    if tiles * tile_size(buffer.dtype) < needed // TILE_SIZE * tile_size(DataType.BFLOAT16):
         raise RuntimeError(
-            f"buffer_tensor must have {needed} columns of 16 bits or more on each core, got {held.shape[1]} of {buffer.dtype.name}"
+            f"buffer_tensor must have room for {needed} columns of bf16 on each core, "
+            f"got {held.shape[1]} of {buffer.dtype.name}"
         )
 
 
