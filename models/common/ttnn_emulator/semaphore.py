@@ -8,6 +8,7 @@ from .dtypes import BufferType
 from .op import FUNCTIONS, op
 from .ops.checks import worker_cores
 
+
 def _from_zero(value) -> bool:
     """a whole number from 0"""
     return isinstance(value, int) and value >= 0
