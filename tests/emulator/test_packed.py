@@ -41,7 +41,7 @@ def test_packing_keeps_every_value_in_the_bytes_of_the_format(shape, bits):
     for values in (weight(*shape), weight(*shape).contiguous(), weight(*shape).float()):
         matrix = packed(values[None, None], DTYPE[bits])
         assert type(matrix) is PackedMatrix and matrix.shape == (1, 1, *shape) and matrix.dtype is torch.bfloat16
-        assert torch.equal(matrix.unpacked()[0, 0], ROUND[bits](values))
+        assert torch.equal(matrix.plain()[0, 0], ROUND[bits](values))
         columns = -(-shape[1] // 64) * 64
         assert matrix.mantissas.nbytes + matrix.exponents.nbytes == shape[0] * columns * (bits + 0.5) / 8
 
@@ -55,9 +55,9 @@ def test_values_that_do_not_fit_are_not_packed(bits):
         values[:, 16:32] = value
         assert packed(values, DTYPE[bits]) is None
     smallest = torch.full((64, 64), 2.0**-96).bfloat16()
-    assert torch.equal(packed(smallest, DTYPE[bits]).unpacked(), smallest)
+    assert torch.equal(packed(smallest, DTYPE[bits]).plain(), smallest)
     largest = torch.full((64, 64), 3e38)
-    assert torch.equal(packed(largest, DTYPE[bits]).unpacked(), ROUND[bits](largest))
+    assert torch.equal(packed(largest, DTYPE[bits]).plain(), ROUND[bits](largest))
 
 
 def chain(rows, matrix):
@@ -127,7 +127,7 @@ def test_torch_reads_an_unpacked_copy_and_cannot_write():
 def test_a_matmul_reads_the_packed_weight(device, monkeypatch, dtype, bits, rows):
     given = weight(128, 160) * 2.0**-30
     x, w = rows_of(rows, 128), ttnn.from_torch(given[None, None], dtype=dtype, layout=ttnn.TILE_LAYOUT, device=device)
-    monkeypatch.setattr(PackedMatrix, "unpacked", lambda self: pytest.fail("the whole weight was unpacked"))
+    monkeypatch.setattr(PackedMatrix, "plain", lambda self: pytest.fail("the whole weight was unpacked"))
     activation = ttnn.from_torch(x[None, None], layout=ttnn.TILE_LAYOUT, device=device)
     product = ttnn.linear(activation, w, activation="silu")
     expected = torch.nn.functional.silu(chain(x, ROUND[bits](given)).float()).bfloat16()

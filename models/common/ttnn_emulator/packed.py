@@ -3,12 +3,12 @@
 import ctypes
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from . import openmp, packed_kernel
 from .bfp import round_bfp4, round_bfp8
 from .compiled import entry, in_threads
 from .dtypes import DataType
+from .kept import KeptTensor
 from .packed_kernel import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
 
 _BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
@@ -20,14 +20,14 @@ _ONE_WEIGHT, _PER_THREAD = 10, 1 << 24
 _MANY_VALUES = 1 << 18  # of the rows, so that putting them into chunks pays
 
 
-class PackedMatrix(torch.Tensor):
+class PackedMatrix(KeptTensor):
     """A matrix `[..., K, N]` of block floats, where all leading dimensions are 1. To torch it is a bf16 tensor.
 
-    `multiply` reads the packed form. Any operator of torch gets an unpacked copy, which is not kept; an operator that
-    would write to it raises RuntimeError. `packed_kernel` describes `mantissas` and `exponents`, which must not change.
+    `multiply` reads the packed form. `packed_kernel` describes `mantissas` and `exponents`, which must not change.
     """
 
     __slots__ = ("mantissas", "exponents")
+    form = "packed matrix"
 
     @staticmethod
     def __new__(cls, mantissas: torch.Tensor, exponents: torch.Tensor, shape):
@@ -45,21 +45,10 @@ class PackedMatrix(torch.Tensor):
     def _shift(self) -> int:
         return SHIFT_8 if self.bits == 8 else SHIFT_4
 
-    @classmethod
-    def __torch_dispatch__(cls, operator, types, arguments=(), named=None):
-        written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-        values = dict(zip((a.name for a in operator._schema.arguments), arguments)) | (named or {})
-        for argument in written:
-            if isinstance(values.get(argument.name), PackedMatrix):
-                raise RuntimeError(f"{operator} cannot write to a packed matrix {list(values[argument.name].shape)}")
-        arguments, named = tree_map_only(PackedMatrix, PackedMatrix.unpacked, (arguments, named or {}))
-        return operator(*arguments, **named)
-
     def __repr__(self):
         return f"PackedMatrix({list(self.shape)}, {self.bits} bits)"
 
-    def unpacked(self) -> torch.Tensor:
-        """A copy as bf16 of the same shape."""
+    def plain(self) -> torch.Tensor:
         depth, tiles = self.shape[-2], len(self.mantissas)
         matrix = torch.empty(depth, tiles, GROUPS, BLOCK, dtype=torch.bfloat16)
         for start in range(0, tiles, _AT_ONCE):

@@ -7,6 +7,7 @@ from ..dtypes import DataType, Layout, TensorMemoryLayout
 from ..memory import MemoryConfig
 from ..op import op
 from ..program_config import EmbeddingsType
+from ..table import TableInFile
 from ..tensor import Tensor, TensorSpec
 from .checks import check_dtype
 from .common import into
@@ -53,6 +54,8 @@ def embedding(
         if ids.is_floating_point():
             ids = ids.to(torch.int64)
         try:
+            if type(table) is TableInFile:
+                return table.rows(ids).view(shape)
             return torch.nn.functional.embedding(ids, table.reshape(vocabulary, width)).view(shape)
         except IndexError as error:
             bad = [index for index in ids.flatten().tolist() if not 0 <= index < vocabulary]

@@ -12,14 +12,18 @@ from safetensors.torch import save_file
 
 from ..declaration import NotEmulated
 from ..device import MeshDevice
-from ..dtypes import DataType, Layout
+from ..dtypes import DataType, Layout, storage_dtype
+from ..kept import KeptTensor
 from ..op import op
 from ..packed import PackedMatrix
+from ..shapes import volume
+from ..table import TableInFile
 from ..tensor import Replicated, Storage, Tensor, TensorSpec, is_transposed
 from .transfer import from_device, to_device
 
 _FORMAT = "ttnn-emulator-3"
 _TRANSPOSED, _PACKED = "transposed", "packed"
+_SMALLEST_TABLE = 1 << 20  # values; a smaller one is read whole by an op as fast
 
 
 @op("ttnn.dump_tensor")
@@ -40,7 +44,7 @@ def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulat
             elif is_transposed(shard):
                 kind, parts = _TRANSPOSED, {"": shard.mT}
             else:
-                kind, parts = "shard", {"": shard.contiguous()}
+                kind, parts = "shard", {"": shard.plain() if isinstance(shard, KeptTensor) else shard.contiguous()}
             name = names[id(shard)] = f"{kind}_{len(names)}"
             stored |= {name + part: values for part, values in parts.items()}
     facts = {
@@ -58,7 +62,9 @@ def dump_tensor(file_name: str | os.PathLike, tensor: Tensor, *, mode: NotEmulat
 
 @op("ttnn.load_tensor")
 def load_tensor(file_name: str | os.PathLike, *, device: MeshDevice = None) -> Tensor:
-    """Reads a tensor that `dump_tensor` wrote. If `device` is given, puts it on the mesh (DRAM, interleaved).
+    """A tensor that `dump_tensor` wrote, on the mesh if `device` is given (DRAM, interleaved).
+
+    Its values are mapped from the file. Those of a large table (bf16, ROW_MAJOR) are read when they are needed.
 
     Raises RuntimeError if the file is missing, truncated or not in the emulator's format.
     """
@@ -70,24 +76,40 @@ def load_tensor(file_name: str | os.PathLike, *, device: MeshDevice = None) -> T
             facts = file.metadata() or {}
             if facts.get("format") != _FORMAT:
                 raise RuntimeError(f"{path} is not a tensor file of the emulator ({_FORMAT})")
-            stored = {name: file.get_tensor(name) for name in file.keys()}
+            spec = TensorSpec(json.loads(facts["shape"]), DataType[facts["dtype"]], Layout[facts["layout"]])
+            names = json.loads(facts["shards"])
+            different = {name: _shard(name, spec, path, file) for name in names}
     except RuntimeError:
         raise
     except Exception as error:
         raise RuntimeError(f"{path} cannot be read: {error}") from error
-    names, shape = json.loads(facts["shards"]), json.loads(facts["shape"])
-    different = {name: _shard(name, stored, shape) for name in names}
     shards = [different[name] for name in names]
     shards = Replicated(shards) if len(different) == 1 else shards
-    spec = TensorSpec(shape, DataType[facts["dtype"]], Layout[facts["layout"]])
     tensor = Tensor(spec, Storage(shards))
     return tensor if device is None else to_device(tensor, device)
 
 
-def _shard(name, stored, shape):
+def _shard(name, spec, path, file):
     if name.startswith(_PACKED):
-        return PackedMatrix(stored[name], stored[f"{name}_exponents"], shape)
-    return stored[name].mT if name.startswith(_TRANSPOSED) else stored[name]
+        return PackedMatrix(file.get_tensor(name), file.get_tensor(f"{name}_exponents"), spec.shape)
+    if name.startswith(_TRANSPOSED):
+        return file.get_tensor(name).mT
+    if _is_table(spec):
+        return TableInFile(path, _offset(path, name), tuple(spec.shape), storage_dtype(spec.dtype))
+    return file.get_tensor(name)
+
+
+def _is_table(spec) -> bool:
+    if spec.dtype is not DataType.BFLOAT16 or spec.layout is not Layout.ROW_MAJOR:
+        return False
+    return _SMALLEST_TABLE <= volume(spec.shape) == volume(tuple(spec.shape)[-2:])
+
+
+def _offset(path, name) -> int:
+    """Where an entry of a safetensors file begins: 8 bytes of the header's length, the header, then the entries."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return 8 + length + json.loads(file.read(length))[name]["data_offsets"][0]
 
 
 def _checked(file_name) -> Path:
