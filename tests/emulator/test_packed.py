@@ -11,10 +11,10 @@ import torch
 import ttnn
 from llvmlite import binding
 
-from models.common.ttnn_emulator import openmp
 from models.common.ttnn_emulator.bfp import round_bfp4, round_bfp8
 from models.common.ttnn_emulator.packed import PackedMatrix, packed
 
+ROOT = Path(__file__).resolve().parents[2]
 ROUND = {8: round_bfp8, 4: round_bfp4}
 DTYPE = {8: ttnn.bfloat8_b, 4: ttnn.bfloat4_b}
 SHAPES = [(64, 64), (4, 16), (68, 80), (260, 208), (32, 4112)]
@@ -105,7 +105,7 @@ torch.save([PackedMatrix(*packed, (260, 208)).multiply(rows) for *packed, rows i
 """
     shorter = {name: on and not name.startswith(("avx512", "avx10")) for name, on in binding.get_host_cpu_features().items()}
     features = ",".join(f"{'+' if on else '-'}{name}" for name, on in shorter.items())
-    added = {"NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    added = {"NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", program], env={**os.environ, **added}, cwd=tmp_path, check=True)
     products = [matrix.multiply(rows_of(rows, 260)) for matrix in matrices for rows in (1, 35)]
     for product, expected in zip(torch.load(tmp_path / "products.pt"), products, strict=True):
@@ -165,5 +165,18 @@ def test_devices_share_a_packed_weight_and_each_part_is_packed(mesh):
     assert len(set(map(id, whole.shards))) == 1
 
 
-def test_products_run_in_the_threads_of_torch():
-    assert openmp.runtime() is not None, "torch's OpenMP runtime was not found: products would use one thread"
+@pytest.mark.parametrize("order", [("sentencepiece", "torch"), ("torch", "sentencepiece")])
+def test_products_run_in_the_threads_of_torch(order):
+    """sentencepiece brings an OpenMP runtime of its own. The process has loaded both."""
+    code = f"""
+import {order[0]}, {order[1]}
+import torch
+from models.common.ttnn_emulator.openmp import runtime
+assert len({{line.split()[-1] for line in open("/proc/self/maps") if "/libgomp" in line}}) == 2
+torch.set_num_threads(5)
+found = [torch.get_num_threads(), runtime().omp_get_max_threads()]
+runtime().omp_set_num_threads(3)
+print(*found, torch.get_num_threads())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (found.stdout.split(), found.stderr) == (["5", "5", "3"], "")

@@ -1,7 +1,6 @@
 """The OpenMP runtime that torch computes with, and its threads."""
 
 import ctypes
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -12,11 +11,17 @@ import torch
 
 @lru_cache(maxsize=None)
 def runtime() -> ctypes.CDLL | None:
-    """GNU's or Intel's runtime that torch has loaded; None if it has another or none, as on macOS."""
-    with suppress(OSError):
-        for path in {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"/lib(gomp|iomp5)\b", line)}:
-            if Path(path).resolve().is_relative_to(Path(torch.__file__).resolve().parents[1]):
-                return ctypes.CDLL(path)
+    """A library in which torch's own runtime is found, GNU's or one with its entries; None if torch has another.
+
+    Other packages load runtimes too, whose threads are not torch's. So names are looked up as the dynamic linker does
+    for torch: in what the whole process shares, then in what torch's library depends on.
+    """
+    own = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"), None)
+    for path in (None, own and str(own)):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(path)
+            library.GOMP_parallel, library.omp_set_num_threads  # AttributeError
+            return library
     return None
 
 
@@ -29,5 +34,5 @@ def call(function: Callable, arguments: ctypes.Array, threads: int) -> None:
     address = ctypes.addressof(arguments)
     if threads < 2 or runtime() is None:
         function(address)
-    else:  # both runtimes have the entry of GNU's compiler for a parallel region
+    else:  # the entry of GNU's compiler for a parallel region
         runtime().GOMP_parallel(ctypes.cast(function, ctypes.c_void_p), ctypes.c_void_p(address), threads, 0)
