@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -60,13 +61,14 @@ def visualizer_answers(predicted, tmp_path_factory):
     log = (folder / "server.log").open("w+")
     environment = {**os.environ, "HOME": str(folder), "USAGE_RECORDING_DISABLED": "true", "BROWSER": "true"}
     command = [TOOLS / "ttnn-visualizer", "--profiler-path", folder, "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    # It starts gunicorn, and ends without ending that. So both get a group of their own, which is ended as a whole.
+    server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
     try:
         yield lambda path: json.load(
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}?{instance(folder / 'server.log', server)}")
         )
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait()
         log.close()
 
