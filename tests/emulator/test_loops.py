@@ -1,13 +1,16 @@
 """The compiled loops against torch, for cases that the tests of the ops do not reach."""
 
+import threading
+
 import numba
 import numpy
 import pytest
 import torch
 
-from models.common.ttnn_emulator import compiled, loops
+from models.common.ttnn_emulator import compiled
 from models.common.ttnn_emulator.bfp import round_bfp8
 from models.common.ttnn_emulator.compiled import bits
+from models.common.ttnn_emulator.loops import attention, rows
 
 
 @pytest.fixture
@@ -18,14 +21,19 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_threads_share_the_rows_of_a_large_tensor(two_threads, monkeypatch):
+def test_threads_share_the_rows_of_a_large_tensor(two_threads):
+    """Each part waits until both are being computed."""
+    barrier, seen = threading.Barrier(2), []
+
+    def loop(values, other):
+        barrier.wait(60)
+        seen.append((threading.get_native_id(), len(values), other))
+
+    compiled.in_threads(loop, [numpy.zeros((4099, 256))], "other")
+    assert len({thread for thread, _, _ in seen}) == 2
+    assert sorted(rows for _, rows, _ in seen) == [2049, 2050] and {other for _, _, other in seen} == {"other"}
     values = torch.randn(4099, 256).bfloat16()
-    called = []
-    pool = compiled._pool()
-    monkeypatch.setattr(pool, "submit", lambda *arguments: called.append(1) or type(pool).submit(pool, *arguments))
-    whole = round_bfp8(values)
-    assert len(called) == 2
-    assert torch.equal(whole, torch.cat([round_bfp8(part) for part in values.split(100)]))
+    assert torch.equal(round_bfp8(values), torch.cat([round_bfp8(part) for part in values.split(100)]))
 
 
 def test_what_a_loop_raises_in_a_thread_is_raised(two_threads):
@@ -53,7 +61,7 @@ def test_rms_norm_of_a_row_that_is_not_finite_is_torchs(value, expected):
     values, weight = torch.randn(3, 64).bfloat16(), torch.rand(64).bfloat16()
     values[1, 5] = value
     normalised = torch.empty_like(values)
-    loops.rms_norm(bits(values), bits(normalised), bits(weight), 1e-5)
+    rows.rms_norm(bits(values), bits(normalised), bits(weight), 1e-5)
     torch.testing.assert_close(
         normalised, torch.nn.functional.rms_norm(values, (64,), weight, 1e-5), equal_nan=True, rtol=2**-8, atol=0
     )
@@ -68,7 +76,7 @@ def test_rotate_takes_any_matrix_of_each_user(shared_angles):
     angles = (1, 5, 96) if shared_angles else (3, 1, 96)
     cos, sin = torch.randn(angles).bfloat16(), torch.randn(angles).bfloat16()
     rotated = torch.empty_like(values)
-    loops.rotate(bits(values), bits(rotated), bits(cos), bits(sin), bits(matrices))
+    rows.rotate(bits(values), bits(rotated), bits(cos), bits(sin), bits(matrices))
     turned = torch.einsum("brki,bij->brkj", values.double().unflatten(-1, (3, 32)), matrices.double()).flatten(-2)
     expected = values.double() * cos.double() + turned * sin.double()
     torch.testing.assert_close(rotated.double(), expected, rtol=2**-8, atol=1e-4)
@@ -95,10 +103,10 @@ def test_threads_change_no_value(two_threads, loop):
         "rotate": [*(bits(torch.randn(1, 700, 128).bfloat16()) for _ in "cs"), bits(torch.randn(1, 32, 32).bfloat16())],
     }[loop]
     shared, alone = torch.empty_like(values), torch.empty_like(values)
-    rows = (-1, 128) if loop == "rms_norm" else (8, 700, 128)
-    arrays = [bits(tensor).reshape(rows) for tensor in (values, shared, alone)]
-    compiled.in_threads(getattr(loops, loop), arrays[:2], *others)
-    getattr(loops, loop)(arrays[0], arrays[2], *others)
+    shape = (-1, 128) if loop == "rms_norm" else (8, 700, 128)
+    arrays = [bits(tensor).reshape(shape) for tensor in (values, shared, alone)]
+    compiled.in_threads(getattr(rows, loop), arrays[:2], *others)
+    getattr(rows, loop)(arrays[0], arrays[2], *others)
     assert torch.equal(shared, alone)
 
 
@@ -113,7 +121,7 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
     owners, heads = numpy.divmod(numpy.arange(users * kv_heads), kv_heads)
     parts = [bits(q).reshape(-1, group, 96), bits(attended).reshape(-1, group, 96), owners, heads]
     others = [bits(k), bits(v), page_size, pages, positions, window, numpy.float32(0.1)]
-    compiled.in_threads(loops.attend, parts, *others, work=1 << 30)
+    compiled.in_threads(attention.attend, parts, *others, work=1 << 30)
     for user, position in enumerate(positions):
         if position == -1:
             assert not attended[user].any()
@@ -126,9 +134,9 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
 
 def test_the_user_whose_page_is_not_in_the_cache_is_found():
     pages, positions = numpy.array([[0, 1], [1, 2]], numpy.int32), numpy.array([63, 40], numpy.int32)
-    assert loops.user_without_pages(pages, positions, 64, 32, 2) == 1
+    assert attention.user_without_pages(pages, positions, 64, 32, 2) == 1
     pages[1, 1] = 0
-    assert loops.user_without_pages(pages, positions, 64, 32, 2) == -1
+    assert attention.user_without_pages(pages, positions, 64, 32, 2) == -1
     pages[0, 0] = -1
-    assert loops.user_without_pages(pages, positions, 64, 32, 2) == 0
-    assert loops.user_without_pages(pages, positions, 32, 32, 2) == -1, "what the window leaves out may be anywhere"
+    assert attention.user_without_pages(pages, positions, 64, 32, 2) == 0
+    assert attention.user_without_pages(pages, positions, 32, 32, 2) == -1, "what the window leaves out may be anywhere"

@@ -61,7 +61,7 @@ def test_values_that_do_not_fit_are_not_packed(bits):
 
 
 def chain(rows, matrix):
-    """The product as `packed_kernel` describes it: fp32 sums, rounded after each product, over k = 1, 0, 3, 2, ..."""
+    """The product as `loops/packed.py` describes it: fp32 sums, rounded after each product, over k = 1, 0, 3, 2, ..."""
     rows, matrix = rows.double().numpy(), matrix.double().numpy()
     total = numpy.zeros((rows.shape[0], matrix.shape[1]), numpy.float32)
     for k in numpy.arange(rows.shape[1]) ^ 1:

@@ -53,6 +53,8 @@ def test_avx2_alone_runs_in_a_process_with_its_variables(command, monkeypatch):
         raise Replaced(arguments, environment)
 
     monkeypatch.setattr(cpu, "features", lambda: ["avx2", "avx512f"])
+    for name in cpu.AVX2_ONLY:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "execve", execve)
     with pytest.raises(Replaced) as replaced:
         command("--avx2", "--model", "bundled")

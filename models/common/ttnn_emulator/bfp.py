@@ -12,7 +12,7 @@ Zero has no sign, and subnormal inputs count as zero.
 import torch
 
 from .compiled import bits, in_threads
-from .loops import BLOCK, round_blocks, round_blocks_down
+from .loops.block_float import BLOCK, round_blocks, round_blocks_down
 from .tensor import is_transposed
 
 

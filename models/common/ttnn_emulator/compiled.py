@@ -1,15 +1,19 @@
 """Helpers for loops compiled by numba: compiling and caching, passing torch tensors, running in threads."""
 
-import os
+import ctypes
+import inspect
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 
 import numba
 import numpy
 import torch
 from numba import types
+from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+
+from . import openmp
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _PER_THREAD = 1 << 19  # elements of work that are worth a thread
@@ -27,14 +31,6 @@ def patterns(tensor: torch.Tensor) -> numpy.ndarray:
     return tensor.view(_PATTERNS[tensor.dtype]).numpy()
 
 
-@lru_cache(maxsize=None)
-def _pool():
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
 def in_threads(loop, arrays, *others, work: int = None) -> None:
     """Runs loop(*arrays, *others). For much work, each of torch's threads takes a part of the arrays' first dimension.
 
@@ -46,23 +42,30 @@ def in_threads(loop, arrays, *others, work: int = None) -> None:
         loop(*arrays, *others)
         return
     bounds = [rows * part // parts for part in range(parts + 1)]
-    tasks = [
-        _pool().submit(loop, *[array[start:end] for array in arrays], *others)
-        for start, end in zip(bounds, bounds[1:])
-    ]
-    for task in tasks:
-        task.result()
+    slices, errors = iter([slice(*pair) for pair in zip(bounds, bounds[1:])]), []
+
+    @_FOR_C
+    def take_parts(_):
+        try:
+            for part in slices:
+                loop(*[array[part] for array in arrays], *others)
+        except BaseException as error:
+            errors.append(error)
+
+    openmp.call(take_parts, ctypes.c_int64(), parts)
+    if errors:
+        raise errors[0]
+
+
+_FOR_C = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def compiled(**options):
     """Compiles a function at its first call. The result is kept on disk for later processes if a folder is writable."""
 
     def decorate(function):
-        try:
-            loop = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # neither the source's folder nor the user's cache folder is writable
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-        loop._cache.save_overload = _saved_if_possible(loop._cache.save_overload)
+        loop = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        loop._cache = _kept_on_disk(function) or loop._cache
         return loop
 
     return decorate
@@ -73,20 +76,37 @@ def entry(function):
     """A function of one address, compiled so that C can call it, as a ctypes function. It is kept on disk as above."""
     options = {"nopython": True, "error_model": "numpy"}
     callback = CFunc(function, ((types.voidptr,), types.void), locals={}, options=options)
-    try:
-        callback.enable_caching()
-        callback._cache.save_overload = _saved_if_possible(callback._cache.save_overload)
-    except RuntimeError:
-        pass  # as in `compiled`
+    callback._cache = _kept_on_disk(function) or callback._cache
     callback.compile()
     return callback.ctypes
 
 
-def _saved_if_possible(save):
-    def save_overload(*arguments):
+class _Cache(FunctionCache):
+    """numba's cache, which knows the file of the function only: here a change in any file of its folder counts.
+
+    A disk that cannot be written to, such as a full one, is a warning: this process goes on, the next one has to compile
+    again.
+    """
+
+    def __init__(self, function):
+        super().__init__(function)
+        files = sorted(Path(inspect.getfile(function)).parent.glob("*.py"))
+        self._cache_file._source_stamp = [(file.name, *_time_and_size(file)) for file in files]
+
+    def save_overload(self, *arguments):
         try:
-            save(*arguments)
-        except OSError as error:  # such as a full disk: this process goes on, the next one has to compile again
+            super().save_overload(*arguments)
+        except OSError as error:
             warnings.warn(f"a compiled loop could not be kept on disk: {error}", RuntimeWarning, stacklevel=2)
 
-    return save_overload
+
+def _time_and_size(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _kept_on_disk(function) -> _Cache | None:
+    try:
+        return _Cache(function)
+    except RuntimeError:  # neither the source's folder nor the user's cache folder is writable
+        return None

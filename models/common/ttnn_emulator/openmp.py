@@ -25,8 +25,8 @@ def runtime() -> ctypes.CDLL | None:
     return None
 
 
-def call(function: Callable, arguments: ctypes.Array, threads: int) -> None:
-    """Calls a C function of one address with the same arguments in this thread and in `threads - 1` of torch's own.
+def call(function: Callable, arguments, threads: int) -> None:
+    """Calls a C function with the address of `arguments`, a ctypes object, in this thread and in `threads - 1` of torch's.
 
     So torch's operators and ours wait for work in the same threads, and never compete for the CPU. Without such a
     runtime this thread is the only one.

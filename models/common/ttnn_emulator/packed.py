@@ -4,12 +4,13 @@ import ctypes
 
 import torch
 
-from . import openmp, packed_kernel
+from . import openmp
 from .bfp import round_bfp4, round_bfp8
 from .compiled import entry, in_threads
 from .dtypes import DataType
 from .kept import KeptTensor
-from .packed_kernel import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
+from .loops import packed as kernel
+from .loops.packed import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
 
 _BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
 _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
@@ -23,7 +24,7 @@ _MANY_VALUES = 1 << 18  # of the rows, so that putting them into chunks pays
 class PackedMatrix(KeptTensor):
     """A matrix `[..., K, N]` of block floats, where all leading dimensions are 1. To torch it is a bf16 tensor.
 
-    `multiply` reads the packed form. `packed_kernel` describes `mantissas` and `exponents`, which must not change.
+    `multiply` reads the packed form. `loops/packed.py` describes `mantissas` and `exponents`, which must not change.
     """
 
     __slots__ = ("mantissas", "exponents")
@@ -72,7 +73,7 @@ class PackedMatrix(KeptTensor):
         arguments = (ctypes.c_int64 * 11)(0, self.bits, *addresses, count, depth, tiles, *strides)
         work = depth * COLUMNS * tiles * (_ONE_WEIGHT + count)
         threads = min(torch.get_num_threads(), tiles, work // _PER_THREAD)
-        openmp.call(entry(packed_kernel.multiply), arguments, threads)
+        openmp.call(entry(kernel.multiply), arguments, threads)
         return product[:, : self.shape[-1]]
 
 
@@ -113,7 +114,7 @@ def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:
         fits = torch.empty(len(some), dtype=torch.bool)
         part = slice(start, start + _AT_ONCE)
         arrays = [some.view(torch.int16).numpy(), mantissas[part].numpy(), exponents[part].numpy(), fits.numpy()]
-        in_threads(packed_kernel.pack, arrays, _BITS[dtype])
+        in_threads(kernel.pack, arrays, _BITS[dtype])
         if not fits.all():
             return None
     return PackedMatrix(mantissas, exponents, values.shape)

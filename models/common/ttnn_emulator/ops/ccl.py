@@ -8,7 +8,7 @@ from functools import reduce
 
 import torch
 
-from .. import loops
+from ..loops import rows as loops
 from ..compiled import bits
 from ..declaration import NoEffect, NotEmulated
 from ..device import get_fabric_config

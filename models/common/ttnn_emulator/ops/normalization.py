@@ -2,7 +2,7 @@
 
 import torch
 
-from .. import loops
+from ..loops import rows as loops
 from ..compiled import bits, in_threads
 from ..cores import CoreCoord, CoreRange, CoreRangeSet
 from ..declaration import NoEffect, NotEmulated

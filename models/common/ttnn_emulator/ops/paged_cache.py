@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from .. import loops
+from ..loops import rows as loops
 from ..compiled import bits, patterns
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, TensorMemoryLayout

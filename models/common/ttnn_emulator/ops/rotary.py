@@ -2,7 +2,7 @@
 
 import torch
 
-from .. import loops
+from ..loops import rows as loops
 from ..compiled import bits, in_threads
 from ..cores import corerange_to_cores
 from ..declaration import NoEffect

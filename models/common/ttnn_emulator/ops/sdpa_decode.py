@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy
 import torch
 
-from .. import loops
+from ..loops import attention as loops
 from ..compiled import bits, in_threads
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout

@@ -5,7 +5,7 @@ Softmax and accumulation are in fp32, in torch's flash kernel for CPUs. No tenso
 
 import torch
 
-from .. import loops
+from ..loops import rows as loops
 from ..compiled import bits, in_threads
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout

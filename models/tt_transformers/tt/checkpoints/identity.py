@@ -45,8 +45,9 @@ LIBRARY_CODE = (
     "vision/*.py",
 )  # fmt: skip
 EMULATOR_CODE = (
-    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "loops.py", "op.py", "packed.py",
-    "packed_kernel.py", "program.py", "shapes.py", "tensor.py", "ops/creation.py", "ops/files.py", "ops/transfer.py",
+    "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "kept.py", "loops/bf16.py", "loops/block_float.py",
+    "loops/packed.py", "op.py", "packed.py", "program.py", "shapes.py", "table.py", "tensor.py", "ops/creation.py",
+    "ops/files.py", "ops/transfer.py",
 )  # fmt: skip
 
 

@@ -1,0 +1,115 @@
+"""Attention of one query per user over cached positions."""
+
+import math
+
+import numpy
+
+from ..compiled import compiled
+from .bf16 import SUMS, narrow, widen
+from .vectors import FLOAT, FLOATS, INT64, emitted, in_all_lanes, load, multiply_add, pointers, repeat, store, times, widened
+
+_float = numpy.float32
+_COLUMNS = 32  # of which `_add_rows` keeps the sums in registers
+
+
+@compiled(fastmath=SUMS)
+def _dot(queries, row):
+    """sum(queries * row), where queries are fp32 and row holds bf16 patterns."""
+    total = _float(0)
+    for i in range(row.size):
+        total += queries[i] * widen(row[i])
+    return total
+
+
+@emitted
+def _add_rows(builder, rows, stride, weights, total, count):
+    """total[32] += the sum of weights[i] * row i over `count` rows of bf16, in their order; `stride`: bytes of a row."""
+    rows, weights, total = pointers(builder, rows, weights, total)
+    at = [(INT64(32 * half), INT64(64 * half)) for half in range(2)]
+
+    def body(i, totals):
+        weight = in_all_lanes(builder, load(builder, weights, times(builder, i, 4), FLOAT, align=4))
+        row = builder.gep(rows, [builder.mul(i, stride)])
+        return [multiply_add(builder, weight, widened(builder, row, own), sums) for (own, _), sums in zip(at, totals)]
+
+    totals = repeat(builder, count, [load(builder, total, start, FLOATS, align=4) for _, start in at], body)
+    for (_, start), sums in zip(at, totals):
+        store(builder, sums, total, start)
+
+
+@compiled()
+def _add_weighted(rows, weights, total):
+    """total[width] += weights[n] @ rows[n, width], each sum in the order of the rows."""
+    count, width = rows.shape
+    whole = width // _COLUMNS * _COLUMNS
+    for start in range(0, whole, _COLUMNS):
+        first, sums = rows.ctypes.data + 2 * start, total.ctypes.data + 4 * start
+        _add_rows(first, 2 * width, weights.ctypes.data, sums, count)
+    for i in range(count):
+        for column in range(whole, width):
+            total[column] += weights[i] * widen(rows[i, column])
+
+
+@compiled(fastmath=SUMS)
+def _softmax(scores):
+    """In place."""
+    largest = _float(-numpy.inf)
+    for i in range(scores.size):
+        largest = max(largest, scores[i])
+    total = _float(0)
+    for i in range(scores.size):
+        scores[i] = math.exp(_float(scores[i] - largest))
+        total += scores[i]
+    for i in range(scores.size):
+        scores[i] /= total
+
+
+@compiled()
+def user_without_pages(pages, positions, window, page_size, n_pages):
+    """The first user with a page that `attend` would read and that a cache of `n_pages` lacks; -1 if there is none."""
+    for user in range(positions.size):
+        count = positions[user] + 1
+        for index in range(max(0, count - window) // page_size, (count + page_size - 1) // page_size):
+            if not 0 <= pages[user, index] < n_pages:
+                return user
+    return -1
+
+
+@compiled()
+def attend(queries, attended, users, rows, keys, values, page_size, pages, positions, window, scale):
+    """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions.
+
+    queries and attended are `[n, group, width]`: entry i has the `group` heads of user `users[i]`, which read row
+    `rows[i]` of keys and values `[rows, positions, width]`. A user's position p is stored at
+    `pages[user, p // page_size] * page_size + p % page_size`. A user attends to its last `window` positions up to
+    positions[user]. A user with position -1 gets zeros.
+    """
+    n, group, width = queries.shape
+    query = numpy.empty((group, width), numpy.float32)
+    total = numpy.empty((group, width), numpy.float32)
+    scores = numpy.empty((group, positions.max() + 1), numpy.float32)
+    for i in range(n):
+        user, row = users[i], rows[i]
+        count = positions[user] + 1
+        first = max(0, count - window)
+        for member in range(group):
+            for j in range(width):
+                query[member, j] = widen(queries[i, member, j]) * scale
+        # Page by page, because a division for each position would take as long as its dot product.
+        for page in range(first // page_size, (count + page_size - 1) // page_size):
+            shift = (pages[user, page] - page) * page_size
+            for position in range(max(first, page * page_size), min(count, (page + 1) * page_size)):
+                for member in range(group):
+                    scores[member, position - first] = _dot(query[member], keys[row, shift + position])
+        total[:] = 0
+        for member in range(group):
+            _softmax(scores[member, : count - first])
+        for page in range(first // page_size, (count + page_size - 1) // page_size):
+            shift = (pages[user, page] - page) * page_size
+            start, stop = max(first, page * page_size), min(count, (page + 1) * page_size)
+            for member in range(group):
+                some = values[row, shift + start : shift + stop]
+                _add_weighted(some, scores[member, start - first : stop - first], total[member])
+        for member in range(group):
+            for j in range(width):
+                attended[i, member, j] = narrow(total[member, j])

@@ -1,0 +1,100 @@
+"""Functions for loops that are written as LLVM's vector instructions, of 16 lanes.
+
+numba's own vectoriser keeps no sums in registers, and does what is left of a row one element at a time. LLVM splits these
+instructions on CPUs with shorter registers.
+"""
+
+import functools
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+
+INT8, INT16, INT32, INT64, FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+BYTES, SHORTS, INTS, FLOATS = (ir.VectorType(kind, LANES) for kind in (INT8, INT16, INT32, FLOAT))
+POINTER = INT8.as_pointer()
+
+
+def emitted(emit):
+    """An intrinsic whose arguments are integers, addresses and counts; `emit(builder, *arguments)` writes its code."""
+
+    @functools.wraps(emit)  # so that numba sees its parameters
+    def typed(context, *arguments):
+        def codegen(context, builder, signature, values):
+            emit(builder, *values)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * len(arguments)), codegen
+
+    return intrinsic(typed)
+
+
+def constant(value):
+    return ir.Constant(INTS, [value] * LANES)
+
+
+def pointers(builder, *addresses):
+    return [builder.inttoptr(address, POINTER) for address in addresses]
+
+
+def load(builder, base, offset, kind, align=1):
+    loaded = builder.load(builder.bitcast(builder.gep(base, [offset]), kind.as_pointer()))
+    loaded.align = align
+    return loaded
+
+
+def store(builder, value, base, offset, align=4):
+    builder.store(value, builder.bitcast(builder.gep(base, [offset]), value.type.as_pointer())).align = align
+
+
+def times(builder, count, size):
+    return builder.mul(count, INT64(size))
+
+
+def in_all_lanes(builder, scalar):
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(undefined, scalar, INT32(0)), undefined, constant(0))
+
+
+def call(builder, name, result, *arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def multiply_add(builder, a, b, total):
+    return call(builder, "llvm.fma.v16f32", FLOATS, a, b, total)
+
+
+def widened(builder, base, offset):
+    """16 bf16 as fp32."""
+    patterns = builder.zext(load(builder, base, offset, SHORTS, align=2), INTS)
+    return builder.bitcast(builder.shl(patterns, constant(16)), FLOATS)
+
+
+def store_narrowed(builder, values, base, offset):
+    """16 fp32 as the nearest bf16, ties to even."""
+    patterns = builder.bitcast(values, INTS)
+    odd = builder.and_(builder.lshr(patterns, constant(16)), constant(1))
+    rounded = builder.lshr(builder.add(patterns, builder.add(odd, constant(0x7FFF))), constant(16))
+    # Rounding a NaN's bits could change its sign.
+    rounded = builder.select(builder.fcmp_unordered("uno", values, values), constant(0x7FC0), rounded)
+    store(builder, builder.trunc(rounded, SHORTS), base, offset, align=2)
+
+
+def repeat(builder, count, carried, body):
+    """Emits `for k in range(count): carried = body(k, carried)`; returns the last values. count is at least 1."""
+    entry, head, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(head)
+    builder.position_at_end(head)
+    k, values = builder.phi(INT64), [builder.phi(value.type) for value in carried]
+    results = body(k, values)
+    following, end = builder.add(k, INT64(1)), builder.block
+    for phi, first, later in zip([k, *values], [INT64(0), *carried], [following, *results]):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(later, end)
+    builder.cbranch(builder.icmp_signed("<", following, count), head, after)
+    builder.position_at_end(after)
+    return results
