@@ -1,5 +1,7 @@
 """The compiled loops against torch, for cases that the tests of the ops do not reach."""
 
+import importlib
+import sys
 import threading
 
 import numba
@@ -54,6 +56,22 @@ def test_a_place_that_cannot_be_written_leaves_a_loop_uncached(monkeypatch):
 
     monkeypatch.setattr(numba, "njit", njit)
     assert compiled.compiled()(lambda value: value + 1)(1) == 2
+
+
+def test_a_change_in_a_file_beside_it_compiles_a_loop_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    header = "from models.common.ttnn_emulator.compiled import compiled\n"
+    (tmp_path / "caller.py").write_text(f"{header}from called import factor\n@compiled()\ndef multiply(x):\n    return factor() * x")
+    found = []
+    for number in (2, None, 33):
+        if number:
+            (tmp_path / "called.py").write_text(f"{header}@compiled()\ndef factor():\n    return {number}")
+        for name in ("called", "caller"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        loop = importlib.import_module("caller").multiply
+        found.append((loop(3), sum(loop.stats.cache_hits.values())))
+    assert found == [(6, 0), (6, 1), (99, 0)]
 
 
 @pytest.mark.parametrize("value, expected", [(float("nan"), float("nan")), (float("inf"), float("nan")), (3e38, None)])
