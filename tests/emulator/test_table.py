@@ -64,7 +64,7 @@ def test_a_file_that_became_shorter_is_an_error(read, tmp_path):
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size - 3)
     read.shards[0].rows(torch.tensor([ROWS - 2]))
-    with pytest.raises(RuntimeError, match=f"{re.escape(str(path))} is shorter than when it was opened"):
+    with pytest.raises(RuntimeError, match=f"{re.escape(str(path))} cannot be read, or is shorter than when it was opened"):
         read.shards[0].rows(torch.tensor([ROWS - 1]))
 
 

@@ -1,12 +1,13 @@
 """A table whose rows stay in a file until they are looked up, such as a token embedding."""
 
-import os
 from math import prod
 from pathlib import Path
 
+import numpy
 import torch
 
 from .kept import KeptTensor
+from .loops.files import read_rows
 
 
 class TableInFile(KeptTensor):
@@ -28,30 +29,19 @@ class TableInFile(KeptTensor):
         self._file, self._offset = open(path, "rb", buffering=0), offset
 
     def plain(self) -> torch.Tensor:
-        return self._read(0, prod(self.shape)).view(self.shape)
+        return self._read(numpy.zeros(1, numpy.int64), prod(self.shape)).view(self.shape)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """`[..., width]`, a row for each of the integers `[...]`. IndexError for one that the table does not have."""
-        (count, width), asked = self.shape[-2:], indices.flatten().tolist()
-        bad = [index for index in asked if not 0 <= index < count]
-        if bad:
-            raise IndexError(f"rows {bad[:8]} are not in a table of {count}")
-        found = torch.empty(len(asked), width, dtype=self.dtype)
-        for row, index in zip(found, asked):
-            self._read_into(row, index * width)
-        return found.view(*indices.shape, width)
+        (count, width), asked = self.shape[-2:], indices.reshape(-1).long().numpy()
+        bad = asked[(asked < 0) | (asked >= count)]
+        if bad.size:
+            raise IndexError(f"rows {bad[:8].tolist()} are not in a table of {count}")
+        return self._read(asked, width).view(*indices.shape, width)
 
-    def _read(self, start: int, count: int) -> torch.Tensor:
-        found = torch.empty(count, dtype=self.dtype)
-        self._read_into(found, start)
+    def _read(self, indices: numpy.ndarray, width: int) -> torch.Tensor:
+        """Those rows of the file, if it were a table of this width."""
+        found = torch.empty(len(indices), width, dtype=self.dtype)
+        if read_rows(indices, found.view(torch.uint8).numpy(), self._file.fileno(), self._offset) != -1:
+            raise RuntimeError(f"{self._file.name} cannot be read, or is shorter than when it was opened")
         return found
-
-    def _read_into(self, values: torch.Tensor, start: int) -> None:
-        """Fills contiguous values with those of the file from the element `start` on."""
-        buffer, size = memoryview(values.view(torch.uint8).numpy()), self.dtype.itemsize
-        position = self._offset + size * start
-        while buffer:
-            done = os.preadv(self._file.fileno(), [buffer], position)
-            if not done:
-                raise RuntimeError(f"{self._file.name} is shorter than when it was opened")
-            buffer, position = buffer[done:], position + done

@@ -24,14 +24,13 @@ The inner loops are written as LLVM's vector instructions.
 
 import numpy
 from llvmlite import ir
-from numba import carray, types
+from numba import carray
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
 
 from ..compiled import compiled
 from .vectors import (
     BYTES, FLOAT, FLOATS, INT8, INT16, INT32, INT64, INTS, LANES, call, constant, emitted, in_all_lanes, load, multiply_add,
-    pointers, repeat, store, store_narrowed, times,
+    next_of, pointers, repeat, store, store_narrowed, times,
 )  # fmt: skip
 
 COLUMNS = 64  # of a tile
@@ -44,8 +43,8 @@ SHIFT_8, SHIFT_4 = 24, 28
 # What the CPU that numba compiles for has (NUMBA_CPU_FEATURES can take some away).
 _features = set(cpu_target.target_context.codegen()._tm_features.split(","))
 BF16_PAIRS = "+avx512bf16" in _features  # else rows are multiplied as fp32
-_ROWS = 4  # rows whose sums are in registers at once
-_VECTORS = 4 if "+avx512f" in _features else 1  # vectors of columns whose sums are
+ROWS = 4  # rows whose sums are in registers at once
+VECTORS = 4 if "+avx512f" in _features else 1  # vectors of columns whose sums are
 CHUNK = 64  # k rows that are unpacked at once
 _PANEL = 512  # rows that use an unpacked chunk
 _SHUFFLE_BYTES = "+avx2" in _features and "+avx512f" not in _features
@@ -202,44 +201,47 @@ def _unpack_of(bits):
     return unpack
 
 
-@emitted
-def _multiply_rows(builder, x, stride, first, last, chunk, sums, pairs):
-    """sums[_ROWS, 64] += the rows of x from `first` on times `_VECTORS` vectors of an unpacked chunk.
+def _rows_by(width):
+    @emitted
+    def multiply_rows(builder, x, stride, first, last, chunk, sums, pairs):
+        """sums[ROWS, 64] += the rows of x from `first` on times `width` vectors of an unpacked chunk.
 
-    Past the `last` row this one is read again, for sums that are not used. `stride`: bytes from a row to the next.
-    """
-    x, chunk, sums = pointers(builder, x, chunk, sums)
-    rows = []
-    for row in range(_ROWS):
-        own = builder.add(first, INT64(row))
-        own = builder.select(builder.icmp_signed("<", own, last), own, last)
-        rows.append(builder.gep(x, [builder.mul(own, stride)]))
-    cells = [(row, vector) for row in range(_ROWS) for vector in range(_VECTORS)]
-    # A step is a pair of k rows, or one of both. `kind` is what x has for it.
-    add_products, kind, steps = (_add_products_of_pairs, INT32, 1) if BF16_PAIRS else (multiply_add, FLOAT, 2)
+        Past the `last` row this one is read again, for sums that are not used. `stride`: bytes from a row to the next.
+        """
+        x, chunk, sums = pointers(builder, x, chunk, sums)
+        rows = []
+        for row in range(ROWS):
+            own = builder.add(first, INT64(row))
+            own = builder.select(builder.icmp_signed("<", own, last), own, last)
+            rows.append(builder.gep(x, [builder.mul(own, stride)]))
+        cells = [(row, vector) for row in range(ROWS) for vector in range(width)]
+        # A step is a pair of k rows, or one of both. `kind` is what x has for it.
+        add_products, kind, steps = (_add_products_of_pairs, INT32, 1) if BF16_PAIRS else (multiply_add, FLOAT, 2)
 
-    def body(pair, totals):
-        for step in range(steps):
-            first = builder.add(times(builder, pair, steps), INT64(step))
-            vectors = [
-                load(
-                    builder, chunk, builder.add(times(builder, first, 64 * GROUPS), INT64(64 * vector)),
-                    INTS if BF16_PAIRS else FLOATS, align=4,
-                )
-                for vector in range(_VECTORS)
-            ]  # fmt: skip
-            k = builder.add(times(builder, pair, steps), INT64(steps - 1 - step))  # odd rows come first
-            values = [in_all_lanes(builder, load(builder, row, times(builder, k, 4), kind, align=2)) for row in rows]
-            totals = [
-                add_products(builder, values[row], vectors[vector], total)
-                for (row, vector), total in zip(cells, totals)
-            ]
-        return totals
+        def body(pair, totals):
+            for step in range(steps):
+                first = builder.add(times(builder, pair, steps), INT64(step))
+                vectors = [
+                    load(
+                        builder, chunk, builder.add(times(builder, first, 64 * GROUPS), INT64(64 * vector)),
+                        INTS if BF16_PAIRS else FLOATS, align=4,
+                    )
+                    for vector in range(width)
+                ]  # fmt: skip
+                k = builder.add(times(builder, pair, steps), INT64(steps - 1 - step))  # odd rows come first
+                values = [in_all_lanes(builder, load(builder, row, times(builder, k, 4), kind, align=2)) for row in rows]
+                totals = [
+                    add_products(builder, values[row], vectors[vector], total)
+                    for (row, vector), total in zip(cells, totals)
+                ]
+            return totals
 
-    at = [INT64(64 * (GROUPS * row + vector)) for row, vector in cells]
-    totals = repeat(builder, pairs, [load(builder, sums, start, FLOATS, align=4) for start in at], body)
-    for start, total in zip(at, totals):
-        store(builder, total, sums, start)
+        at = [INT64(64 * (GROUPS * row + vector)) for row, vector in cells]
+        totals = repeat(builder, pairs, [load(builder, sums, start, FLOATS, align=4) for start in at], body)
+        for start, total in zip(at, totals):
+            store(builder, total, sums, start)
+
+    return multiply_rows
 
 
 @emitted
@@ -251,18 +253,9 @@ def _narrow_row(builder, sums, target):
         store_narrowed(builder, values, target, INT64(32 * group))
 
 
-@intrinsic
-def _next(context, counter):
-    """The number at an address, which is then one more. Threads get different numbers."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.atomic_rmw("add", builder.bitcast(arguments[0], INT64.as_pointer()), INT64(1), "monotonic")
-
-    return types.intp(types.voidptr), codegen
-
-
 _one_row_by_8, _one_row_by_4 = _one_row_by(8), _one_row_by(4)
 _unpack_8, _unpack_4 = _unpack_of(8), _unpack_of(4)
+multiply_rows, multiply_rows_by_2 = _rows_by(VECTORS), _rows_by(2)
 
 
 @compiled()
@@ -308,7 +301,7 @@ def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter)
     sums = numpy.empty(COLUMNS, numpy.float32)
     row_bytes = COLUMNS * bits // 8
     while True:
-        tile = _next(counter)
+        tile = next_of(counter)
         if tile >= tiles:
             return
         sums[:] = 0
@@ -325,11 +318,11 @@ def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter)
 @compiled()
 def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride, counter):
     chunk = numpy.empty(CHUNK * COLUMNS, numpy.float32)
-    sums = numpy.empty((min(rows, _PANEL) + _ROWS, COLUMNS), numpy.float32)
+    sums = numpy.empty((min(rows, _PANEL) + ROWS, COLUMNS), numpy.float32)
     panels = (rows + _PANEL - 1) // _PANEL
     row_bytes, last = COLUMNS * bits // 8, rows - 1
     while True:
-        task = _next(counter)
+        task = next_of(counter)
         if task >= tiles * panels:
             return
         tile, first = task % tiles, task // tiles * _PANEL
@@ -341,9 +334,9 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, s
                 _unpack_8(mantissas + row_bytes * at, exponents + GROUPS * at, chunk.ctypes.data, deep // 2)
             else:
                 _unpack_4(mantissas + row_bytes * at, exponents + GROUPS * at, chunk.ctypes.data, deep // 2)
-            for row in range(0, count, _ROWS):
-                for group in range(0, GROUPS, _VECTORS):
-                    _multiply_rows(
+            for row in range(0, count, ROWS):
+                for group in range(0, GROUPS, VECTORS):
+                    multiply_rows(
                         x + start // CHUNK * chunk_stride, stride, first + row, last, chunk.ctypes.data + 64 * group,
                         sums.ctypes.data + 4 * (COLUMNS * row + BLOCK * group), deep // 2,
                     )  # fmt: skip

@@ -116,15 +116,6 @@ def rotate(values, rotated, cos, sin, matrices):
 
 
 @compiled()
-def mix(a, b, mixed, weights):
-    """a + (b - a) * weight for each row of bf16 `[rows, width]`. Weights are fp32, `[rows]`."""
-    for row in range(a.shape[0]):
-        for i in range(a.shape[1]):
-            value = widen(a[row, i])
-            mixed[row, i] = narrow(value + (widen(b[row, i]) - value) * weights[row])
-
-
-@compiled()
 def add_up(parts, total):
     """The sum of `parts`, a tuple of bf16 `[rows, n, width]`, added in fp32 in their order.
 

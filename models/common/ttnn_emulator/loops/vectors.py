@@ -98,3 +98,13 @@ def repeat(builder, count, carried, body):
     builder.cbranch(builder.icmp_signed("<", following, count), head, after)
     builder.position_at_end(after)
     return results
+
+
+@intrinsic
+def next_of(context, counter):
+    """The number at an address, which is then one more. Threads get different numbers."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", builder.bitcast(arguments[0], INT64.as_pointer()), INT64(1), "monotonic")
+
+    return types.intp(types.voidptr), codegen

@@ -1,14 +1,16 @@
 """Attention over whole sequences and over chunks of them. `sdpa_decode` has the forms for one new token.
 
-Softmax and accumulation are in fp32, in torch's flash kernel for CPUs. No tensor of size queries x keys is made.
+Softmax and accumulation are in fp32. No tensor of size queries x keys is made: causal attention is a compiled loop, any other
+is torch's flash kernel for CPUs.
 """
 
+import numpy
 import torch
 
-from ..loops import rows as loops
-from ..compiled import bits, in_threads
+from ..compiled import in_threads, patterns
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
+from ..loops.prefill import SLAB, attend_causally
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op
 from ..program import Program
@@ -23,12 +25,6 @@ from .pages import gather_pages
 __all__ = ["chunked_scaled_dot_product_attention", "scaled_dot_product_attention", "sdpa_decode"]
 
 _DTYPES = (DataType.BFLOAT16, *BLOCK_FLOAT)
-
-# Queries are computed in blocks of this many positions. A block attends without a mask to all positions before it, and
-# causally to its own. Blocks start at multiples of this number, wherever a chunk starts. So the results do not depend
-# on how a prompt is cut into chunks.
-_BLOCK = 1024
-
 
 @op("ttnn.transformer.scaled_dot_product_attention")
 def scaled_dot_product_attention(
@@ -79,7 +75,7 @@ def scaled_dot_product_attention(
             return _causal(q, k, v, 0, scale, sliding_window_size)
         if mask is not None:
             mask = mask.expand(*q.shape[:2], -1, -1)[:, :, :length]
-        return _flash(q, k, v, scale, mask=mask)[0]
+        return _flash(q, k, v, scale, mask)
 
     memory_config = _interleaved(memory_config)
     spec = TensorSpec(q.shape, q.dtype, Layout.TILE, memory_config)
@@ -160,74 +156,33 @@ def chunked_scaled_dot_product_attention(
 def _causal(q, k, v, start, scale, window=None):
     """Causal attention of S queries from position `start` on to `start + S` keys. Each sees its last `window` keys."""
     end = start + q.shape[2]
-    outputs = []
-    for block in range(start - start % _BLOCK, end, _BLOCK):
-        first, last = max(start, block), min(end, block + _BLOCK)
-        queries = q[:, :, first - start : last - start]
-        if window is not None:
-            begin = max(0, first - window + 1)
-            outputs.append(_flash_flipped(queries, k[:, :, begin:last], v[:, :, begin:last], scale, window)[0])
-            continue
-        own_k, own_v = k[:, :, block:last], v[:, :, block:last]
-        if first == block:
-            output, logsumexp = _flash(queries, own_k, own_v, scale, causal=True)
-        else:
-            output, logsumexp = _flash_flipped(queries, own_k, own_v, scale)
-        if block > 0:
-            earlier, earlier_logsumexp = _flash(queries, k[:, :, :block], v[:, :, :block], scale)
-            output = _merge(output, logsumexp, earlier, earlier_logsumexp)
-        outputs.append(output)
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+    q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
+    result = torch.empty(q.shape, dtype=torch.bfloat16)
+    tasks = numpy.arange(k.shape[0] * k.shape[1] * -(-q.shape[2] // SLAB))
+    arrays = [*map(patterns, (q, k, v, result)), start, end if window is None else window, numpy.float32(scale)]
+    in_threads(attend_causally, [tasks], *arrays, work=q.numel() * end // _MULTIPLIED_AT_ONCE)
+    return result
 
 
-def _merge(a, a_logsumexp, b, b_logsumexp):
-    """Attention to the keys of `a` and `b` together: the mean of the two, weighted by their sums of exponentials."""
-    merged = torch.empty(a.shape, dtype=a.dtype)
-    rows = [bits(tensor).reshape(-1, a.shape[-1]) for tensor in (a, b, merged)]
-    weights = torch.sigmoid(b_logsumexp - a_logsumexp).reshape(-1).numpy()
-    in_threads(loops.mix, [*rows, weights])
-    return merged
+_MULTIPLIED_AT_ONCE = 16  # elements in the time that `in_threads` takes one to need
 
 
-def _flash_flipped(q, k, v, scale, window=None):
-    """Causal attention of fewer queries than keys. The last query sees all keys. It is computed in reverse order."""
-    mask = _diagonal_mask(q.shape[2], k.shape[2], window)
-    output, logsumexp = _flash(q.flip(2), k, v, scale, mask=mask)
-    return output.flip(2), logsumexp.flip(2)
-
-
-def _diagonal_mask(rows, columns, window):
-    """The mask `[1, 1, rows, columns]` for the last `rows` queries of `columns` positions, last query first.
-
-    In this order, row i of the mask is row 0 shifted by i. So the mask is a view of rows + columns numbers.
-    """
-    row = torch.zeros(rows + columns - 1)
-    row[columns:] = -torch.inf
-    if window is not None and window < columns:
-        row[: columns - window] = -torch.inf
-    return row.as_strided((1, 1, rows, columns), (0, 0, 1, 1))
-
-
-def _flash(q, k, v, scale, causal=False, mask=None):
-    """Flash attention `[B, heads, S, head_dim]` and its logsumexp `[B, heads, S]`. Query heads may share a key head."""
+def _flash(q, k, v, scale, mask=None):
+    """Attention `[B, heads, S, head_dim]` by torch's flash kernel. Query heads may share a key head."""
     group = q.shape[1] // k.shape[1]
     if group == 1:
-        return _flash_heads(q, k, v, scale, causal, mask)
-    output, logsumexp = torch.empty_like(q), torch.empty(q.shape[:3])
+        return _flash_heads(q, k, v, scale, mask)
+    output = torch.empty_like(q)
     for member in range(group):
         chosen = mask if mask is None or mask.shape[1] == 1 else mask[:, member::group]
-        output[:, member::group], logsumexp[:, member::group] = _flash_heads(
-            q[:, member::group], k, v, scale, causal, chosen
-        )
-    return output, logsumexp
+        output[:, member::group] = _flash_heads(q[:, member::group], k, v, scale, chosen)
+    return output
 
 
-def _flash_heads(q, k, v, scale, causal, mask):
+def _flash_heads(q, k, v, scale, mask):
     if mask is not None:
         mask = mask.to(torch.float32)
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, causal, attn_mask=mask, scale=scale
-    )
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=mask, scale=scale)[0]
 
 
 def _check_chunks(config):

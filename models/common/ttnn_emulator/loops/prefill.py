@@ -1,0 +1,305 @@
+"""Causal attention of whole prompts and of chunks of them.
+
+Queries and keys are taken in blocks of 64 positions. For each block of queries the blocks of keys come one after
+another, and a row keeps the maximum of its scores so far and sums relative to it (Dao et al., "FlashAttention", 2022).
+No matrix of queries x keys is made. Scores and sums are fp32. The weights are rounded to bf16 before they multiply the
+values.
+
+Blocks of keys begin at multiples of 64, wherever a chunk of queries starts, and a row's sums take part in nothing that
+belongs to another row. So a row's result depends neither on how a prompt is cut into chunks nor on other rows.
+"""
+
+import numpy
+from llvmlite import ir
+
+from ..compiled import compiled
+from .bf16 import widen, widen_row
+from .packed import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
+from .vectors import (
+    FLOAT, FLOATS, INT32, INT64, INTS, LANES, call, constant, emitted, in_all_lanes, load, multiply_add, pointers, repeat,
+    store, store_narrowed, times, widened,
+)  # fmt: skip
+
+_BLOCK = 64  # positions of queries, and of keys
+SLAB = 256  # positions of queries that use a block of keys before the next one
+_VALUE_BYTES = 2 if BF16_PAIRS else 4  # of a query or weight, as `multiply_rows` takes them
+_GROUPS = _BLOCK // LANES
+_PAIRS = 2 * LANES  # columns: widths are filled up with zeros to a multiple
+
+
+def _fp32(value):
+    return ir.Constant(FLOATS, [float(value)] * LANES)
+
+
+def _exp(builder, x):
+    """exp(x) of 16 fp32 for x <= 0, to about one unit in the last place; 0 below -87, and NaN of NaN.
+
+    x = n ln 2 + r with an integer n and |r| <= ln 2 / 2; then exp(r) by its series, times 2^n.
+    """
+    too_small = builder.fcmp_ordered("<", x, _fp32(-87))
+    bounded = builder.select(too_small, _fp32(-87), x)
+    to_integer = _fp32(1.5 * 2**23)  # a sum with it has no bits below 1, and the integer as its lowest bits
+    shifted = multiply_add(builder, bounded, _fp32(1.4426950408889634), to_integer)
+    n = builder.fneg(builder.fsub(shifted, to_integer))
+    r = multiply_add(builder, n, _fp32(0.693145751953125), bounded)  # ln 2 in two parts: n times the first is exact
+    r = multiply_add(builder, n, _fp32(1.42860682030941723e-6), r)
+    series = _fp32(1 / 720)
+    for factorial in (120, 24, 6, 2, 1, 1):
+        series = multiply_add(builder, series, r, _fp32(1 / factorial))
+    exponent = builder.shl(builder.bitcast(shifted, INTS), constant(23))
+    result = builder.bitcast(builder.add(builder.bitcast(series, INTS), exponent), FLOATS)
+    result = builder.select(too_small, _fp32(0), result)
+    return builder.select(builder.fcmp_unordered("uno", x, x), x, result)
+
+
+def _reduced(builder, vector, combine):
+    """The lanes of a vector, combined in pairs, in all lanes."""
+    for distance in (8, 4, 2, 1):
+        order = ir.Constant(INTS, [lane ^ distance for lane in range(LANES)])
+        vector = combine(vector, builder.shuffle_vector(vector, ir.Constant(FLOATS, ir.Undefined), order))
+    return vector
+
+
+@emitted
+def _weigh(builder, scores, scale, low, high, state, weights):
+    """The weights of a row's 64 `scores`, of which those from `low` to below `high` are seen, times `scale` (fp32 bits).
+
+    state: the row's maximum and its sum of weights so far, both of which are changed, and the factor by which all that
+    was summed before has to be multiplied.
+    """
+    scores, state, weights = pointers(builder, scores, state, weights)
+    scale = in_all_lanes(builder, builder.bitcast(builder.trunc(scale, INT32), FLOAT))
+    low, high = (in_all_lanes(builder, builder.trunc(limit, INT32)) for limit in (low, high))
+    nothing = _fp32(float("-inf"))
+
+    def larger(a, b):  # a NaN among them is the larger one
+        return builder.select(builder.fcmp_unordered("ult", a, b), b, a)
+
+    scaled = []
+    for group in range(_GROUPS):
+        place = ir.Constant(INTS, [LANES * group + lane for lane in range(LANES)])
+        seen = builder.and_(builder.icmp_signed(">=", place, low), builder.icmp_signed("<", place, high))
+        value = builder.fmul(load(builder, scores, INT64(64 * group), FLOATS, align=4), scale)
+        scaled.append(builder.select(seen, value, nothing))
+    largest = larger(larger(scaled[0], scaled[1]), larger(scaled[2], scaled[3]))
+    before = in_all_lanes(builder, load(builder, state, INT64(0), FLOAT, align=4))
+    largest = larger(before, _reduced(builder, largest, larger))
+    # A row that has seen nothing yet has the maximum -inf, from which no difference can be taken.
+    base = builder.select(builder.fcmp_ordered("==", largest, nothing), _fp32(0), largest)
+    factor = _exp(builder, builder.fsub(before, base))
+    total = _fp32(0)
+    for group, value in enumerate(scaled):
+        weight = _exp(builder, builder.fsub(value, base))
+        total = builder.fadd(total, weight)
+        if BF16_PAIRS:
+            store_narrowed(builder, weight, weights, INT64(2 * LANES * group))
+        else:
+            store(builder, _rounded(builder, weight), weights, INT64(4 * LANES * group))
+    total = _reduced(builder, total, builder.fadd)
+    sums = in_all_lanes(builder, load(builder, state, INT64(4), FLOAT, align=4))
+    sums = multiply_add(builder, sums, factor, total)
+    for index, vector in enumerate((largest, sums, factor)):
+        store(builder, builder.extract_element(vector, INT32(0)), state, INT64(4 * index))
+
+
+def _rounded(builder, values):
+    """fp32 values as the nearest bf16, in fp32."""
+    patterns = builder.bitcast(values, INTS)
+    odd = builder.and_(builder.lshr(patterns, constant(16)), constant(1))
+    rounded = builder.add(patterns, builder.add(odd, constant(0x7FFF)))
+    rounded = builder.select(builder.fcmp_unordered("uno", values, values), patterns, rounded)
+    return builder.bitcast(builder.and_(rounded, constant(-65536)), FLOATS)
+
+
+@emitted
+def _scale_row(builder, sums, factor, vectors):
+    """sums[16 * vectors] *= factor, the fp32 at an address."""
+    sums, factor = pointers(builder, sums, factor)
+    factor = in_all_lanes(builder, load(builder, factor, INT64(0), FLOAT, align=4))
+
+    def body(vector, _):
+        at = times(builder, vector, 4 * LANES)
+        store(builder, builder.fmul(load(builder, sums, at, FLOATS, align=4), factor), sums, at)
+        return []
+
+    repeat(builder, vectors, [], body)
+
+
+@emitted
+def _divide_row(builder, sums, total, row, vectors):
+    """row[16 * vectors], bf16, is sums / total, the fp32 at an address."""
+    sums, total, row = pointers(builder, sums, total, row)
+    total = in_all_lanes(builder, load(builder, total, INT64(0), FLOAT, align=4))
+
+    def body(vector, _):
+        mean = builder.fdiv(load(builder, sums, times(builder, vector, 4 * LANES), FLOATS, align=4), total)
+        store_narrowed(builder, mean, row, times(builder, vector, 2 * LANES))
+        return []
+
+    repeat(builder, vectors, [], body)
+
+
+@emitted
+def _pair_rows(builder, even, odd, chunk, vectors, stride):
+    """Two rows of bf16 as one row of a chunk of `multiply_rows`, 16 * `vectors` columns; `stride`: see `_chunk_bytes`."""
+    even, odd, chunk = pointers(builder, even, odd, chunk)
+
+    def body(vector, _):
+        at, target = times(builder, vector, 2 * LANES), times(builder, vector, 4 * LANES)
+        rows = [widened(builder, row, at) for row in (even, odd)]
+        if BF16_PAIRS:
+            low, high = (builder.bitcast(row, INTS) for row in rows)
+            store(builder, builder.or_(builder.lshr(low, constant(16)), high), chunk, target)
+        else:
+            store(builder, rows[1], chunk, target)
+            store(builder, rows[0], chunk, builder.add(target, stride))
+        return []
+
+    repeat(builder, vectors, [], body)
+
+
+@compiled()
+def _turn_keys(keys, pairs, odd_and_even):
+    """Keys, bf16 `[64, width]`, as a chunk of `multiply_rows` with a column for each key."""
+    if BF16_PAIRS:
+        both = keys.view(numpy.int32)
+        for pair in range(pairs.shape[0]):
+            for key in range(_BLOCK):
+                pairs[pair, key] = both[key, pair]
+    else:
+        for pair in range(odd_and_even.shape[0]):
+            for key in range(_BLOCK):
+                odd_and_even[pair, 0, key] = widen(keys[key, 2 * pair + 1])
+                odd_and_even[pair, 1, key] = widen(keys[key, 2 * pair])
+
+
+@emitted
+def _copy_rows(builder, source, stride, target, target_stride, size, count):
+    """Copies `size` bytes of each of `count` rows, at least one; the strides are bytes too."""
+    source, target = pointers(builder, source, target)
+
+    def body(row, _):
+        rows = (builder.gep(base, [builder.mul(row, step)]) for base, step in ((target, target_stride), (source, stride)))
+        call(builder, "llvm.memcpy.p0.p0.i64", ir.VoidType(), *rows, size, ir.IntType(1)(0))
+        return []
+
+    repeat(builder, count, [], body)
+
+
+@compiled()
+def _fill(rows, array, batch, head, start, stop):
+    """rows[: stop - start, :width] = array[batch, head, start:stop] of the same width."""
+    first = array.ctypes.data + batch * array.strides[0] + head * array.strides[1] + start * array.strides[2]
+    _copy_rows(first, array.strides[2], rows.ctypes.data, rows.strides[0], 2 * array.shape[3], stop - start)
+
+
+@compiled()
+def _add_products(x, stride, count, chunk, sums, pairs, vectors):
+    """sums[count, 64] += x @ chunk, in the first 16 * `vectors` columns (2 or 4). Sums up to a multiple of `ROWS` change."""
+    for row in range(0, count, ROWS):
+        target = sums + 4 * _BLOCK * row
+        if VECTORS == _GROUPS and vectors == 2:
+            multiply_rows_by_2(x, stride, row, count - 1, chunk, target, pairs)
+        else:
+            for vector in range(0, vectors, VECTORS):
+                multiply_rows(
+                    x, stride, row, count - 1, chunk + 4 * LANES * vector, target + 4 * LANES * vector, pairs
+                )
+
+
+@compiled()
+def _pair_values(values, chunks, row_bytes):
+    """Values, bf16 `[64, width]`, as chunks of `multiply_rows` for each 64 columns, with a row for each pair of keys."""
+    wide = values.shape[1]
+    for tile in range(chunks.shape[0]):
+        vectors = min(wide - tile * _BLOCK, _BLOCK) // LANES
+        for pair in range(_BLOCK // 2):
+            even = values.ctypes.data + 2 * (2 * pair * wide + tile * _BLOCK)
+            chunk = chunks.ctypes.data + row_bytes * (tile * _BLOCK // 2 + pair)
+            _pair_rows(even, even + 2 * wide, chunk, vectors, 4 * _BLOCK)
+
+
+@compiled()
+def attend_causally(tasks, queries, keys, values, attended, start, window, scale):
+    """softmax(q k^T * scale) v, where the query at position p sees the keys at the last `window` positions up to p.
+
+    queries and attended are `[batch, heads, n, width]`, at the positions from `start` on; keys and values are
+    `[batch, kv_heads, start + n, width]`. Elements of a row are neighbours in memory. A task is the number of a slab of
+    queries: that of its batch and kv head, times the slabs of each, plus its own.
+    """
+    _, heads, n, width = queries.shape
+    kv_heads = keys.shape[1]
+    group = heads // kv_heads
+    slabs = (n + SLAB - 1) // SLAB
+    wide = (width + _PAIRS - 1) // _PAIRS * _PAIRS
+    tiles, pairs = (wide + _BLOCK - 1) // _BLOCK, wide // 2
+    rows = group * min((n + _BLOCK - 1) // _BLOCK * _BLOCK, SLAB)
+    row_bytes = 4 * _BLOCK if BF16_PAIRS else 8 * _BLOCK  # of a chunk
+    some = numpy.zeros((_BLOCK, wide), numpy.int16)
+    bf16_queries = numpy.zeros((rows, wide), numpy.int16)
+    fp32_queries = numpy.zeros((1 if BF16_PAIRS else rows, wide), numpy.float32)
+    paired_keys = numpy.empty((pairs, _BLOCK), numpy.int32)
+    single_keys = numpy.empty((1 if BF16_PAIRS else pairs, 2, _BLOCK), numpy.float32)
+    paired_values = numpy.empty((tiles, _BLOCK // 2, row_bytes), numpy.uint8)
+    sums = numpy.empty((tiles, rows, _BLOCK), numpy.float32)
+    scores = numpy.empty((_BLOCK, _BLOCK), numpy.float32)
+    weights = numpy.empty((_BLOCK, _BLOCK * _VALUE_BYTES), numpy.uint8)
+    states = numpy.empty((rows, 3), numpy.float32)
+    scale_bits = numpy.array([scale], numpy.float32).view(numpy.int32)[0]
+    # Views would take as long as what is done with a row. So rows are named by their addresses.
+    x = bf16_queries.ctypes.data if BF16_PAIRS else fp32_queries.ctypes.data
+    x_bytes, weights_bytes = _VALUE_BYTES * wide, _VALUE_BYTES * _BLOCK
+    turned_keys = paired_keys.ctypes.data if BF16_PAIRS else single_keys.ctypes.data
+    scores_at, weights_at, states_at = scores.ctypes.data, weights.ctypes.data, states.ctypes.data
+    sums_at, values_at, some_at = sums.ctypes.data, paired_values.ctypes.data, some.ctypes.data
+    for task in tasks:
+        batch, kv_head, first = task // slabs // kv_heads, task // slabs % kv_heads, task % slabs * SLAB
+        count = min(n - first, SLAB)
+        each = (count + _BLOCK - 1) // _BLOCK * _BLOCK  # rows of a head, of whole blocks
+        for member in range(group):
+            _fill(bf16_queries[member * each :], queries, batch, kv_head * group + member, first, first + count)
+        if not BF16_PAIRS:
+            for row in range(group * each):
+                widen_row(bf16_queries[row], fp32_queries[row])
+        sums[:] = 0
+        states[:, 0], states[:, 1] = -numpy.inf, 0
+        begin = max(0, start + first - window + 1) // _BLOCK * _BLOCK
+        for key in range(begin, start + first + count, _BLOCK):
+            stop = min(key + _BLOCK, start + first + count)
+            some[stop - key :] = 0
+            _fill(some, keys, batch, kv_head, key, stop)
+            _turn_keys(some, paired_keys, single_keys)
+            _fill(some, values, batch, kv_head, key, stop)
+            _pair_values(some, paired_values, row_bytes)
+            for row in range(0, group * each, _BLOCK):
+                position = start + first + row % each
+                own = min(_BLOCK, count - row % each)
+                if position + own <= key or position - window + 1 >= key + _BLOCK:
+                    continue
+                scores[:] = 0
+                _add_products(x + row * x_bytes, x_bytes, own, turned_keys, scores_at, pairs, _GROUPS)
+                for i in range(own):
+                    last = position + i - key
+                    _weigh(
+                        scores_at + 4 * _BLOCK * i, scale_bits, last - window + 1, last + 1, states_at + 12 * (row + i),
+                        weights_at + weights_bytes * i,
+                    )  # fmt: skip
+                for tile in range(tiles):
+                    vectors = min(wide - tile * _BLOCK, _BLOCK) // LANES
+                    own_sums = sums_at + 4 * _BLOCK * (tile * rows + row)
+                    for i in range(own):
+                        if states[row + i, 2] != 1:
+                            _scale_row(own_sums + 4 * _BLOCK * i, states_at + 12 * (row + i) + 8, vectors)
+                    chunk = values_at + tile * _BLOCK // 2 * row_bytes
+                    _add_products(weights_at, weights_bytes, own, chunk, own_sums, _BLOCK // 2, vectors)
+        for row in range(group * each):
+            if row % each < count:
+                target = attended[batch, kv_head * group + row // each, first + row % each]
+                whole = width % LANES == 0
+                target_at = target.ctypes.data if whole else some_at
+                for tile in range(tiles):
+                    vectors = (min(width - tile * _BLOCK, _BLOCK) + LANES - 1) // LANES
+                    own_sums = sums_at + 4 * _BLOCK * (tile * rows + row)
+                    _divide_row(own_sums, states_at + 12 * row + 4, target_at + 2 * _BLOCK * tile, vectors)
+                if not whole:
+                    target[:] = some[0, :width]
