@@ -16,7 +16,7 @@ from ..compiled import compiled
 from .bf16 import widen, widen_row
 from .packed import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
 from .vectors import (
-    FLOAT, FLOATS, INT32, INT64, INTS, LANES, call, constant, emitted, in_all_lanes, load, multiply_add, pointers, repeat,
+    FLOAT, FLOATS, INT32, INT64, INTS, LANES, constant, copy_rows, emitted, in_all_lanes, load, multiply_add, pointers, repeat,
     store, store_narrowed, times, widened,
 )  # fmt: skip
 
@@ -173,24 +173,11 @@ def _turn_keys(keys, pairs, odd_and_even):
                 odd_and_even[pair, 1, key] = widen(keys[key, 2 * pair])
 
 
-@emitted
-def _copy_rows(builder, source, stride, target, target_stride, size, count):
-    """Copies `size` bytes of each of `count` rows, at least one; the strides are bytes too."""
-    source, target = pointers(builder, source, target)
-
-    def body(row, _):
-        rows = (builder.gep(base, [builder.mul(row, step)]) for base, step in ((target, target_stride), (source, stride)))
-        call(builder, "llvm.memcpy.p0.p0.i64", ir.VoidType(), *rows, size, ir.IntType(1)(0))
-        return []
-
-    repeat(builder, count, [], body)
-
-
 @compiled()
 def _fill(rows, array, batch, head, start, stop):
     """rows[: stop - start, :width] = array[batch, head, start:stop] of the same width."""
     first = array.ctypes.data + batch * array.strides[0] + head * array.strides[1] + start * array.strides[2]
-    _copy_rows(first, array.strides[2], rows.ctypes.data, rows.strides[0], 2 * array.shape[3], stop - start)
+    copy_rows(first, array.strides[2], rows.ctypes.data, rows.strides[0], 2 * array.shape[3], stop - start)
 
 
 @compiled()

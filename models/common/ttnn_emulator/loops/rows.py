@@ -8,7 +8,7 @@ from llvmlite import ir
 from ..compiled import compiled
 from ..dtypes import TILE_SIZE
 from .bf16 import SUMS, narrow, narrow_row, widen, widen_row
-from .vectors import FLOATS, INTS, LANES, emitted, load, pointers, repeat, store_narrowed, times, widened
+from .vectors import FLOATS, INTS, LANES, copy_rows, emitted, load, pointers, repeat, store_narrowed, times, widened
 
 _float = numpy.float32
 _SUMMED_AT_ONCE = 1024  # elements, few enough that their sums stay in the CPU's cache
@@ -161,3 +161,21 @@ def write_rows(cache, rows, positions, pages):
                 for i in range(width):
                     cache[page, head, at, i] = rows[user, head, i]
     return -1
+
+
+@compiled()
+def fill_pages(cache, rows, pages):
+    """Copies `rows` [heads, n, width] into `pages` of `cache` [pages, heads, page_size, width]; a page of -1 is skipped.
+
+    Elements of a row are neighbours in memory.
+    """
+    _, heads, page_size, width = cache.shape
+    n = rows.shape[1]
+    for index in range((n + page_size - 1) // page_size):
+        if pages[index] >= 0:
+            start = index * page_size
+            for head in range(heads):
+                copy_rows(
+                    _address(rows, head, start), rows.strides[1], _address(cache, pages[index], head), cache.strides[2],
+                    rows.itemsize * width, min(page_size, n - start),
+                )  # fmt: skip

@@ -108,3 +108,16 @@ def next_of(context, counter):
         return builder.atomic_rmw("add", builder.bitcast(arguments[0], INT64.as_pointer()), INT64(1), "monotonic")
 
     return types.intp(types.voidptr), codegen
+
+
+@emitted
+def copy_rows(builder, source, stride, target, target_stride, size, count):
+    """Copies `size` bytes of each of `count` rows, at least one; the strides are bytes too."""
+    source, target = pointers(builder, source, target)
+
+    def body(row, _):
+        rows = (builder.gep(base, [builder.mul(row, step)]) for base, step in ((target, target_stride), (source, stride)))
+        call(builder, "llvm.memcpy.p0.p0.i64", ir.VoidType(), *rows, size, ir.IntType(1)(0))
+        return []
+
+    repeat(builder, count, [], body)

@@ -128,20 +128,11 @@ def _fill_pages(cache, values, table, user):
     """Copies `[kv_heads, S, head_dim]` into the pages of row `user` of the page table."""
     if not 0 <= user < table.shape[0]:
         raise RuntimeError(f"user {user} is not in a page table of {table.shape[0]} users")
-    page_size, seq_len = cache.shape[2], values.shape[1]
-    whole = seq_len // page_size
-    pages = table[user, : -(-seq_len // page_size)].tolist()
-    for page in pages:
+    pages = table[user, : -(-values.shape[1] // cache.shape[2])]
+    for page in pages.tolist():
         _check_page(page, cache)
-    kept = [index for index in range(whole) if pages[index] >= 0]
-    blocks = values[:, : whole * page_size].unflatten(1, (whole, page_size)) if whole else None
-    if kept and pages[:whole] == list(range(pages[0], pages[0] + whole)):
-        cache.transpose(0, 1)[:, pages[0] : pages[0] + whole] = blocks
-    elif kept:
-        target = table[user, kept].long()
-        cache.transpose(0, 1).index_copy_(1, target, blocks if len(kept) == whole else blocks[:, kept])
-    if seq_len > whole * page_size and pages[whole] >= 0:
-        cache[pages[whole], :, : seq_len - whole * page_size] = values[:, whole * page_size :]
+    values = values if values.stride(-1) == 1 else values.contiguous()
+    loops.fill_pages(patterns(cache), patterns(values), pages.numpy())
 
 
 def _check_page(page, cache):
