@@ -150,11 +150,21 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
         torch.testing.assert_close(attended[user].double(), expected, rtol=2**-8, atol=1e-5)
 
 
-def test_the_user_whose_page_is_not_in_the_cache_is_found():
+def test_a_user_that_cannot_be_read_is_found():
     pages, positions = numpy.array([[0, 1], [1, 2]], numpy.int32), numpy.array([63, 40], numpy.int32)
-    assert attention.user_without_pages(pages, positions, 64, 32, 2) == 1
+
+    def found(window):
+        longest, user = attention.longest(pages, positions, window, 32, 2)
+        return user if user != -1 else f"{longest} positions"
+
+    assert found(64) == 1
     pages[1, 1] = 0
-    assert attention.user_without_pages(pages, positions, 64, 32, 2) == -1
+    assert found(64) == "64 positions"
     pages[0, 0] = -1
-    assert attention.user_without_pages(pages, positions, 64, 32, 2) == 0
-    assert attention.user_without_pages(pages, positions, 32, 32, 2) == -1, "what the window leaves out may be anywhere"
+    assert found(64) == 0
+    assert found(32) == "64 positions", "what the window leaves out may be anywhere"
+    for position in (64, -2):
+        positions[1] = position
+        assert found(32) == 1
+    positions[:] = -1
+    assert found(64) == "0 positions"

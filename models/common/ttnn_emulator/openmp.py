@@ -1,12 +1,16 @@
 """The OpenMP runtime that torch computes with, and its threads."""
 
 import ctypes
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+
+# Waiting threads that sleep take about 40 us to wake. Those that spin, as they do for a while by default, take about 3.
+SLEEPS = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
 
 
 @lru_cache(maxsize=None)

@@ -17,7 +17,7 @@ _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
 
 _AT_ONCE = 32  # tiles that are packed or unpacked at once
 # The time of a product in units of about 5 ps: so much for each weight, and 1 for each weight and row.
-_ONE_WEIGHT, _PER_THREAD = 10, 1 << 24
+_ONE_WEIGHT, _PER_THREAD = 10, 1 << (24 if openmp.SLEEPS else 21)
 _MANY_VALUES = 1 << 18  # of the rows, so that putting them into chunks pays
 
 

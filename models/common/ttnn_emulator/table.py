@@ -29,19 +29,19 @@ class TableInFile(KeptTensor):
         self._file, self._offset = open(path, "rb", buffering=0), offset
 
     def plain(self) -> torch.Tensor:
-        return self._read(numpy.zeros(1, numpy.int64), prod(self.shape)).view(self.shape)
+        return self._read(numpy.zeros(1, numpy.int64), 1, prod(self.shape)).view(self.shape)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """`[..., width]`, a row for each of the integers `[...]`. IndexError for one that the table does not have."""
-        (count, width), asked = self.shape[-2:], indices.reshape(-1).long().numpy()
-        bad = asked[(asked < 0) | (asked >= count)]
-        if bad.size:
-            raise IndexError(f"rows {bad[:8].tolist()} are not in a table of {count}")
-        return self._read(asked, width).view(*indices.shape, width)
+        found = self._read(indices.reshape(-1).numpy(), *self.shape[-2:])
+        return found.view(*indices.shape, self.shape[-1])
 
-    def _read(self, indices: numpy.ndarray, width: int) -> torch.Tensor:
-        """Those rows of the file, if it were a table of this width."""
+    def _read(self, indices: numpy.ndarray, height: int, width: int) -> torch.Tensor:
+        """Those rows, if the table were one of this height and width."""
         found = torch.empty(len(indices), width, dtype=self.dtype)
-        if read_rows(indices, found.view(torch.uint8).numpy(), self._file.fileno(), self._offset) != -1:
-            raise RuntimeError(f"{self._file.name} cannot be read, or is shorter than when it was opened")
-        return found
+        unread = read_rows(indices, found.view(torch.uint8).numpy(), self._file.fileno(), self._offset, height)
+        if unread == -1:
+            return found
+        if not 0 <= indices[unread] < height:
+            raise IndexError(f"row {indices[unread]} is not in a table of {height}")
+        raise RuntimeError(f"{self._file.name} cannot be read, or is shorter than when it was opened")

@@ -65,14 +65,20 @@ def _softmax(scores):
 
 
 @compiled()
-def user_without_pages(pages, positions, window, page_size, n_pages):
-    """The first user with a page that `attend` would read and that a cache of `n_pages` lacks; -1 if there is none."""
+def longest(pages, positions, window, page_size, n_pages):
+    """The number of positions that `attend` would read of the user with most of them, and -1; or any number and the first
+    user that it cannot read: one whose position is not in its pages, or is below -1, or whose page a cache of `n_pages`
+    lacks."""
+    most = 0
     for user in range(positions.size):
         count = positions[user] + 1
+        if not 0 <= count <= pages.shape[1] * page_size:
+            return most, user
         for index in range(max(0, count - window) // page_size, (count + page_size - 1) // page_size):
             if not 0 <= pages[user, index] < n_pages:
-                return user
-    return -1
+                return most, user
+        most = max(most, count)
+    return most, -1
 
 
 @compiled()

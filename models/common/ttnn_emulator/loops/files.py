@@ -19,13 +19,15 @@ def _pread(context, file, target, count, position):
 
 
 @compiled()
-def read_rows(indices, rows, file, offset):
+def read_rows(indices, rows, file, offset, height):
     """Fills `rows` [n, size], bytes, with those rows of a file descriptor that `indices` [n] counts from `offset` on.
 
-    Returns -1, or the first of n whose row could not be read.
+    Returns -1, or the first of n whose row is not in a table of that `height`, or cannot be read.
     """
     count, size = rows.shape
     for i in range(count):
+        if not 0 <= indices[i] < height:
+            return i
         done = 0
         while done < size:
             found = _pread(file, rows.ctypes.data + i * size + done, size - done, offset + indices[i] * size + done)

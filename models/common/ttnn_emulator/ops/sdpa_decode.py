@@ -126,13 +126,11 @@ def _attention(q, k, capacity, scale, window, paged):
     window = capacity if window is None else window
 
     def attend(q, k, v, page_size, pages, positions):
-        longest = int(positions.max()) + 1
-        if longest > capacity or positions.min() < -1:
-            user = next(user for user, position in enumerate(positions) if not -1 <= position < capacity)
-            raise RuntimeError(f"user {user}'s position {positions[user]} is past the cache's {capacity} positions")
         n_pages = k.shape[1] // page_size
-        user = loops.user_without_pages(pages, positions, window, page_size, n_pages)
+        longest, user = loops.longest(pages, positions, window, page_size, n_pages)
         if user != -1:
+            if not -1 <= positions[user] < capacity:
+                raise RuntimeError(f"user {user}'s position {positions[user]} is past the cache's {capacity} positions")
             raise RuntimeError(f"user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
         result = torch.empty(q.shape, dtype=torch.bfloat16)
         parts = [bits(q).reshape(shape), bits(result).reshape(shape), users, rows]
