@@ -1,8 +1,10 @@
 """The compiled loops against torch, for cases that the tests of the ops do not reach."""
 
+import gc
 import importlib
 import sys
 import threading
+import weakref
 
 import numba
 import numpy
@@ -31,11 +33,28 @@ def test_threads_share_the_rows_of_a_large_tensor(two_threads):
         barrier.wait(60)
         seen.append((threading.get_native_id(), len(values), other))
 
-    compiled.in_threads(loop, [numpy.zeros((4099, 256))], "other")
+    compiled.in_threads(loop, [numpy.zeros((4099, 256))], "other", work=1 << 30)
     assert len({thread for thread, _, _ in seen}) == 2
     assert sorted(rows for _, rows, _ in seen) == [2049, 2050] and {other for _, _, other in seen} == {"other"}
-    values = torch.randn(4099, 256).bfloat16()
+    values = torch.randn(1 << 13, 512).bfloat16()
     assert torch.equal(round_bfp8(values), torch.cat([round_bfp8(part) for part in values.split(100)]))
+
+
+def test_threads_let_go_of_the_arrays(two_threads):
+    """At once, not when Python next looks for cycles: they may be large."""
+    gc.disable()
+    try:
+        array = numpy.zeros((1 << 20, 2)).view(_Watched)
+        watched = weakref.ref(array)
+        compiled.in_threads(lambda values: None, [array], work=1 << 30)
+        del array
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+class _Watched(numpy.ndarray):
+    """An array that a weak reference can watch."""
 
 
 def test_what_a_loop_raises_in_a_thread_is_raised(two_threads):
@@ -43,7 +62,7 @@ def test_what_a_loop_raises_in_a_thread_is_raised(two_threads):
         raise ArithmeticError("in a thread")
 
     with pytest.raises(ArithmeticError, match="in a thread"):
-        compiled.in_threads(loop, [numpy.zeros((1 << 20, 1))])
+        compiled.in_threads(loop, [numpy.zeros((1 << 20, 1))], work=1 << 30)
 
 
 def test_a_place_that_cannot_be_written_leaves_a_loop_uncached(monkeypatch):
@@ -123,7 +142,7 @@ def test_threads_change_no_value(two_threads, loop):
     shared, alone = torch.empty_like(values), torch.empty_like(values)
     shape = (-1, 128) if loop == "rms_norm" else (8, 700, 128)
     arrays = [bits(tensor).reshape(shape) for tensor in (values, shared, alone)]
-    compiled.in_threads(getattr(rows, loop), arrays[:2], *others)
+    compiled.in_threads(getattr(rows, loop), arrays[:2], *others, work=1 << 30)
     getattr(rows, loop)(arrays[0], arrays[2], *others)
     assert torch.equal(shared, alone)
 

@@ -39,4 +39,4 @@ def call(function: Callable, arguments, threads: int) -> None:
     if threads < 2 or runtime() is None:
         function(address)
     else:  # the entry of GNU's compiler for a parallel region
-        runtime().GOMP_parallel(ctypes.cast(function, ctypes.c_void_p), ctypes.c_void_p(address), threads, 0)
+        runtime().GOMP_parallel(function, ctypes.c_void_p(address), threads, 0)

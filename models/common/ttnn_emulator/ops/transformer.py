@@ -164,7 +164,7 @@ def _causal(q, k, v, start, scale, window=None):
     return result
 
 
-_MULTIPLIED_AT_ONCE = 16  # elements in the time that `in_threads` takes one to need
+_MULTIPLIED_AT_ONCE = 4  # elements in the time that `in_threads` takes one to need
 
 
 def _flash(q, k, v, scale, mask=None):
