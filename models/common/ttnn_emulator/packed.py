@@ -10,7 +10,16 @@ from .compiled import entry, in_threads
 from .dtypes import DataType
 from .kept import KeptTensor
 from .loops import packed as kernel
-from .loops.packed import BF16_PAIRS, BLOCK, CHUNK, COLUMNS, GROUPS, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
+from .loops.packed import (
+    BF16_PAIRS,
+    BLOCK,
+    CHUNK,
+    COLUMNS,
+    GROUPS,
+    ROWS_AT_ONCE,
+    SHIFT_4,
+    SHIFT_8,
+)
 
 _BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
 _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}

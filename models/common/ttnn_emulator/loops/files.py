@@ -4,7 +4,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..compiled import compiled
-from .vectors import INT32, INT64, POINTER, call, pointers
+from .vectors import INT32, INT64, call, pointers
 
 
 @intrinsic

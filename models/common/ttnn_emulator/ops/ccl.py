@@ -8,11 +8,11 @@ from functools import reduce
 
 import torch
 
-from ..loops import rows as loops
 from ..compiled import bits
 from ..declaration import NoEffect, NotEmulated
 from ..device import get_fabric_config
 from ..dtypes import BLOCK_FLOAT, DataType, FabricConfig, Topology
+from ..loops import rows as loops
 from ..memory import MemoryConfig
 from ..op import op
 from ..program import Program

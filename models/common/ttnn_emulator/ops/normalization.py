@@ -2,11 +2,18 @@
 
 import torch
 
-from ..loops import rows as loops
 from ..compiled import bits, in_threads
 from ..cores import CoreCoord, CoreRange, CoreRangeSet
 from ..declaration import NoEffect, NotEmulated
-from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
+from ..dtypes import (
+    TILE_SIZE,
+    BufferType,
+    DataType,
+    Layout,
+    ShardOrientation,
+    TensorMemoryLayout,
+)
+from ..loops import rows as loops
 from ..memory import MemoryConfig, ShardSpec
 from ..op import op
 from ..program import Program

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy
 
-from ..loops import rows as loops
 from ..compiled import bits, patterns
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, TensorMemoryLayout
+from ..loops import rows as loops
 from ..memory import DRAM_MEMORY_CONFIG
 from ..op import op
 from ..program import Program, rounding

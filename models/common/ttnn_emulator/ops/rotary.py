@@ -2,11 +2,11 @@
 
 import torch
 
-from ..loops import rows as loops
 from ..compiled import bits, in_threads
 from ..cores import corerange_to_cores
 from ..declaration import NoEffect
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
+from ..loops import rows as loops
 from ..memory import MemoryConfig
 from ..op import op
 from ..program import Program

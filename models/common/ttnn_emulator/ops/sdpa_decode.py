@@ -9,16 +9,22 @@ from collections.abc import Sequence
 import numpy
 import torch
 
-from ..loops import attention as loops
 from ..compiled import bits, in_threads
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
+from ..loops import attention as loops
 from ..memory import DRAM_MEMORY_CONFIG, MemoryConfig
 from ..op import op
 from ..program import Program
 from ..program_config import DeviceComputeKernelConfig, SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
-from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
+from .attention_checks import (
+    check_heads,
+    check_page_table,
+    check_sdpa_config,
+    default_scale,
+    shapes_of,
+)
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
 from .memory_order import store_heads_first
 

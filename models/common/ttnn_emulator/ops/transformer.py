@@ -17,7 +17,13 @@ from ..program import Program
 from ..program_config import DeviceComputeKernelConfig, SDPAProgramConfig
 from ..tensor import Tensor, TensorSpec
 from . import sdpa_decode
-from .attention_checks import check_heads, check_page_table, check_sdpa_config, default_scale, shapes_of
+from .attention_checks import (
+    check_heads,
+    check_page_table,
+    check_sdpa_config,
+    default_scale,
+    shapes_of,
+)
 from .checks import check_dtype, check_indices, check_rank4, check_tiled
 from .memory_order import store_heads_first
 from .pages import gather_pages
