@@ -67,12 +67,13 @@ def test_a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_threads():
 
 
 def test_large_scores_choose_and_what_is_not_a_number_stays_in_its_row():
-    q, k, v = tensors(1, 1, 1, 130, 64, 0)
+    q, k, v = tensors(1, 2, 2, 130, 72, 0)
     q[0, 0, 100] = 1e4 * k[0, 0, 7]
     q[0, 0, 5] = torch.nan
     found = _causal(q, k, v, 0, 1.0)
     assert torch.equal(found[0, 0, 100], v[0, 0, 7])
     assert found[0, 0, 5].isnan().all() and not found[0, 0, torch.arange(130) != 5].isnan().any()
+    assert not found[0, 1].isnan().any()
 
 
 def test_a_cpu_with_shorter_vectors_gives_the_same_bits(tmp_path):

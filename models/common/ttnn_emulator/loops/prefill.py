@@ -207,6 +207,34 @@ def _pair_values(values, chunks, row_bytes):
 
 
 @compiled()
+def _take_queries(queries, batch, heads, first, count, each, bf16, fp32):
+    """Queries `first` to `first + count` of some heads, each head at a multiple of `each` rows of `bf16`, or of `fp32`."""
+    for member in range(heads.size):
+        _fill(bf16[member * each :], queries, batch, heads[member], first, first + count)
+    if not BF16_PAIRS:
+        for row in range(heads.size * each):
+            widen_row(bf16[row], fp32[row])
+
+
+@compiled()
+def _finish(sums, states, attended, batch, heads, first, count, each):
+    """Writes the means, sums `[tiles, rows, 64]` divided by the sums of weights, of rows as in `_take_queries`."""
+    tiles, rows, _ = sums.shape
+    width = attended.shape[3]
+    mean = numpy.empty(tiles * _BLOCK, numpy.int16)
+    for member in range(heads.size):
+        for i in range(count):
+            row, target = member * each + i, attended[batch, heads[member], first + i]
+            at = target.ctypes.data if width % LANES == 0 else mean.ctypes.data
+            for tile in range(tiles):
+                vectors = (min(width - tile * _BLOCK, _BLOCK) + LANES - 1) // LANES
+                own = sums.ctypes.data + 4 * _BLOCK * (tile * rows + row)
+                _divide_row(own, states.ctypes.data + 12 * row + 4, at + 2 * _BLOCK * tile, vectors)
+            if width % LANES:
+                target[:] = mean[:width]
+
+
+@compiled()
 def attend_causally(tasks, queries, keys, values, attended, start, window, scale):
     """softmax(q k^T * scale) v, where the query at position p sees the keys at the last `window` positions up to p.
 
@@ -238,16 +266,13 @@ def attend_causally(tasks, queries, keys, values, attended, start, window, scale
     x_bytes, weights_bytes = _VALUE_BYTES * wide, _VALUE_BYTES * _BLOCK
     turned_keys = paired_keys.ctypes.data if BF16_PAIRS else single_keys.ctypes.data
     scores_at, weights_at, states_at = scores.ctypes.data, weights.ctypes.data, states.ctypes.data
-    sums_at, values_at, some_at = sums.ctypes.data, paired_values.ctypes.data, some.ctypes.data
+    sums_at, values_at = sums.ctypes.data, paired_values.ctypes.data
     for task in tasks:
         batch, kv_head, first = task // slabs // kv_heads, task // slabs % kv_heads, task % slabs * SLAB
         count = min(n - first, SLAB)
         each = (count + _BLOCK - 1) // _BLOCK * _BLOCK  # rows of a head, of whole blocks
-        for member in range(group):
-            _fill(bf16_queries[member * each :], queries, batch, kv_head * group + member, first, first + count)
-        if not BF16_PAIRS:
-            for row in range(group * each):
-                widen_row(bf16_queries[row], fp32_queries[row])
+        members = numpy.arange(kv_head * group, (kv_head + 1) * group)
+        _take_queries(queries, batch, members, first, count, each, bf16_queries, fp32_queries)
         sums[:] = 0
         states[:, 0], states[:, 1] = -numpy.inf, 0
         begin = max(0, start + first - window + 1) // _BLOCK * _BLOCK
@@ -279,14 +304,4 @@ def attend_causally(tasks, queries, keys, values, attended, start, window, scale
                             _scale_row(own_sums + 4 * _BLOCK * i, states_at + 12 * (row + i) + 8, vectors)
                     chunk = values_at + tile * _BLOCK // 2 * row_bytes
                     _add_products(weights_at, weights_bytes, own, chunk, own_sums, _BLOCK // 2, vectors)
-        for row in range(group * each):
-            if row % each < count:
-                target = attended[batch, kv_head * group + row // each, first + row % each]
-                whole = width % LANES == 0
-                target_at = target.ctypes.data if whole else some_at
-                for tile in range(tiles):
-                    vectors = (min(width - tile * _BLOCK, _BLOCK) + LANES - 1) // LANES
-                    own_sums = sums_at + 4 * _BLOCK * (tile * rows + row)
-                    _divide_row(own_sums, states_at + 12 * row + 4, target_at + 2 * _BLOCK * tile, vectors)
-                if not whole:
-                    target[:] = some[0, :width]
+        _finish(sums, states, attended, batch, members, first, count, each)
