@@ -261,13 +261,14 @@ def attend_causally(tasks, queries, keys, values, attended, start, window, scale
     weights = numpy.empty((_BLOCK, _BLOCK * _VALUE_BYTES), numpy.uint8)
     states = numpy.empty((rows, 3), numpy.float32)
     scale_bits = numpy.array([scale], numpy.float32).view(numpy.int32)[0]
-    # Views would take as long as what is done with a row. So rows are named by their addresses.
-    x = bf16_queries.ctypes.data if BF16_PAIRS else fp32_queries.ctypes.data
     x_bytes, weights_bytes = _VALUE_BYTES * wide, _VALUE_BYTES * _BLOCK
-    turned_keys = paired_keys.ctypes.data if BF16_PAIRS else single_keys.ctypes.data
-    scores_at, weights_at, states_at = scores.ctypes.data, weights.ctypes.data, states.ctypes.data
-    sums_at, values_at = sums.ctypes.data, paired_values.ctypes.data
     for task in tasks:
+        # Views would take as long as what is done with a row, so rows are named by their addresses. These are taken here,
+        # because numba frees an array after the last use of its name, which must not be before the loop.
+        x = bf16_queries.ctypes.data if BF16_PAIRS else fp32_queries.ctypes.data
+        turned_keys = paired_keys.ctypes.data if BF16_PAIRS else single_keys.ctypes.data
+        scores_at, weights_at, states_at = scores.ctypes.data, weights.ctypes.data, states.ctypes.data
+        sums_at, values_at = sums.ctypes.data, paired_values.ctypes.data
         batch, kv_head, first = task // slabs // kv_heads, task // slabs % kv_heads, task % slabs * SLAB
         count = min(n - first, SLAB)
         each = (count + _BLOCK - 1) // _BLOCK * _BLOCK  # rows of a head, of whole blocks
