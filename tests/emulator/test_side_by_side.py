@@ -1,12 +1,18 @@
 """Devices that differ are computed side by side, with the values of one after another."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 import ttnn
 
 from models.common.ttnn_emulator.side_by_side import side_by_side
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=[2, 3])
@@ -28,6 +34,32 @@ def test_torch_computes_each_item_in_one_thread_and_then_in_all_again(threads):
     later.start()
     later.join()
     assert seen == [threads, threads]
+
+
+def test_threads_that_rest_do_not_spin():
+    code = """
+import time
+import torch
+from models.common.ttnn_emulator import openmp
+
+def busy():
+    before = time.process_time()
+    time.sleep(0.5)
+    return time.process_time() - before
+
+torch.set_num_threads(2)
+values = torch.randn(1 << 20)
+values.exp()
+spinning = busy()
+openmp.rest()
+resting = busy()
+assert torch.equal(values.exp(), values.exp())
+print(spinning, resting)
+"""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "active", "PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    spinning, resting = map(float, found.stdout.split())
+    assert resting < spinning / 10
 
 
 def test_too_few_items_are_computed_by_all_threads_each(threads):

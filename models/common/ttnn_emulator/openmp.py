@@ -40,3 +40,13 @@ def call(function: Callable, arguments, threads: int) -> None:
         function(address)
     else:  # the entry of GNU's compiler for a parallel region
         runtime().GOMP_parallel(function, ctypes.c_void_p(address), threads, 0)
+
+
+def rest() -> None:
+    """Ends torch's other threads, which may spin while they wait. The next operator that needs them makes new ones."""
+    pause = getattr(runtime(), "omp_pause_resource_all", None)
+    if pause is not None:
+        pause(_SOFTLY)
+
+
+_SOFTLY = 1  # of OpenMP's omp_pause_resource_t: what threads keep of their own survives

@@ -9,6 +9,7 @@ import torch
 
 from models.common import cpu
 from models.common.benchmark_record import ROOT
+from models.common.ttnn_emulator import openmp
 from models.tt_transformers.measure import plain_hugging_face
 from models.tt_transformers.measure.benchmarks import wait_policy
 
@@ -49,6 +50,7 @@ class LlamaCpp:
         self.facts = {}
 
     def timed_generation(self, prompts: list[list[int]], steps: int) -> tuple[float, float]:
+        openmp.rest()  # else torch's threads in this process would take a core from llama.cpp
         answer = self._ask({"prompts": prompts, "steps": steps})
         seconds = answer.pop("prefill_seconds"), answer.pop("decode_seconds")
         self.facts = answer
