@@ -52,14 +52,13 @@ def test_what_was_measured_with_trained_weights_was_with_these(records, referenc
     assert records[name]["facts"]["identity"] == reference.facts["identity"]
 
 
-# The aims that the committed records miss. One row by AVX2 is bound by instructions, where this machine's memory gives 70
-# GB/s, and a small model by Python; peak memory is 0.51 where 0.5 is wanted, and varies by 0.01.
+# The aims that the committed records miss. One row by AVX2 is bound by instructions where memory gives 70 GB/s, which
+# Hugging Face's bf16 weights need; a small model is bound by Python.
 MISSED = {
     "bench-bundled-performance-active": {"batch-1/prefill"},
     "bench-bundled-performance-avx2-active": {"batch-1/decode"},
-    "bench-full-width-performance-active": {"batch-1/peak memory"},
     "bench-full-width-performance-avx2": {"batch-1/decode"},
-    "bench-full-width-performance-avx2-active": {"batch-1/decode", "batch-1/peak memory"},
+    "bench-full-width-performance-avx2-active": {"batch-1/decode"},
 }
 
 

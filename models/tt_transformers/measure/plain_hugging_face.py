@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import transformers
 
 
 def load(checkpoint: str, random_layers: int | None):
+    import transformers  # here, because the emulator's process imports this file too, and its memory is measured
+
     if random_layers is None:
         return transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).eval()
     config = transformers.AutoConfig.from_pretrained(checkpoint)
