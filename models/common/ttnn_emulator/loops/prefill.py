@@ -17,7 +17,7 @@ from .bf16 import widen, widen_row
 from .packed import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
 from .vectors import (
     FLOAT, FLOATS, INT32, INT64, INTS, LANES, constant, copy_rows, emitted, in_all_lanes, load, multiply_add, pointers, repeat,
-    store, store_narrowed, times, widened,
+    rounded, store, store_narrowed, times, widened,
 )  # fmt: skip
 
 _BLOCK = 64  # positions of queries, and of keys
@@ -94,21 +94,13 @@ def _weigh(builder, scores, scale, low, high, state, weights):
         if BF16_PAIRS:
             store_narrowed(builder, weight, weights, INT64(2 * LANES * group))
         else:
-            store(builder, _rounded(builder, weight), weights, INT64(4 * LANES * group))
+            nearest = builder.and_(rounded(builder, weight), constant(-65536))
+            store(builder, builder.bitcast(nearest, FLOATS), weights, INT64(4 * LANES * group))
     total = _reduced(builder, total, builder.fadd)
     sums = in_all_lanes(builder, load(builder, state, INT64(4), FLOAT, align=4))
     sums = multiply_add(builder, sums, factor, total)
     for index, vector in enumerate((largest, sums, factor)):
         store(builder, builder.extract_element(vector, INT32(0)), state, INT64(4 * index))
-
-
-def _rounded(builder, values):
-    """fp32 values as the nearest bf16, in fp32."""
-    patterns = builder.bitcast(values, INTS)
-    odd = builder.and_(builder.lshr(patterns, constant(16)), constant(1))
-    rounded = builder.add(patterns, builder.add(odd, constant(0x7FFF)))
-    rounded = builder.select(builder.fcmp_unordered("uno", values, values), patterns, rounded)
-    return builder.bitcast(builder.and_(rounded, constant(-65536)), FLOATS)
 
 
 @emitted
@@ -141,7 +133,10 @@ def _divide_row(builder, sums, total, row, vectors):
 
 @emitted
 def _pair_rows(builder, even, odd, chunk, vectors, stride):
-    """Two rows of bf16 as one row of a chunk of `multiply_rows`, 16 * `vectors` columns; `stride`: see `_chunk_bytes`."""
+    """Two rows of bf16 as one row of a chunk of `multiply_rows`, 16 * `vectors` columns.
+
+    `stride`: bytes from the odd row's place to the even one's, where these are fp32.
+    """
     even, odd, chunk = pointers(builder, even, odd, chunk)
 
     def body(vector, _):

@@ -74,14 +74,18 @@ def widened(builder, base, offset):
     return builder.bitcast(builder.shl(patterns, constant(16)), FLOATS)
 
 
-def store_narrowed(builder, values, base, offset):
-    """16 fp32 as the nearest bf16, ties to even."""
+def rounded(builder, values):
+    """The patterns of 16 fp32 whose upper halves are the nearest bf16, ties to even."""
     patterns = builder.bitcast(values, INTS)
     odd = builder.and_(builder.lshr(patterns, constant(16)), constant(1))
-    rounded = builder.lshr(builder.add(patterns, builder.add(odd, constant(0x7FFF))), constant(16))
+    nearest = builder.add(patterns, builder.add(odd, constant(0x7FFF)))
     # Rounding a NaN's bits could change its sign.
-    rounded = builder.select(builder.fcmp_unordered("uno", values, values), constant(0x7FC0), rounded)
-    store(builder, builder.trunc(rounded, SHORTS), base, offset, align=2)
+    return builder.select(builder.fcmp_unordered("uno", values, values), constant(0x7FC00000), nearest)
+
+
+def store_narrowed(builder, values, base, offset):
+    """16 fp32 as the nearest bf16."""
+    store(builder, builder.trunc(builder.lshr(rounded(builder, values), constant(16)), SHORTS), base, offset, align=2)
 
 
 def repeat(builder, count, carried, body):
