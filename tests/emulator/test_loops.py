@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from models.common.ttnn_emulator import compiled
-from models.common.ttnn_emulator.bfp import round_bfp8
-from models.common.ttnn_emulator.compiled import bits
-from models.common.ttnn_emulator.loops import attention, rows
+from models.common.ttnn_emulator.bfp import round_bfp4, round_bfp8
+from models.common.ttnn_emulator.loops import attention, functions, rows
+
+
+def addresses(*tensors):
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 @pytest.fixture
@@ -29,13 +32,13 @@ def test_threads_share_the_rows_of_a_large_tensor(two_threads):
     """Each part waits until both are being computed."""
     barrier, seen = threading.Barrier(2), []
 
-    def loop(values, other):
+    def loop(start, stop, other):
         barrier.wait(60)
-        seen.append((threading.get_native_id(), len(values), other))
+        seen.append((threading.get_native_id(), start, stop, other))
 
-    compiled.in_threads(loop, [numpy.zeros((4099, 256))], "other", work=1 << 30)
-    assert len({thread for thread, _, _ in seen}) == 2
-    assert sorted(rows for _, rows, _ in seen) == [2049, 2050] and {other for _, _, other in seen} == {"other"}
+    compiled.in_threads(loop, 4099, "other", work=1 << 30)
+    assert len({thread for thread, *_ in seen}) == 2
+    assert sorted(part for _, *part in seen) == [[0, 2049, "other"], [2049, 4099, "other"]]
     values = torch.randn(1 << 13, 512).bfloat16()
     assert torch.equal(round_bfp8(values), torch.cat([round_bfp8(part) for part in values.split(100)]))
 
@@ -46,7 +49,7 @@ def test_threads_let_go_of_the_arrays(two_threads):
     try:
         array = numpy.zeros((1 << 20, 2)).view(_Watched)
         watched = weakref.ref(array)
-        compiled.in_threads(lambda values: None, [array], work=1 << 30)
+        compiled.in_threads(lambda start, stop, values: None, 1 << 20, array, work=1 << 30)
         del array
         assert watched() is None
     finally:
@@ -58,11 +61,11 @@ class _Watched(numpy.ndarray):
 
 
 def test_what_a_loop_raises_in_a_thread_is_raised(two_threads):
-    def loop(values):
+    def loop(start, stop):
         raise ArithmeticError("in a thread")
 
     with pytest.raises(ArithmeticError, match="in a thread"):
-        compiled.in_threads(loop, [numpy.zeros((1 << 20, 1))], work=1 << 30)
+        compiled.in_threads(loop, 1 << 20, work=1 << 30)
 
 
 def test_a_place_that_cannot_be_written_leaves_a_loop_uncached(monkeypatch):
@@ -98,7 +101,7 @@ def test_rms_norm_of_a_row_that_is_not_finite_is_torchs(value, expected):
     values, weight = torch.randn(3, 64).bfloat16(), torch.rand(64).bfloat16()
     values[1, 5] = value
     normalised = torch.empty_like(values)
-    rows.rms_norm(bits(values), bits(normalised), bits(weight), 1e-5)
+    rows.rms_norm(0, 3, *addresses(values, normalised, weight), 64, 1e-5)
     torch.testing.assert_close(
         normalised, torch.nn.functional.rms_norm(values, (64,), weight, 1e-5), equal_nan=True, rtol=2**-8, atol=0
     )
@@ -113,7 +116,8 @@ def test_rotate_takes_any_matrix_of_each_user(shared_angles):
     angles = (1, 5, 96) if shared_angles else (3, 1, 96)
     cos, sin = torch.randn(angles).bfloat16(), torch.randn(angles).bfloat16()
     rotated = torch.empty_like(values)
-    rows.rotate(bits(values), bits(rotated), bits(cos), bits(sin), bits(matrices))
+    source, target, *angles_at, matrices_at = addresses(values, rotated, cos, sin, matrices)
+    rows.rotate(0, 3, source, target, 5, 96, *angles_at, *angles[:2], not shared_angles, matrices_at, 3)
     turned = torch.einsum("brki,bij->brkj", values.double().unflatten(-1, (3, 32)), matrices.double()).flatten(-2)
     expected = values.double() * cos.double() + turned * sin.double()
     torch.testing.assert_close(rotated.double(), expected, rtol=2**-8, atol=1e-4)
@@ -135,15 +139,15 @@ def _add_one(value):
 @pytest.mark.parametrize("loop", ["rms_norm", "rotate"])
 def test_threads_change_no_value(two_threads, loop):
     values = torch.randn(8, 700, 128).bfloat16()
-    others = {
-        "rms_norm": [bits(torch.rand(128).bfloat16()), 1e-5],
-        "rotate": [*(bits(torch.randn(1, 700, 128).bfloat16()) for _ in "cs"), bits(torch.randn(1, 32, 32).bfloat16())],
-    }[loop]
+    weight, cos, sin, matrix = (torch.randn(size).bfloat16() for size in ((128,), (700, 128), (700, 128), (32, 32)))
     shared, alone = torch.empty_like(values), torch.empty_like(values)
-    shape = (-1, 128) if loop == "rms_norm" else (8, 700, 128)
-    arrays = [bits(tensor).reshape(shape) for tensor in (values, shared, alone)]
-    compiled.in_threads(getattr(rows, loop), arrays[:2], *others, work=1 << 30)
-    getattr(rows, loop)(arrays[0], arrays[2], *others)
+    source, target, expected, *others = addresses(values, shared, alone, weight, cos, sin, matrix)
+    count, others = {
+        "rms_norm": (5600, (others[0], 128, 1e-5)),
+        "rotate": (8, (700, 128, others[1], others[2], 1, 700, False, others[3], 1)),
+    }[loop]
+    compiled.in_threads(getattr(rows, loop), count, source, target, *others, work=1 << 30)
+    getattr(rows, loop)(0, count, source, expected, *others)
     assert torch.equal(shared, alone)
 
 
@@ -152,13 +156,15 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
     users, kv_heads, group, page_size, pages_each, window = 3, 2, 2, 32, 4, 50
     q = torch.randn(users, kv_heads, group, 96).bfloat16()
     k, v = (torch.randn(kv_heads, users * pages_each * page_size, 96).bfloat16() for _ in "kv")
-    pages = torch.randperm(users * pages_each).view(users, pages_each).int().numpy()
-    positions = numpy.array([127, -1, 70], numpy.int32)
+    pages = torch.randperm(users * pages_each).view(users, pages_each).int()
+    positions = torch.tensor([127, -1, 70], dtype=torch.int32)
     attended = torch.full_like(q, 7)
-    owners, heads = numpy.divmod(numpy.arange(users * kv_heads), kv_heads)
-    parts = [bits(q).reshape(-1, group, 96), bits(attended).reshape(-1, group, 96), owners, heads]
-    others = [bits(k), bits(v), page_size, pages, positions, window, numpy.float32(0.1)]
-    compiled.in_threads(attention.attend, parts, *others, work=1 << 30)
+    q_at, attended_at, k_at, v_at, pages_at, positions_at = addresses(q, attended, k, v, pages, positions)
+    compiled.in_threads(
+        attention.attend, users * kv_heads, q_at, attended_at, kv_heads, group, 96, k_at, v_at, k.shape[1], True, page_size,
+        pages_at, pages_each, positions_at, window, 0.1, 128, work=1 << 30,
+    )  # fmt: skip
+    pages, positions = pages.numpy(), positions.numpy()
     for user, position in enumerate(positions):
         if position == -1:
             assert not attended[user].any()
@@ -169,11 +175,23 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
         torch.testing.assert_close(attended[user].double(), expected, rtol=2**-8, atol=1e-5)
 
 
+def test_a_gate_has_torchs_bits_for_every_bf16():
+    """Also for infinities, NaNs and both zeros, and where a block is too large or too small for the fast rounding."""
+    gates = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    ups, product = torch.randn(gates.shape).bfloat16(), torch.empty_like(gates)
+    expected = torch.nn.functional.silu(gates) * ups
+    for magnitude_bits, round_to in ((0, torch.clone), (7, round_bfp8), (3, round_bfp4)):
+        functions.gate(0, len(gates) // 16, *addresses(gates, ups, product), magnitude_bits)
+        torch.testing.assert_close(product, round_to(expected), rtol=0, atol=0, equal_nan=True)
+        zeros = (product == 0) & (magnitude_bits == 0)
+        assert torch.equal(product[zeros].view(torch.int16), expected[zeros].view(torch.int16)), "a zero's sign"
+
+
 def test_a_user_that_cannot_be_read_is_found():
     pages, positions = numpy.array([[0, 1], [1, 2]], numpy.int32), numpy.array([63, 40], numpy.int32)
 
     def found(window):
-        longest, user = attention.longest(pages, positions, window, 32, 2)
+        longest, user = attention.longest(pages.ctypes.data, 2, 2, positions.ctypes.data, window, 32, 2)
         return user if user != -1 else f"{longest} positions"
 
     assert found(64) == 1

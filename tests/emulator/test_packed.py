@@ -78,6 +78,14 @@ def test_a_product_is_one_chain_of_sums_in_fp32(shape, bits):
     assert torch.equal(packed(rounded, DTYPE[bits]).multiply(rows), chain(rows, rounded))
 
 
+@pytest.mark.parametrize("bits, magnitude_bits", [(8, 7), (4, 3), (4, 7)])
+@pytest.mark.parametrize("rows", [1, 2, 35, 600])
+def test_a_product_rounds_itself_as_it_would_be_rounded(bits, magnitude_bits, rows):
+    matrix, rows = packed(weight(132, 208), DTYPE[bits]), rows_of(rows, 132)
+    rows[-1] *= 2.0**-120  # too small for the fast way
+    assert torch.equal(matrix.multiply(rows, magnitude_bits), ROUND[magnitude_bits + 1](matrix.multiply(rows)))
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_row_has_the_same_bits_among_any_number_of_rows_and_threads(bits):
     matrix = packed(weight(2052, 2000), DTYPE[bits])

@@ -11,7 +11,7 @@ Zero has no sign, and subnormal inputs count as zero.
 
 import torch
 
-from .compiled import bits, in_threads
+from .compiled import bits, in_memory, in_threads
 from .loops.block_float import BLOCK, round_blocks, round_blocks_down
 from .tensor import is_transposed
 
@@ -43,8 +43,11 @@ def _round(tensor: torch.Tensor, magnitude_bits: int) -> torch.Tensor:
     if is_transposed(tensor):
         rounded = torch.empty_like(tensor.mT, dtype=torch.bfloat16)
         blocks = [bits(matrix).reshape(-1, BLOCK, tensor.shape[-2]) for matrix in (tensor.mT, rounded)]
-        in_threads(round_blocks_down, blocks, magnitude_bits)
+        in_threads(round_blocks_down, len(blocks[0]), *blocks, magnitude_bits, work=tensor.numel())
         return rounded.mT
-    rounded = torch.empty(tensor.shape, dtype=torch.bfloat16)
-    in_threads(round_blocks, [bits(tensor).reshape(-1, BLOCK), bits(rounded).reshape(-1, BLOCK)], magnitude_bits)
+    tensor, rounded = in_memory(tensor), torch.empty(tensor.shape, dtype=torch.bfloat16)
+    count, itemsize = tensor.numel(), tensor.element_size()
+    in_threads(
+        round_blocks, count // BLOCK, tensor.data_ptr(), rounded.data_ptr(), itemsize, magnitude_bits, work=count
+    )
     return rounded

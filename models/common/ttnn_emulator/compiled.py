@@ -14,6 +14,7 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 
 from . import openmp
+from .kept import KeptTensor
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _PER_THREAD = 1 << (20 if openmp.SLEEPS else 19)  # elements of work that are worth a thread: at 8 per ns, 130 or 65 us
@@ -31,24 +32,28 @@ def patterns(tensor: torch.Tensor) -> numpy.ndarray:
     return tensor.view(_PATTERNS[tensor.dtype]).numpy()
 
 
-def in_threads(loop, arrays, *others, work: int = None) -> None:
-    """Runs loop(*arrays, *others). For much work, each of torch's threads takes a part of the arrays' first dimension.
+def in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a contiguous copy, so that its `data_ptr()` is the address of its values in their order."""
+    return (tensor.plain() if isinstance(tensor, KeptTensor) else tensor).contiguous()
 
-    work: number of elements that the loop reads; None takes the size of the first array.
+
+def in_threads(loop, count: int, *others, work: int) -> None:
+    """Runs loop(0, count, *others). For much work, each of torch's threads runs it for a part, loop(start, stop, *others).
+
+    work: number of elements that the loop reads.
     """
-    rows = len(arrays[0])
-    parts = min(torch.get_num_threads(), rows, (arrays[0].size if work is None else work) // _PER_THREAD)
+    parts = min(torch.get_num_threads(), count, work // _PER_THREAD)
     if parts < 2:
-        loop(*arrays, *others)
+        loop(0, count, *others)
         return
-    bounds = [rows * part // parts for part in range(parts + 1)]
-    slices, errors = iter([slice(*pair) for pair in zip(bounds, bounds[1:])]), []
+    bounds = [count * part // parts for part in range(parts + 1)]
+    ranges, errors = iter(list(zip(bounds, bounds[1:]))), []
 
     @_FOR_C
     def take_parts(_):
         try:
-            for part in slices:
-                loop(*[array[part] for array in arrays], *others)
+            for start, stop in ranges:
+                loop(start, stop, *others)
         except BaseException as error:
             errors.append(error)
 

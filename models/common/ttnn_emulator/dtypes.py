@@ -101,7 +101,8 @@ class Topology(_Enum):
     Ring = 2
 
 
-BLOCK_FLOAT = (DataType.BFLOAT8_B, DataType.BFLOAT4_B)
+MAGNITUDE_BITS = {DataType.BFLOAT8_B: 7, DataType.BFLOAT4_B: 3}  # of a value of a block float, beside its sign
+BLOCK_FLOAT = tuple(MAGNITUDE_BITS)
 FLOATS = (DataType.BFLOAT16, DataType.FLOAT32, *BLOCK_FLOAT)
 
 _TILE_BYTES = {

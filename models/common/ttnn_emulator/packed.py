@@ -6,20 +6,12 @@ import torch
 
 from . import openmp
 from .bfp import round_bfp4, round_bfp8
-from .compiled import entry, in_threads
+from .compiled import entry, in_memory, in_threads
 from .dtypes import DataType
 from .kept import KeptTensor
 from .loops import packed as kernel
-from .loops.packed import (
-    BF16_PAIRS,
-    BLOCK,
-    CHUNK,
-    COLUMNS,
-    GROUPS,
-    ROWS_AT_ONCE,
-    SHIFT_4,
-    SHIFT_8,
-)
+from .loops.packed import BLOCK, CHUNK, ROWS_AT_ONCE, SHIFT_4, SHIFT_8
+from .loops.products import BF16_PAIRS, COLUMNS, GROUPS
 
 _BITS = {DataType.BFLOAT8_B: 8, DataType.BFLOAT4_B: 4}
 _ROUND = {DataType.BFLOAT8_B: round_bfp8, DataType.BFLOAT4_B: round_bfp4}
@@ -36,7 +28,7 @@ class PackedMatrix(KeptTensor):
     `multiply` reads the packed form. `loops/packed.py` describes `mantissas` and `exponents`, which must not change.
     """
 
-    __slots__ = ("mantissas", "exponents")
+    __slots__ = ("mantissas", "exponents", "_constants")
     form = "packed matrix"
 
     @staticmethod
@@ -45,6 +37,7 @@ class PackedMatrix(KeptTensor):
 
     def __init__(self, mantissas, exponents, shape):
         self.mantissas, self.exponents = mantissas, exponents
+        self._constants = self.bits, mantissas.data_ptr(), exponents.data_ptr(), shape[-2], len(mantissas), shape[-1]
 
     @property
     def bits(self) -> int:
@@ -71,29 +64,39 @@ class PackedMatrix(KeptTensor):
             matrix[:, some] = (integers * scales[..., None]).transpose(0, 1)
         return matrix.view(depth, -1)[:, : self.shape[-1]].reshape(self.shape)
 
-    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
-        """`rows @ self` for bf16 rows `[M, K]`: bf16 `[M, N]`, summed in fp32. A row's bits depend on that row only."""
-        (count, depth), tiles = rows.shape, len(self.mantissas)
+    def multiply(self, rows: torch.Tensor, magnitude_bits: int = 0) -> torch.Tensor:
+        """`rows @ self` for bf16 rows `[..., K]`: bf16 `[..., N]`, summed in fp32. A row's bits depend on that row only.
+
+        magnitude_bits: 7 or 3 rounds the product to block floats of so many bits.
+        """
+        bits, mantissas, exponents, depth, tiles, width = self._constants
+        rows = in_memory(rows)
+        count = rows.numel() // depth
+        product = torch.empty(*rows.shape[:-1], COLUMNS * tiles, dtype=torch.bfloat16)
         if count > 1 and not BF16_PAIRS:
             rows = rows.float()
-        rows, strides = (_in_chunks if rows.numel() >= _MANY_VALUES else _in_rows)(rows)
-        product = torch.empty(count, COLUMNS * tiles, dtype=torch.bfloat16)
-        addresses = [tensor.data_ptr() for tensor in (rows, self.mantissas, self.exponents, product)]
-        arguments = (ctypes.c_int64 * 11)(0, self.bits, *addresses, count, depth, tiles, *strides)
+        if rows.numel() >= _MANY_VALUES:
+            rows, strides = _in_chunks(rows.view(count, depth))
+        else:
+            size = rows.element_size()
+            strides = size * depth, size * CHUNK
+        arguments = _Arguments(
+            0, bits, rows.data_ptr(), mantissas, exponents, product.data_ptr(), magnitude_bits, count, depth, tiles, *strides
+        )
         work = depth * COLUMNS * tiles * (_ONE_WEIGHT + count)
         threads = min(torch.get_num_threads(), tiles, work // _PER_THREAD)
         openmp.call(entry(kernel.multiply), arguments, threads)
-        return product[:, : self.shape[-1]]
+        return product if width == COLUMNS * tiles else product[..., :width]
 
 
-def _in_rows(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-    """`[M, K]` as it is, and the bytes from a row to the next and from 64 columns to the next."""
-    size = rows.element_size()
-    return rows.contiguous(), (size * rows.shape[1], size * CHUNK)
+_Arguments = ctypes.c_int64 * 12  # of `kernel.multiply`
 
 
 def _in_chunks(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The same as `[K / 64, M, 64]`, as they are used. Rows far apart would displace each other in the CPU's caches."""
+    """Rows as `[K / 64, M, 64]`, and the bytes from a row to the next and from 64 columns to the next.
+
+    Rows far apart would displace each other in the CPU's caches.
+    """
     count, depth = rows.shape
     chunks = torch.empty(-(-depth // CHUNK), count, CHUNK, dtype=rows.dtype)
     whole = depth // CHUNK * CHUNK
@@ -123,7 +126,7 @@ def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:
         fits = torch.empty(len(some), dtype=torch.bool)
         part = slice(start, start + _AT_ONCE)
         arrays = [some.view(torch.int16).numpy(), mantissas[part].numpy(), exponents[part].numpy(), fits.numpy()]
-        in_threads(kernel.pack, arrays, _BITS[dtype])
+        in_threads(kernel.pack, len(some), *arrays, _BITS[dtype], work=some.numel())
         if not fits.all():
             return None
     return PackedMatrix(mantissas, exponents, values.shape)

@@ -26,12 +26,13 @@ class Program:
         in_place: the one of `inputs` that the kernel changes, or a tuple of several. They are the program's result,
             and there are no `specs`.
         exact: the output has the input's stored values. It is not rounded, and may share storage with the input.
+        rounds: the kernel rounds its outputs to the dtypes of their specs itself.
         view: the single output is the first input in another shape, in the same buffer.
         frees: the first input is deallocated afterwards.
         chosen: for the op log, values that the op chose for arguments that the call left out.
     """
 
-    __slots__ = ("kernel", "inputs", "specs", "groups", "in_place", "exact", "view", "frees", "chosen")
+    __slots__ = ("kernel", "inputs", "specs", "groups", "in_place", "exact", "rounds", "view", "frees", "chosen")
 
     def __init__(
         self,
@@ -42,12 +43,14 @@ class Program:
         groups=None,
         in_place=None,
         exact=False,
+        rounds=False,
         view=False,
         frees=False,
         chosen=None,
     ):
         self.kernel, self.inputs, self.specs, self.groups = kernel, inputs, specs, groups
-        self.in_place, self.exact, self.view, self.frees, self.chosen = in_place, exact, view, frees, chosen
+        self.in_place, self.exact, self.rounds, self.view = in_place, exact, rounds, view
+        self.frees, self.chosen = frees, chosen
 
 
 def run(name: str, program: Program, form, args: tuple, kwargs: dict):
@@ -73,7 +76,11 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
             outputs = tuple([_allocate(spec, device) for spec in specs])
         result = outputs[0] if single else type(specs)(outputs)
         targets = [output.storage for output in outputs]
-        rounders = None if program.exact or program.view else [_ROUNDINGS[spec.dtype] for spec in specs]
+        rounders = None
+        if program.rounds:
+            rounders = [_as_it_is] * len(specs)
+        elif not (program.exact or program.view):
+            rounders = [_ROUNDINGS[spec.dtype] for spec in specs]
         if program.groups is not None:
             step = _collective_step(program.kernel, storages, targets, rounders, program.groups)
         else:
@@ -121,6 +128,10 @@ def _allocate(spec, device) -> Tensor:
 def rounding(dtype: DataType):
     """The function that rounds a torch tensor to `dtype`. It returns a tensor that is already stored so unchanged."""
     return _ROUNDINGS[dtype]
+
+
+def _as_it_is(tensor):
+    return tensor
 
 
 def _to_storage(dtype):

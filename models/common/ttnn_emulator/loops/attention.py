@@ -5,10 +5,13 @@ import math
 import numpy
 
 from ..compiled import compiled
-from .bf16 import SUMS, narrow, widen
-from .vectors import FLOAT, FLOATS, INT64, emitted, in_all_lanes, load, multiply_add, pointers, repeat, store, times, widened
+from .bf16 import SUMS, halves, narrow, row_address, widen, words
+from .vectors import (
+    FLOAT, FLOATS, INT64, emitted, in_all_lanes, load, multiply_add, pointers, prefetch, repeat, store, times, widened,
+)  # fmt: skip
 
 _float = numpy.float32
+_AHEAD = 2048  # bytes; most of the time the CPU waits for keys and values, and alone it asks for too few of them
 _COLUMNS = 32  # of which `_add_rows` keeps the sums in registers
 
 
@@ -50,6 +53,18 @@ def _add_weighted(rows, weights, total):
             total[column] += weights[i] * widen(rows[i, column])
 
 
+@emitted
+def _prefetch_row(builder, row, lines):
+    """Asks for `lines` cache lines from an address on."""
+    (row,) = pointers(builder, row)
+
+    def body(line, _):
+        prefetch(builder, row, times(builder, line, 64), keep=True)
+        return []
+
+    repeat(builder, lines, [], body)
+
+
 @compiled(fastmath=SUMS)
 def _softmax(scores):
     """In place."""
@@ -65,14 +80,15 @@ def _softmax(scores):
 
 
 @compiled()
-def longest(pages, positions, window, page_size, n_pages):
+def longest(pages, users, pages_each, positions, window, page_size, n_pages):
     """The number of positions that `attend` would read of the user with most of them, and -1; or any number and the first
     user that it cannot read: one whose position is not in its pages, or is below -1, or whose page a cache of `n_pages`
-    lacks."""
+    lacks. pages and positions are addresses, as for `attend`."""
+    pages, positions = words(pages, (users, pages_each)), words(positions, users)
     most = 0
-    for user in range(positions.size):
+    for user in range(users):
         count = positions[user] + 1
-        if not 0 <= count <= pages.shape[1] * page_size:
+        if not 0 <= count <= pages_each * page_size:
             return most, user
         for index in range(max(0, count - window) // page_size, (count + page_size - 1) // page_size):
             if not 0 <= pages[user, index] < n_pages:
@@ -82,20 +98,30 @@ def longest(pages, positions, window, page_size, n_pages):
 
 
 @compiled()
-def attend(queries, attended, users, rows, keys, values, page_size, pages, positions, window, scale):
-    """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions.
+def attend(
+    start, stop, queries, attended, kv_heads, group, width, keys, values, stored, shared, page_size, pages, pages_each,
+    positions, window, scale, most,
+):  # fmt: skip
+    """softmax(q k^T * scale) v for one query per user and head, over that user's cached positions, of which `most` is the
+    largest number.
 
-    queries and attended are `[n, group, width]`: entry i has the `group` heads of user `users[i]`, which read row
-    `rows[i]` of keys and values `[rows, positions, width]`. A user's position p is stored at
-    `pages[user, p // page_size] * page_size + p % page_size`. A user attends to its last `window` positions up to
-    positions[user]. A user with position -1 gets zeros.
+    Addresses: queries and attended, bf16 `[users * kv_heads, group, width]`, of which entries from `start` to below `stop`
+    are taken; keys and values, bf16 `[rows, stored, width]`, of which an entry reads the row of its kv head if they are
+    `shared`, else its own; pages, int32 `[users, pages_each]`; and positions, int32 `[users]`. A user's position p is
+    stored at `pages[user, p // page_size] * page_size + p % page_size`. A user attends to its last `window` positions up
+    to its own. A user with position -1 gets zeros.
     """
-    n, group, width = queries.shape
+    queries, attended = halves(queries, (stop, group, width)), halves(attended, (stop, group, width))
+    users, rows = (stop + kv_heads - 1) // kv_heads, kv_heads if shared else stop
+    keys, values = halves(keys, (rows, stored, width)), halves(values, (rows, stored, width))
+    pages, positions = words(pages, (users, pages_each)), words(positions, users)
+    scale = _float(scale)
+    lines = (2 * width + 63) // 64
     query = numpy.empty((group, width), numpy.float32)
     total = numpy.empty((group, width), numpy.float32)
-    scores = numpy.empty((group, positions.max() + 1), numpy.float32)
-    for i in range(n):
-        user, row = users[i], rows[i]
+    scores = numpy.empty((group, most), numpy.float32)
+    for i in range(start, stop):
+        user, row = i // kv_heads, i % kv_heads if shared else i
         count = positions[user] + 1
         first = max(0, count - window)
         for member in range(group):
@@ -105,6 +131,8 @@ def attend(queries, attended, users, rows, keys, values, page_size, pages, posit
         for page in range(first // page_size, (count + page_size - 1) // page_size):
             shift = (pages[user, page] - page) * page_size
             for position in range(max(first, page * page_size), min(count, (page + 1) * page_size)):
+                _prefetch_row(row_address(keys, row, shift + position) + _AHEAD, lines)
+                _prefetch_row(row_address(values, row, shift + position), lines)
                 for member in range(group):
                     scores[member, position - first] = _dot(query[member], keys[row, shift + position])
         total[:] = 0
@@ -112,10 +140,10 @@ def attend(queries, attended, users, rows, keys, values, page_size, pages, posit
             _softmax(scores[member, : count - first])
         for page in range(first // page_size, (count + page_size - 1) // page_size):
             shift = (pages[user, page] - page) * page_size
-            start, stop = max(first, page * page_size), min(count, (page + 1) * page_size)
+            begin, end = max(first, page * page_size), min(count, (page + 1) * page_size)
             for member in range(group):
-                some = values[row, shift + start : shift + stop]
-                _add_weighted(some, scores[member, start - first : stop - first], total[member])
+                some = values[row, shift + begin : shift + end]
+                _add_weighted(some, scores[member, begin - first : end - first], total[member])
         for member in range(group):
             for j in range(width):
                 attended[i, member, j] = narrow(total[member, j])

@@ -1,14 +1,34 @@
 """bf16 values as bit patterns (int16), whose arithmetic is done in fp32."""
 
 import numpy
+from numba import carray
 
 from ..compiled import compiled
+from .vectors import pointer
 
 # numba widens the result of int32 arithmetic to int64, unless each result is converted back.
 _int, _float = numpy.int32, numpy.float32
 
 # These flags allow sums to be reordered, so that they use vector registers.
 SUMS = {"reassoc", "contract", "nsz"}
+
+
+@compiled()
+def halves(address, shape):
+    """The array of 16-bit patterns of this shape at an address. It does not keep its memory alive."""
+    return carray(pointer(address), shape, numpy.int16)
+
+
+@compiled()
+def words(address, shape):
+    """As `halves`, of 32 bits."""
+    return carray(pointer(address), shape, numpy.int32)
+
+
+@compiled()
+def row_address(array, b, row):
+    """Of array[b, row]: a view would take as long as rotating a row."""
+    return array.ctypes.data + b * array.strides[0] + row * array.strides[1]
 
 
 @compiled()

@@ -4,7 +4,7 @@ import numpy
 from llvmlite import ir
 
 from ..compiled import compiled
-from .bf16 import widen
+from .bf16 import halves, widen, words
 from .vectors import (
     FLOAT, FLOATS, INT16, INT32, INT64, INTS, SHORTS, call, constant, emitted, in_all_lanes, load, pointers, repeat, store,
     times,
@@ -57,29 +57,34 @@ def _round_in_vectors(builder, values, rounded, largest, many_quanta, extremes, 
 
 
 @compiled()
-def round_blocks(values, rounded, magnitude_bits):
-    """Rounds `values` `[n, 16]`, bit patterns of fp32 or bf16, to block floats. Writes bf16 patterns into `rounded`."""
-    if values.itemsize == 4:
-        _round_exactly(values, rounded, magnitude_bits)
-        return
-    factors = numpy.array([2 - 2.0 ** (1 - magnitude_bits), 1.5 * 2.0 ** (24 - magnitude_bits)], numpy.float32)
-    largest, many_quanta = factors.view(numpy.int32)
-    extremes = numpy.empty(2, numpy.uint16)
-    for start in range(0, values.shape[0], _AT_ONCE):
-        some, target = values[start : start + _AT_ONCE], rounded[start : start + _AT_ONCE]
-        _round_in_vectors(
-            some.ctypes.data, target.ctypes.data, largest, many_quanta, extremes.ctypes.data, some.shape[0]
-        )
+def round_row(values, rounded, blocks, magnitude_bits, extremes):
+    """Rounds `blocks` blocks of bf16 at an address to block floats at another. extremes: uint16 [2], which is changed."""
+    largest = _float(2 - 2.0 ** (1 - magnitude_bits)).view(numpy.int32)
+    many_quanta = _float(1.5 * 2.0 ** (24 - magnitude_bits)).view(numpy.int32)
+    for start in range(0, blocks, _AT_ONCE):
+        count, at = min(_AT_ONCE, blocks - start), 2 * BLOCK * start
+        _round_in_vectors(values + at, rounded + at, largest, many_quanta, extremes.ctypes.data, count)
         if extremes[0] < _FP32_FROM - 1 or extremes[1] > _FP32_TO:
-            _round_exactly(some, target, magnitude_bits)
+            _round_exactly(halves(values + at, (count, BLOCK)), halves(rounded + at, (count, BLOCK)), magnitude_bits)
 
 
 @compiled()
-def round_blocks_down(values, rounded, magnitude_bits):
-    """As `round_blocks`, of blocks that run down the columns: `values` and `rounded` are `[n, 16, width]`."""
+def round_blocks(start, stop, values, rounded, itemsize, magnitude_bits):
+    """Rounds some blocks `[n, 16]` of fp32 or bf16 (`itemsize` 4 or 2), at an address, to block floats in bf16."""
+    rounded += 2 * BLOCK * start
+    values += itemsize * BLOCK * start
+    if itemsize == 4:
+        _round_exactly(words(values, (stop - start, BLOCK)), halves(rounded, (stop - start, BLOCK)), magnitude_bits)
+    else:
+        round_row(values, rounded, stop - start, magnitude_bits, numpy.empty(2, numpy.uint16))
+
+
+@compiled()
+def round_blocks_down(first_row, end_row, values, rounded, magnitude_bits):
+    """As `round_blocks`, of blocks that run down the columns of arrays: `values` and `rounded` are `[n, 16, width]`."""
     width, at_once = values.shape[2], _AT_ONCE * BLOCK
     maxima, powers = numpy.empty(at_once, numpy.int16), numpy.empty(at_once, numpy.float32)
-    for row in range(values.shape[0]):
+    for row in range(first_row, end_row):
         for start in range(0, width, at_once):
             some, target = values[row, :, start : start + at_once], rounded[row, :, start : start + at_once]
             if values.itemsize == 2 and _find_powers_down(some, maxima, powers):

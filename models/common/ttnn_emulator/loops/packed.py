@@ -25,56 +25,25 @@ The inner loops are written as LLVM's vector instructions.
 import numpy
 from llvmlite import ir
 from numba import carray
-from numba.core.registry import cpu_target
 
 from ..compiled import compiled
+from .bf16 import halves, widen_row
+from .block_float import round_row
+from .products import BF16_PAIRS, COLUMNS, FEATURES, GROUPS, ROWS, VECTORS, multiply_rows, narrow_sums
 from .vectors import (
-    BYTES, FLOAT, FLOATS, INT8, INT16, INT32, INT64, INTS, LANES, call, constant, emitted, in_all_lanes, load, multiply_add,
-    next_of, pointers, repeat, store, store_narrowed, times,
+    BYTES, FLOAT, FLOATS, INT8, INT32, INT64, INTS, LANES, call, constant, emitted, in_all_lanes, load, multiply_add,
+    next_of, pointers, prefetch, repeat, store, times,
 )  # fmt: skip
 
-COLUMNS = 64  # of a tile
-BLOCK = 16  # columns that share an exponent, and lanes of a vector
-GROUPS = COLUMNS // BLOCK
+BLOCK = LANES  # columns that share an exponent
 ROWS_AT_ONCE = 4  # k rows that `_scale_row` takes; K must be a multiple
 
 SHIFT_8, SHIFT_4 = 24, 28
 
-# What the CPU that numba compiles for has (NUMBA_CPU_FEATURES can take some away).
-_features = set(cpu_target.target_context.codegen()._tm_features.split(","))
-BF16_PAIRS = "+avx512bf16" in _features  # else rows are multiplied as fp32
-ROWS = 4  # rows whose sums are in registers at once
-VECTORS = 4 if "+avx512f" in _features else 1  # vectors of columns whose sums are
 CHUNK = 64  # k rows that are unpacked at once
 _PANEL = 512  # rows that use an unpacked chunk
-_SHUFFLE_BYTES = "+avx2" in _features and "+avx512f" not in _features
-_AHEAD = 1024  # bytes; one row is so fast that the weights have to be asked for before they are needed
-
-
-class _BFloat(ir.Type):
-    """LLVM's bf16, which llvmlite does not name."""
-
-    def _to_string(self):
-        return "bfloat"
-
-    def __eq__(self, other):
-        return isinstance(other, _BFloat)
-
-    def __hash__(self):
-        return hash(_BFloat)
-
-
-_bfloat_pairs = ir.VectorType(_BFloat(), 2 * LANES)
-
-
-def _add_products_of_pairs(builder, a, b, total):
-    a, b = builder.bitcast(a, _bfloat_pairs), builder.bitcast(b, _bfloat_pairs)
-    return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, total, a, b)
-
-
-def _prefetch(builder, base, offset):
-    to_read, keep, data = INT32(0), INT32(0), INT32(1)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.gep(base, [offset]), to_read, keep, data)
+_SHUFFLE_BYTES = "+avx2" in FEATURES and "+avx512f" not in FEATURES
+_AHEAD = 2048  # bytes; one row is so fast that the weights have to be asked for before they are needed
 
 
 def _scales(builder, exponents):
@@ -118,15 +87,14 @@ def _bytes_on_top(builder, base, offset):
 
 @emitted
 def _scale_row(builder, x, exponents, scaled, quads):
-    """scaled[k, group] = x[k] * scale of tile row k and group, for 4 * quads rows. x is bf16, scaled fp32."""
+    """scaled[k, group] = x[k] * scale of tile row k and group, for 4 * quads rows. x and scaled are fp32."""
     x, exponents, scaled = pointers(builder, x, exponents, scaled)
-    four = ir.VectorType(INT16, ROWS_AT_ONCE)
+    four = ir.VectorType(FLOAT, ROWS_AT_ONCE)
 
     def body(k, _):
-        patterns = load(builder, x, times(builder, k, 8), four, align=2)
         each_four_times = ir.Constant(INTS, [lane // GROUPS for lane in range(BLOCK)])
-        patterns = builder.shuffle_vector(patterns, ir.Constant(four, ir.Undefined), each_four_times)
-        values = builder.bitcast(builder.shl(builder.zext(patterns, INTS), constant(16)), FLOATS)
+        values = load(builder, x, times(builder, k, 16), four, align=4)
+        values = builder.shuffle_vector(values, ir.Constant(four, ir.Undefined), each_four_times)
         scales = _scales(builder, builder.zext(load(builder, exponents, times(builder, k, 16), BYTES), INTS))
         store(builder, builder.fmul(values, scales), scaled, times(builder, k, 64))
         return []
@@ -144,7 +112,8 @@ def _one_row_by(bits):
             for odd in (1, 0):
                 k = builder.add(times(builder, pair, 2), INT64(odd))
                 if odd:
-                    _prefetch(builder, tile, builder.add(times(builder, k, COLUMNS * bits // 8), INT64(_AHEAD)))
+                    ahead = builder.add(times(builder, k, COLUMNS * bits // 8), INT64(_AHEAD))
+                    prefetch(builder, tile, ahead, keep=False)
                 factors = [
                     load(builder, scaled, builder.add(times(builder, k, 16), INT64(4 * group)), FLOAT, align=4)
                     for group in range(GROUPS)
@@ -172,7 +141,7 @@ def _unpack_of(bits):
         tile, exponents, chunk = pointers(builder, tile, exponents, chunk)
 
         def weights(k):
-            _prefetch(builder, tile, times(builder, builder.add(k, INT64(CHUNK)), row_bytes))
+            prefetch(builder, tile, times(builder, builder.add(k, INT64(CHUNK)), row_bytes), keep=False)
             found = []
             for group, integers in enumerate(_integers(builder, bits, tile, k)):
                 exponent = load(builder, exponents, builder.add(times(builder, k, GROUPS), INT64(group)), INT8)
@@ -201,73 +170,20 @@ def _unpack_of(bits):
     return unpack
 
 
-def _rows_by(width):
-    @emitted
-    def multiply_rows(builder, x, stride, first, last, chunk, sums, pairs):
-        """sums[ROWS, 64] += the rows of x from `first` on times `width` vectors of an unpacked chunk.
-
-        Past the `last` row this one is read again, for sums that are not used. `stride`: bytes from a row to the next.
-        """
-        x, chunk, sums = pointers(builder, x, chunk, sums)
-        rows = []
-        for row in range(ROWS):
-            own = builder.add(first, INT64(row))
-            own = builder.select(builder.icmp_signed("<", own, last), own, last)
-            rows.append(builder.gep(x, [builder.mul(own, stride)]))
-        cells = [(row, vector) for row in range(ROWS) for vector in range(width)]
-        # A step is a pair of k rows, or one of both. `kind` is what x has for it.
-        add_products, kind, steps = (_add_products_of_pairs, INT32, 1) if BF16_PAIRS else (multiply_add, FLOAT, 2)
-
-        def body(pair, totals):
-            for step in range(steps):
-                first = builder.add(times(builder, pair, steps), INT64(step))
-                vectors = [
-                    load(
-                        builder, chunk, builder.add(times(builder, first, 64 * GROUPS), INT64(64 * vector)),
-                        INTS if BF16_PAIRS else FLOATS, align=4,
-                    )
-                    for vector in range(width)
-                ]  # fmt: skip
-                k = builder.add(times(builder, pair, steps), INT64(steps - 1 - step))  # odd rows come first
-                values = [in_all_lanes(builder, load(builder, row, times(builder, k, 4), kind, align=2)) for row in rows]
-                totals = [
-                    add_products(builder, values[row], vectors[vector], total)
-                    for (row, vector), total in zip(cells, totals)
-                ]
-            return totals
-
-        at = [INT64(64 * (GROUPS * row + vector)) for row, vector in cells]
-        totals = repeat(builder, pairs, [load(builder, sums, start, FLOATS, align=4) for start in at], body)
-        for start, total in zip(at, totals):
-            store(builder, total, sums, start)
-
-    return multiply_rows
-
-
-@emitted
-def _narrow_row(builder, sums, target):
-    """64 fp32 sums as the nearest bf16, ties to even."""
-    sums, target = pointers(builder, sums, target)
-    for group in range(GROUPS):
-        values = load(builder, sums, INT64(64 * group), FLOATS, align=4)
-        store_narrowed(builder, values, target, INT64(32 * group))
-
-
 _one_row_by_8, _one_row_by_4 = _one_row_by(8), _one_row_by(4)
 _unpack_8, _unpack_4 = _unpack_of(8), _unpack_of(4)
-multiply_rows, multiply_rows_by_2 = _rows_by(VECTORS), _rows_by(2)
 
 
 @compiled()
-def pack(columns, mantissas, exponents, fits, bits):
-    """Packs `columns` [n, 64, K], bit patterns of bf16 that are block floats. `fits[n]`: whether a tile can be packed.
+def pack(start_tile, stop_tile, columns, mantissas, exponents, fits, bits):
+    """Packs tiles of `columns` [n, 64, K], bit patterns of bf16 that are block floats. `fits[n]`: whether each can be.
 
     A tile cannot if it has an infinity, a NaN, or a block, not of zeros, whose largest value is below 2^-96.
     """
     depth, point = columns.shape[2], bits - 2
     shift = SHIFT_8 if bits == 8 else SHIFT_4
     shared, inverse = numpy.empty(CHUNK, numpy.int16), numpy.empty(CHUNK, numpy.float32)
-    for tile in range(columns.shape[0]):
+    for tile in range(start_tile, stop_tile):
         fits[tile] = True
         mantissas[tile] = 0
         for start in range(0, depth, CHUNK):
@@ -296,9 +212,22 @@ def pack(columns, mantissas, exponents, fits, bits):
 
 
 @compiled()
-def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter):
+def _finish_row(sums, row, target, magnitude_bits, extremes):
+    """Writes 64 sums as bf16; if `magnitude_bits` is not 0, rounded to block floats. row: int16 [64], which is changed."""
+    if magnitude_bits:
+        narrow_sums(sums, row.ctypes.data)
+        round_row(row.ctypes.data, target, GROUPS, magnitude_bits, extremes)
+    else:
+        narrow_sums(sums, target)
+
+
+@compiled()
+def _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth, tiles, counter):
+    values = numpy.empty(depth, numpy.float32)
+    widen_row(halves(x, depth), values)
     scaled = numpy.empty(CHUNK * GROUPS, numpy.float32)
     sums = numpy.empty(COLUMNS, numpy.float32)
+    row, extremes = numpy.empty(COLUMNS, numpy.int16), numpy.empty(2, numpy.uint16)
     row_bytes = COLUMNS * bits // 8
     while True:
         tile = next_of(counter)
@@ -307,17 +236,20 @@ def _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, counter)
         sums[:] = 0
         for start in range(0, depth, CHUNK):
             count, at = min(CHUNK, depth - start), tile * depth + start
-            _scale_row(x + 2 * start, exponents + GROUPS * at, scaled.ctypes.data, count // ROWS_AT_ONCE)
+            _scale_row(values.ctypes.data + 4 * start, exponents + GROUPS * at, scaled.ctypes.data, count // ROWS_AT_ONCE)
             if bits == 8:
                 _one_row_by_8(mantissas + row_bytes * at, scaled.ctypes.data, sums.ctypes.data, count // 2)
             else:
                 _one_row_by_4(mantissas + row_bytes * at, scaled.ctypes.data, sums.ctypes.data, count // 2)
-        _narrow_row(sums.ctypes.data, product + 2 * COLUMNS * tile)
+        _finish_row(sums.ctypes.data, row, product + 2 * COLUMNS * tile, magnitude_bits, extremes)
 
 
 @compiled()
-def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride, counter):
+def _multiply_many(
+    bits, x, mantissas, exponents, product, magnitude_bits, rows, depth, tiles, stride, chunk_stride, counter
+):  # fmt: skip
     chunk = numpy.empty(CHUNK * COLUMNS, numpy.float32)
+    finished, extremes = numpy.empty(COLUMNS, numpy.int16), numpy.empty(2, numpy.uint16)
     sums = numpy.empty((min(rows, _PANEL) + ROWS, COLUMNS), numpy.float32)
     panels = (rows + _PANEL - 1) // _PANEL
     row_bytes, last = COLUMNS * bits // 8, rows - 1
@@ -342,19 +274,23 @@ def _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, s
                     )  # fmt: skip
         for row in range(count):
             target = (first + row) * tiles + tile
-            _narrow_row(sums.ctypes.data + 4 * COLUMNS * row, product + 2 * COLUMNS * target)
+            sums_at = sums.ctypes.data + 4 * COLUMNS * row
+            _finish_row(sums_at, finished, product + 2 * COLUMNS * target, magnitude_bits, extremes)
 
 
 def multiply(arguments):
     """The entry for C: multiplies as `arguments`, int64, says. Every thread that calls it takes tiles until none is left.
 
     They are: the next tile (0); 8 or 4 bits; the addresses of x, mantissas, exponents and the product, bf16 [rows, N];
-    rows; K, a multiple of 4; N / 64; and the bytes in x from a row to the next, and from 64 columns to the next 64. x is
-    bf16, or fp32 for more than one row unless `BF16_PAIRS`.
+    the bits of a magnitude if the product is rounded to block floats, else 0; rows; K, a multiple of 4; N / 64; and the
+    bytes in x from a row to the next, and from 64 columns to the next 64. x is bf16, or fp32 for more than one row unless
+    `BF16_PAIRS`.
     """
-    given = carray(arguments, 11, numpy.int64)
-    bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride = given[1:]
+    given = carray(arguments, 12, numpy.int64)
+    bits, x, mantissas, exponents, product, magnitude_bits, rows, depth, tiles, stride, chunk_stride = given[1:]
     if rows == 1:
-        _multiply_one(bits, x, mantissas, exponents, product, depth, tiles, arguments)
+        _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth, tiles, arguments)
     else:
-        _multiply_many(bits, x, mantissas, exponents, product, rows, depth, tiles, stride, chunk_stride, arguments)
+        _multiply_many(
+            bits, x, mantissas, exponents, product, magnitude_bits, rows, depth, tiles, stride, chunk_stride, arguments
+        )

@@ -14,7 +14,8 @@ from llvmlite import ir
 
 from ..compiled import compiled
 from .bf16 import widen, widen_row
-from .packed import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
+from .functions import exp, fp32
+from .products import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
 from .vectors import (
     FLOAT, FLOATS, INT32, INT64, INTS, LANES, constant, copy_rows, emitted, in_all_lanes, load, multiply_add, pointers, repeat,
     rounded, store, store_narrowed, times, widened,
@@ -25,31 +26,6 @@ SLAB = 256  # positions of queries that use a block of keys before the next one
 _VALUE_BYTES = 2 if BF16_PAIRS else 4  # of a query or weight, as `multiply_rows` takes them
 _GROUPS = _BLOCK // LANES
 _PAIRS = 2 * LANES  # columns: widths are filled up with zeros to a multiple
-
-
-def _fp32(value):
-    return ir.Constant(FLOATS, [float(value)] * LANES)
-
-
-def _exp(builder, x):
-    """exp(x) of 16 fp32 for x <= 0, to about one unit in the last place; 0 below -87, and NaN of NaN.
-
-    x = n ln 2 + r with an integer n and |r| <= ln 2 / 2; then exp(r) by its series, times 2^n.
-    """
-    too_small = builder.fcmp_ordered("<", x, _fp32(-87))
-    bounded = builder.select(too_small, _fp32(-87), x)
-    to_integer = _fp32(1.5 * 2**23)  # a sum with it has no bits below 1, and the integer as its lowest bits
-    shifted = multiply_add(builder, bounded, _fp32(1.4426950408889634), to_integer)
-    n = builder.fneg(builder.fsub(shifted, to_integer))
-    r = multiply_add(builder, n, _fp32(0.693145751953125), bounded)  # ln 2 in two parts: n times the first is exact
-    r = multiply_add(builder, n, _fp32(1.42860682030941723e-6), r)
-    series = _fp32(1 / 720)
-    for factorial in (120, 24, 6, 2, 1, 1):
-        series = multiply_add(builder, series, r, _fp32(1 / factorial))
-    exponent = builder.shl(builder.bitcast(shifted, INTS), constant(23))
-    result = builder.bitcast(builder.add(builder.bitcast(series, INTS), exponent), FLOATS)
-    result = builder.select(too_small, _fp32(0), result)
-    return builder.select(builder.fcmp_unordered("uno", x, x), x, result)
 
 
 def _reduced(builder, vector, combine):
@@ -70,7 +46,7 @@ def _weigh(builder, scores, scale, low, high, state, weights):
     scores, state, weights = pointers(builder, scores, state, weights)
     scale = in_all_lanes(builder, builder.bitcast(builder.trunc(scale, INT32), FLOAT))
     low, high = (in_all_lanes(builder, builder.trunc(limit, INT32)) for limit in (low, high))
-    nothing = _fp32(float("-inf"))
+    nothing = fp32(float("-inf"))
 
     def larger(a, b):  # a NaN among them is the larger one
         return builder.select(builder.fcmp_unordered("ult", a, b), b, a)
@@ -85,11 +61,11 @@ def _weigh(builder, scores, scale, low, high, state, weights):
     before = in_all_lanes(builder, load(builder, state, INT64(0), FLOAT, align=4))
     largest = larger(before, _reduced(builder, largest, larger))
     # A row that has seen nothing yet has the maximum -inf, from which no difference can be taken.
-    base = builder.select(builder.fcmp_ordered("==", largest, nothing), _fp32(0), largest)
-    factor = _exp(builder, builder.fsub(before, base))
-    total = _fp32(0)
+    base = builder.select(builder.fcmp_ordered("==", largest, nothing), fp32(0), largest)
+    factor = exp(builder, builder.fsub(before, base))
+    total = fp32(0)
     for group, value in enumerate(scaled):
-        weight = _exp(builder, builder.fsub(value, base))
+        weight = exp(builder, builder.fsub(value, base))
         total = builder.fadd(total, weight)
         if BF16_PAIRS:
             store_narrowed(builder, weight, weights, INT64(2 * LANES * group))
@@ -230,12 +206,12 @@ def _finish(sums, states, attended, batch, heads, first, count, each):
 
 
 @compiled()
-def attend_causally(tasks, queries, keys, values, attended, start, window, scale):
+def attend_causally(first_task, end_task, queries, keys, values, attended, start, window, scale):
     """softmax(q k^T * scale) v, where the query at position p sees the keys at the last `window` positions up to p.
 
     queries and attended are `[batch, heads, n, width]`, at the positions from `start` on; keys and values are
     `[batch, kv_heads, start + n, width]`. Elements of a row are neighbours in memory. A task is the number of a slab of
-    queries: that of its batch and kv head, times the slabs of each, plus its own.
+    queries: that of its batch and kv head, times the slabs of each, plus its own. Tasks up to `end_task` are done.
     """
     _, heads, n, width = queries.shape
     kv_heads = keys.shape[1]
@@ -257,7 +233,7 @@ def attend_causally(tasks, queries, keys, values, attended, start, window, scale
     states = numpy.empty((rows, 3), numpy.float32)
     scale_bits = numpy.array([scale], numpy.float32).view(numpy.int32)[0]
     x_bytes, weights_bytes = _VALUE_BYTES * wide, _VALUE_BYTES * _BLOCK
-    for task in tasks:
+    for task in range(first_task, end_task):
         # Views would take as long as what is done with a row, so rows are named by their addresses. These are taken here,
         # because numba frees an array after the last use of its name, which must not be before the loop.
         x = bf16_queries.ctypes.data if BF16_PAIRS else fp32_queries.ctypes.data

@@ -7,19 +7,25 @@ from llvmlite import ir
 
 from ..compiled import compiled
 from ..dtypes import TILE_SIZE
-from .bf16 import SUMS, narrow, narrow_row, widen, widen_row
-from .vectors import FLOATS, INTS, LANES, copy_rows, emitted, load, pointers, repeat, store_narrowed, times, widened
+from .bf16 import SUMS, halves, narrow, narrow_row, row_address, widen, widen_row, words
+from .block_float import BLOCK, round_row
+from .vectors import (
+    FLOATS, INT8, INTS, LANES, call, copy_rows, emitted, load, pointers, repeat, store_narrowed, times, widened,
+)  # fmt: skip
 
 _float = numpy.float32
 _SUMMED_AT_ONCE = 1024  # elements, few enough that their sums stay in the CPU's cache
 
 
 @compiled(fastmath=SUMS)
-def rms_norm(values, normalised, weight, epsilon):
-    """x / sqrt(mean(x^2) + epsilon) * weight for each row of `values` `[rows, width]`; weight is `[width]`."""
-    rows, width = values.shape
+def rms_norm(start, stop, values, normalised, weight, width, epsilon):
+    """x / sqrt(mean(x^2) + epsilon) * weight for some rows of `values` `[rows, width]`; weight is `[width]`.
+
+    values, normalised and weight are addresses of bf16.
+    """
+    values, normalised, weight = halves(values, (stop, width)), halves(normalised, (stop, width)), halves(weight, width)
     epsilon = _float(epsilon)
-    for row in range(rows):
+    for row in range(start, stop):
         squares = _float(0)
         for i in range(width):
             value = widen(values[row, i])
@@ -57,54 +63,54 @@ def _rotate_pairs(builder, row, cos, sin, entries, rotated, vectors):
 
 
 @compiled()
-def _address(array, b, row):
-    """Of array[b, row]: a view would take as long as rotating a row."""
-    return array.ctypes.data + b * array.strides[0] + row * array.strides[1]
-
-
-@compiled()
 def _combine(values, cos, turned, sin, rotated):
     for i in range(values.size):
         rotated[i] = narrow(values[i] * widen(cos[i]) + turned[i] * widen(sin[i]))
 
 
 @compiled()
-def rotate(values, rotated, cos, sin, matrices):
-    """x * cos + (x @ matrix) * sin, where the matrix acts on each 32 columns of x.
+def rotate(start, stop, values, rotated, rows, width, cos, sin, n_angles, angle_rows, all_first, matrices, n_matrices):
+    """x * cos + (x @ matrix) * sin, where the matrix acts on each 32 columns of x, for some of the first dimension.
 
-    values and rotated are `[B, rows, width]`, cos and sin `[1 or B, 1 or at least rows, width]`, matrices
-    `[1 or B, 32, 32]`. The matrix of a rotation has one nonzero entry per column. So the matrices are read in passes:
-    pass i takes the i-th nonzero entry of every column and the index of its source, mostly the column's neighbour.
+    values and rotated are addresses of bf16 `[B, rows, width]`, cos and sin of `[n_angles, angle_rows, width]`, matrices
+    of `[n_matrices, 32, 32]`. Of angles and matrices there is one for each of the B, or one for all. A row of x has the
+    angles of the row of the same number or, with `all_first`, those of the first.
+
+    The matrix of a rotation has one nonzero entry per column. So the matrices are read in passes: pass i takes the i-th
+    nonzero entry of every column and the index of its source, mostly the column's neighbour.
     """
-    batch, rows, width = values.shape
+    values, rotated = halves(values, (stop, rows, width)), halves(rotated, (stop, rows, width))
+    cos, sin = halves(cos, (n_angles, angle_rows, width)), halves(sin, (n_angles, angle_rows, width))
+    matrices = halves(matrices, (n_matrices, TILE_SIZE, TILE_SIZE))
     sources = numpy.zeros((TILE_SIZE, width), numpy.uint32)
     entries = numpy.zeros((TILE_SIZE, width), numpy.float32)
     value = numpy.empty(width, numpy.float32)
     turned = numpy.empty(width, numpy.float32)
     depth, pairs, first_entries = 0, False, entries.ctypes.data
-    for b in range(batch):
-        if b == 0 or (b < matrices.shape[0] and not numpy.array_equal(matrices[b], matrices[b - 1])):
+    for b in range(start, stop):
+        if b == start or (b < n_matrices and not numpy.array_equal(matrices[b], matrices[b - 1])):
             entries[:] = 0
             depth = 0
+            matrix = matrices[b if b < n_matrices else 0]
             for j in range(TILE_SIZE):
                 found = 0
                 for i in range(TILE_SIZE):
-                    if matrices[b, i, j] & 0x7FFF:
-                        for start in range(0, width, TILE_SIZE):
-                            sources[found, start + j] = start + i
-                            entries[found, start + j] = widen(matrices[b, i, j])
+                    if matrix[i, j] & 0x7FFF:
+                        for column in range(0, width, TILE_SIZE):
+                            sources[found, column + j] = column + i
+                            entries[found, column + j] = widen(matrix[i, j])
                         found += 1
                 depth = max(depth, found)
             pairs = depth == 1
             for j in range(width):
                 pairs = pairs and (sources[0, j] == j ^ 1 or entries[0, j] == 0)
-        b_cos = b if cos.shape[0] > 1 else 0
+        b_cos = b if n_angles > 1 else 0
         for row in range(rows):
-            row_cos = row if cos.shape[1] > 1 else 0
+            row_cos = 0 if all_first else row
             if pairs:
                 _rotate_pairs(
-                    _address(values, b, row), _address(cos, b_cos, row_cos), _address(sin, b_cos, row_cos), first_entries,
-                    _address(rotated, b, row), width // LANES,
+                    row_address(values, b, row), row_address(cos, b_cos, row_cos), row_address(sin, b_cos, row_cos), first_entries,
+                    row_address(rotated, b, row), width // LANES,
                 )  # fmt: skip
                 continue
             own_cos, own_sin = cos[b_cos, row_cos], sin[b_cos, row_cos]
@@ -142,24 +148,46 @@ def _add_row(row, values):
         values[i] += widen(row[i])
 
 
-@compiled()
-def write_rows(cache, rows, positions, pages):
-    """Writes `rows` [users, heads, width] into `cache` [pages, heads, page_size, width] and returns -1.
+@emitted
+def _clear(builder, target, size):
+    (target,) = pointers(builder, target)
+    call(builder, "llvm.memset.p0.i64", ir.VoidType(), target, INT8(0), size, ir.IntType(1)(0))
 
-    A user's position p is in page `pages[user, p // page_size]`. A user with position -1 is skipped. If a position or a
-    page is outside, nothing is written, and the first such user is returned.
+
+@compiled()
+def pad_rows(rows, stride, count, padded, row_bytes, padded_count):
+    """Copies `count` rows, which begin every `stride` bytes, one after the other, and adds zeros up to `padded_count` rows."""
+    copy_rows(rows, stride, padded, row_bytes, row_bytes, count)
+    _clear(padded + count * row_bytes, (padded_count - count) * row_bytes)
+
+
+@compiled()
+def write_rows(
+    cache, n_pages, page_size, page_stride, head_stride, rows, users, heads, width, positions, pages, pages_each, magnitude_bits
+):  # fmt: skip
+    """Writes bf16 `rows` [users, heads, width] into `cache` [n_pages, heads, page_size, width] and returns -1.
+
+    A user's position p is in page `pages[user, p // page_size]`; pages is int32 [users, pages_each], positions int32
+    [users]. A user with position -1 is skipped. If a position or a page is outside, nothing is written, and the first
+    such user is returned. Rows are rounded to block floats if `magnitude_bits` is not 0. All are addresses; the strides
+    of a page and a head are in elements.
     """
-    n_pages, heads, page_size, width = cache.shape
-    for user in range(positions.size):
+    positions, pages = words(positions, users), words(pages, (users, pages_each))
+    for user in range(users):
         index = positions[user] // page_size
-        if positions[user] != -1 and not (0 <= index < pages.shape[1] and 0 <= pages[user, index] < n_pages):
+        if positions[user] != -1 and not (0 <= index < pages_each and 0 <= pages[user, index] < n_pages):
             return user
-    for user in range(positions.size):
+    extremes = numpy.empty(2, numpy.uint16)
+    for user in range(users):
         if positions[user] != -1:
             page, at = pages[user, positions[user] // page_size], positions[user] % page_size
-            for head in range(heads):
-                for i in range(width):
-                    cache[page, head, at, i] = rows[user, head, i]
+            target, source = cache + 2 * (page * page_stride + at * width), rows + 2 * user * heads * width
+            if magnitude_bits:
+                for head in range(heads):
+                    own = target + 2 * head * head_stride
+                    round_row(source + 2 * head * width, own, width // BLOCK, magnitude_bits, extremes)
+            else:
+                copy_rows(source, 2 * width, target, 2 * head_stride, 2 * width, heads)
     return -1
 
 
@@ -176,6 +204,6 @@ def fill_pages(cache, rows, pages):
             start = index * page_size
             for head in range(heads):
                 copy_rows(
-                    _address(rows, head, start), rows.strides[1], _address(cache, pages[index], head), cache.strides[2],
+                    row_address(rows, head, start), rows.strides[1], row_address(cache, pages[index], head), cache.strides[2],
                     rows.itemsize * width, min(page_size, n - start),
                 )  # fmt: skip

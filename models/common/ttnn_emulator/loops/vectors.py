@@ -88,6 +88,12 @@ def store_narrowed(builder, values, base, offset):
     store(builder, builder.trunc(builder.lshr(rounded(builder, values), constant(16)), SHORTS), base, offset, align=2)
 
 
+def prefetch(builder, base, offset, keep):
+    """Asks for the cache line at an address, which need not exist. keep: whether it is used again soon, not only once."""
+    to_read, data = INT32(0), INT32(1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.gep(base, [offset]), to_read, INT32(3 if keep else 0), data)
+
+
 def repeat(builder, count, carried, body):
     """Emits `for k in range(count): carried = body(k, carried)`; returns the last values. count is at least 1."""
     entry, head, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
@@ -102,6 +108,16 @@ def repeat(builder, count, carried, body):
     builder.cbranch(builder.icmp_signed("<", following, count), head, after)
     builder.position_at_end(after)
     return results
+
+
+@intrinsic
+def pointer(context, address):
+    """An address as a pointer."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], POINTER)
+
+    return types.voidptr(types.intp), codegen
 
 
 @intrinsic

@@ -17,6 +17,7 @@ from ..tensor import Tensor, TensorSpec
 from .activation import Activation, chained
 from .checks import check_sub_core_grids, worker_cores
 from .common import into
+from .gated import gated
 
 
 def _broadcast(a, b):
@@ -86,7 +87,10 @@ def _binary(
     check_sub_core_grids(sub_core_grids, *inputs)
     default = DataType.FLOAT32 if function is _divide and source.dtype not in FLOATS else source.dtype
     spec = TensorSpec(shape, default if dtype is None else dtype, layout, config)
-    return into(output_tensor, kernel, inputs, spec, dtype, memory_config)
+    gates = function is operator.mul and chained(on_a) is torch.nn.functional.silu and not (on_b or activations) and len(inputs) == 2
+    if gates:
+        kernel = gated(spec.dtype if output_tensor is None else output_tensor.dtype, kernel)
+    return into(output_tensor, kernel, inputs, spec, dtype, memory_config, rounds=gates)
 
 
 def _divide(a, b):

@@ -37,14 +37,16 @@ def config_for(tensor: Tensor, shape, memory_config: MemoryConfig) -> MemoryConf
 
 
 def into(
-    output_tensor: Tensor, kernel, inputs, spec: TensorSpec, dtype: DataType = None, memory_config: MemoryConfig = None
-) -> Program:
+    output_tensor: Tensor, kernel, inputs, spec: TensorSpec, dtype: DataType = None, memory_config: MemoryConfig = None,
+    rounds=False,
+) -> Program:  # fmt: skip
     """A program with one output, written into `output_tensor` if given.
 
-    `output_tensor` must have the shape and layout of `spec`, and also `dtype` and `memory_config` if they are given.
+    `output_tensor` must have the shape and layout of `spec`, and also `dtype` and `memory_config` if they are given. The
+    result is rounded to its dtype, unless the kernel `rounds` it itself.
     """
     if output_tensor is None:
-        return Program(kernel, inputs, spec)
+        return Program(kernel, inputs, spec, rounds=rounds)
     for what, wanted, have in (
         ("shape", spec.shape, output_tensor.shape),
         ("layout", spec.layout, output_tensor.layout),
@@ -57,6 +59,7 @@ def into(
 
     def write(*values):
         *operands, out = values
-        out.copy_(round_to(kernel(*operands)))
+        result = kernel(*operands)
+        out.copy_(result if rounds else round_to(result))
 
     return Program(write, [*inputs, output_tensor], in_place=output_tensor)

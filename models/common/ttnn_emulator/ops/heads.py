@@ -3,10 +3,11 @@
 import torch
 
 from .. import machine
-from ..compiled import bits
+from ..compiled import in_memory
 from ..cores import CoreCoord, num_cores_to_corerangeset
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, BufferType, DataType, Layout, ShardOrientation, TensorMemoryLayout
+from ..loops import rows as loops
 from ..memory import MemoryConfig, ShardSpec
 from ..op import op
 from ..program import Program
@@ -103,8 +104,10 @@ def nlp_create_qkv_heads_decode(
     counts = (num_heads, num_kv_heads, num_kv_heads)
 
     def kernel(fused, offset):
-        first = 0 if offset is None else int(offset.flatten()[0])
-        return fused.reshape(1, batch, sum(counts), head_dim)[:, first : first + users].split(counts, dim=2)
+        heads = fused.reshape(1, batch, sum(counts), head_dim)
+        if offset is not None:
+            heads = heads.narrow(1, int(offset.flatten()[0]), users)
+        return heads.split(counts, dim=2)
 
     specs = []
     for count in counts:
@@ -180,12 +183,14 @@ def nlp_concat_heads_decode(
     width = num_heads * head_dim
 
     def kernel(values):
-        joined = values[0, :, :num_heads].reshape(1, 1, batch, width)
-        if batch == TILE_SIZE:
-            return joined
-        padded = joined.new_empty(1, 1, TILE_SIZE, width)
-        padded[:, :, :batch] = joined
-        bits(padded)[:, :, batch:] = 0  # by numpy, because torch would wake its threads for this
+        if batch == TILE_SIZE or values.is_meta:
+            joined = values[0, :, :num_heads].reshape(1, 1, batch, width)
+            return joined if batch == TILE_SIZE else joined.new_empty(1, 1, TILE_SIZE, width)
+        # By one loop, because torch would wake its threads for this.
+        values, padded = in_memory(values), values.new_empty(1, 1, TILE_SIZE, width)
+        size = values.element_size()
+        stride, row_bytes = size * heads * head_dim, size * width
+        loops.pad_rows(values.data_ptr(), stride, batch, padded.data_ptr(), row_bytes, TILE_SIZE)
         return padded
 
     cores = num_cores_to_corerangeset(num_heads, machine.worker_grid(), row_wise=True)

@@ -4,10 +4,11 @@ import torch
 
 from ..cores import CoreGrid
 from ..declaration import NotEmulated
-from ..dtypes import DataType
+from ..dtypes import MAGNITUDE_BITS, DataType
 from ..memory import MemoryConfig
 from ..op import op
 from ..packed import PackedMatrix
+from ..program import rounding
 from ..program_config import (
     DeviceComputeKernelConfig,
     MatmulMultiCoreReuseMultiCast1DProgramConfig,
@@ -116,10 +117,11 @@ def _matmul(
     activation = fused if activation is None else activation
 
     spec = TensorSpec(shape, own_dtype, a.layout, matmul_memory_config(shape, config, program_config))
-    kernel = _kernel(spec, a.shape, b.shape, transpose_a, transpose_b, activation)
+    kept_as = own_dtype if output is None else output.dtype
+    kernel = _kernel(spec, kept_as, a.shape, b.shape, transpose_a, transpose_b, activation)
     if _is_matrix(b.shape) and not transpose_b:
         store_transposed(b)
-    return into(output, kernel, [a, b, bias], spec, dtype, memory_config)
+    return into(output, kernel, [a, b, bias], spec, dtype, memory_config, rounds=True)
 
 
 def _product_shape(a, b, transpose_a, transpose_b):
@@ -153,24 +155,34 @@ def _check_bias(bias, shape):
         raise RuntimeError(f"bias must be [1, {shape[-1]}] or [{shape[-2]}, {shape[-1]}], got {list(sizes)}")
 
 
-def _kernel(spec, a_shape, b_shape, transpose_a, transpose_b, activation):
-    """The kernel of the product: a plain matrix product if the second operand has no batch, else a batched one."""
+def _kernel(spec, kept_as, a_shape, b_shape, transpose_a, transpose_b, activation):
+    """The kernel of the product: a plain matrix product if the second operand has no batch, else a batched one.
+
+    It rounds the product to the dtype `kept_as`.
+    """
     shape = tuple(spec.shape)
     full_precision = spec.dtype is DataType.FLOAT32
     flat = _is_matrix(b_shape) and len(a_shape) >= 2 and not transpose_a
     width = shape[-1] if shape else 1
     function = None if activation is None else activation_function(activation)
+    round_to, magnitude_bits = rounding(kept_as), MAGNITUDE_BITS.get(kept_as, 0)
+    from_packed = flat and not transpose_b and not full_precision
 
     def kernel(a, b, bias):
-        if type(b) is PackedMatrix and flat and not transpose_b and not full_precision and a.dtype is b.dtype:
-            product = b.multiply(a.reshape(-1, a.shape[-1])).view(shape)
+        if from_packed and type(b) is PackedMatrix and a.dtype is b.dtype:
+            if bias is function is None and magnitude_bits:
+                return shaped(b.multiply(a, magnitude_bits))
+            product = shaped(b.multiply(a))
         else:
             product = unpacked(a, b)
         if bias is not None:
             product = product.float() + bias.reshape(-1, width).float()
         if function is not None:
             product = function(product)
-        return product if full_precision else product.bfloat16()
+        return round_to(product if full_precision else product.bfloat16())
+
+    def shaped(product):
+        return product if product.shape == shape else product.view(shape)
 
     def unpacked(a, b):
         if transpose_b and b.dim() > 1:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compiled import bits, in_threads
+from ..compiled import in_memory, in_threads
 from ..cores import CoreCoord, CoreRange, CoreRangeSet
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import (
@@ -144,9 +144,10 @@ def _rms(values, weight, epsilon):
 def _rms_of_bf16(values, weight, epsilon):
     result = torch.empty_like(values, memory_format=torch.contiguous_format)
     if not values.is_meta:
-        width = values.shape[-1]
-        rows = [bits(tensor).reshape(-1, width) for tensor in (values, result)]
-        in_threads(loops.rms_norm, rows, bits(weight).reshape(-1), epsilon)
+        values, weight = in_memory(values), in_memory(weight)
+        size, width = values.numel(), values.shape[-1]
+        addresses = values.data_ptr(), result.data_ptr(), weight.data_ptr()
+        in_threads(loops.rms_norm, size // width, *addresses, width, epsilon, work=size)
     return result
 
 

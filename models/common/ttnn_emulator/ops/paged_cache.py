@@ -6,12 +6,13 @@ A paged cache is `[pages, kv_heads, page_size, head_dim]`. The page `page_table[
 
 from collections.abc import Sequence
 
-import numpy
+import torch
 
-from ..compiled import bits, patterns
+from ..compiled import in_memory, patterns
 from ..declaration import NoEffect, NotEmulated
-from ..dtypes import TILE_SIZE, DataType, TensorMemoryLayout
+from ..dtypes import MAGNITUDE_BITS, TILE_SIZE, DataType, TensorMemoryLayout
 from ..loops import rows as loops
+from ..loops.block_float import BLOCK
 from ..memory import DRAM_MEMORY_CONFIG
 from ..op import op
 from ..program import Program, rounding
@@ -156,7 +157,7 @@ def _update(cache, rows, update_idxs, positions, page_table):
         raise RuntimeError("a paged cache needs update_idxs_tensor")
     elif len(update_idxs) != batch or any(index < 0 for index in update_idxs):
         raise RuntimeError(f"update_idxs must be {batch} positions from 0, got {list(update_idxs)}")
-    fixed = numpy.array(update_idxs, numpy.int32)
+    fixed = torch.tensor(update_idxs, dtype=torch.int32)
     round_to = rounding(cache.dtype)
     if page_table is None:
         if cache.shape[0] != batch:
@@ -166,23 +167,30 @@ def _update(cache, rows, update_idxs, positions, page_table):
         if page_table.shape[0] != batch:
             raise RuntimeError(f"page_table must have {batch} users, got {list(page_table.shape)}")
         store_heads_first(cache)
-    n_pages, _, page_size, _ = cache.shape
-    one_page_each = numpy.arange(batch, dtype=numpy.int32)[:, None]
-    capacity = page_size * (1 if page_table is None else page_table.shape[1])
+    n_pages, heads, page_size, width = cache.shape
+    magnitude_bits = 0 if width % BLOCK else MAGNITUDE_BITS.get(cache.dtype, 0)
+    one_page_each = torch.arange(batch, dtype=torch.int32)
+    pages_each = 1 if page_table is None else page_table.shape[1]
+    capacity = page_size * pages_each
 
     def kernel(cache, rows, positions, table):
         if cache.is_meta:
             return
-        places = fixed if positions is None else positions.numpy()
-        pages = one_page_each if table is None else table.numpy()
-        user = loops.write_rows(patterns(cache), bits(round_to(rows))[0], places, pages)
+        places = fixed if positions is None else in_memory(positions)
+        pages = one_page_each if table is None else in_memory(table)
+        rows = in_memory(rows if magnitude_bits and rows.dtype is torch.bfloat16 else round_to(rows))
+        page_stride, head_stride, *_ = cache.stride()
+        user = loops.write_rows(
+            cache.data_ptr(), n_pages, page_size, page_stride, head_stride, rows.data_ptr(), batch, heads, width,
+            places.data_ptr(), pages.data_ptr(), pages_each, magnitude_bits,
+        )  # fmt: skip
         if user == -1:
             return
-        if not 0 <= places[user] < capacity:
-            raise RuntimeError(f"user {user}'s position {places[user]} is past the cache's {capacity}")
-        raise RuntimeError(
-            f"user {user} has page {pages[user, places[user] // page_size]}, the cache has pages 0 to {n_pages - 1}"
-        )
+        position = int(places[user])
+        if not 0 <= position < capacity:
+            raise RuntimeError(f"user {user}'s position {position} is past the cache's {capacity}")
+        page = int(table[user, position // page_size])
+        raise RuntimeError(f"user {user} has page {page}, the cache has pages 0 to {n_pages - 1}")
 
     return kernel, positions
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compiled import bits, in_threads
+from ..compiled import in_memory, in_threads
 from ..cores import corerange_to_cores
 from ..declaration import NoEffect
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
@@ -87,16 +87,18 @@ def _llama_kernel(is_decode_mode):
         result = torch.empty_like(values, memory_format=torch.contiguous_format)
         if values.is_meta:
             return result
-        if is_decode_mode:
-            cos, sin = cos[:, :, :1], sin[:, :, :1]
-        angles = bits(cos)[0], bits(sin)[0]
-        matrices = bits(matrix).reshape(-1, TILE_SIZE, TILE_SIZE)
-        if len(angles[0]) == len(matrices) == 1:
-            heads = [bits(tensor).reshape(-1, *tensor.shape[2:]) for tensor in (values, result)]
-            in_threads(loops.rotate, heads, *angles, matrices)
+        values, cos, sin, matrix = map(in_memory, (values, cos, sin, matrix))
+        batch, heads, rows, width = values.shape
+        _, n_angles, angle_rows, _ = cos.shape
+        n_matrices = matrix.shape[2] // TILE_SIZE
+        source, target = values.data_ptr(), result.data_ptr()
+        angles = cos.data_ptr(), sin.data_ptr(), n_angles, angle_rows, is_decode_mode
+        others = rows, width, *angles, matrix.data_ptr(), n_matrices
+        if n_angles == n_matrices == 1:
+            in_threads(loops.rotate, batch * heads, source, target, *others, work=values.numel())
         else:
-            for rows, rotated in zip(bits(values), bits(result)):
-                loops.rotate(rows, rotated, *angles, matrices)
+            for start in range(0, 2 * values.numel(), 2 * heads * rows * width):
+                loops.rotate(0, heads, source + start, target + start, *others)
         return result
 
     return kernel

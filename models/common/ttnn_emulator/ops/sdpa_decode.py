@@ -6,10 +6,9 @@ other users. Scores, softmax and accumulation are in fp32.
 
 from collections.abc import Sequence
 
-import numpy
 import torch
 
-from ..compiled import bits, in_threads
+from ..compiled import in_memory, in_threads
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..loops import attention as loops
@@ -71,8 +70,7 @@ def paged_scaled_dot_product_attention_decode(
         if q.is_meta:
             return q.new_empty(q.shape)
         # The pages are stored heads first, so a head's positions are neighbours in memory.
-        k, v = k.transpose(0, 1).flatten(1, 2), v.transpose(0, 1).flatten(1, 2)
-        return attend(q, k, v, page_size, table.numpy(), positions.reshape(-1).numpy())
+        return attend(q, k.transpose(0, 1), v.transpose(0, 1), page_size, table, positions)
 
     inputs = [q, k, v, table, cur_pos_tensor]
     return _program(kernel, inputs, memory_config, k.shape[1])
@@ -110,38 +108,42 @@ def scaled_dot_product_attention_decode(
     elif len(cur_pos) != users or any(position < 0 or position >= capacity for position in cur_pos):
         raise RuntimeError(f"cur_pos must be {users} positions below {capacity}, got {list(cur_pos)}")
     attend = _attention(q, k, capacity, scale, sliding_window_size, paged=False)
-    fixed, own = numpy.array(cur_pos, numpy.int32), numpy.zeros((users, 1), numpy.int32)
+    fixed, own = torch.tensor(cur_pos, dtype=torch.int32), torch.zeros(users, 1, dtype=torch.int32)
 
     def kernel(q, k, v, positions):
         if q.is_meta:
             return q.new_empty(q.shape)
-        positions = fixed if positions is None else positions.reshape(-1).numpy()
-        return attend(q, k.flatten(0, 1), v.flatten(0, 1), capacity, own, positions)
+        return attend(q, k, v, capacity, own, fixed if positions is None else positions)
 
     return _program(kernel, [q, k, v, cur_pos_tensor], memory_config, k.shape[1])
 
 
 def _attention(q, k, capacity, scale, window, paged):
-    """The function that attends for all users. `k` and `v` are `[rows, positions, head_dim]`, as for `loops.attend`."""
-    _, n_users, heads, head_dim = q.shape
+    """The function that attends for all users. `k` and `v` are `[kv_heads, pages, page_size, head_dim]` if `paged`, else
+    `[users, kv_heads, positions, head_dim]`; `pages` is `[users, pages per user]`."""
+    _, users, heads, head_dim = q.shape
     kv_heads = k.shape[1]
-    shape = (n_users * kv_heads, heads // kv_heads, head_dim)
-    users, head = numpy.divmod(numpy.arange(n_users * kv_heads), kv_heads)
-    rows = head if paged else users * kv_heads + head
-    scale = numpy.float32(default_scale(q) if scale is None else scale)
+    heads_each = kv_heads, heads // kv_heads, head_dim
+    stored = k.shape[0] * k.shape[2] if paged else capacity
+    scale = float(default_scale(q) if scale is None else scale)
     window = capacity if window is None else window
 
     def attend(q, k, v, page_size, pages, positions):
-        n_pages = k.shape[1] // page_size
-        longest, user = loops.longest(pages, positions, window, page_size, n_pages)
+        q, k, v, pages, positions = map(in_memory, (q, k, v, pages, positions))
+        table = pages.data_ptr(), pages.shape[1], positions.data_ptr(), window
+        n_pages = stored // page_size
+        longest, user = loops.longest(table[0], users, *table[1:], page_size, n_pages)
         if user != -1:
-            if not -1 <= positions[user] < capacity:
-                raise RuntimeError(f"user {user}'s position {positions[user]} is past the cache's {capacity} positions")
+            position = int(positions.flatten()[user])
+            if not -1 <= position < capacity:
+                raise RuntimeError(f"user {user}'s position {position} is past the cache's {capacity} positions")
             raise RuntimeError(f"user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
         result = torch.empty(q.shape, dtype=torch.bfloat16)
-        parts = [bits(q).reshape(shape), bits(result).reshape(shape), users, rows]
-        others = [bits(k), bits(v), page_size, pages, positions, window, scale]
-        in_threads(loops.attend, parts, *others, work=n_users * longest * heads * head_dim)
+        cache = k.data_ptr(), v.data_ptr(), stored, paged, page_size
+        in_threads(
+            loops.attend, users * kv_heads, q.data_ptr(), result.data_ptr(), *heads_each, *cache, *table, scale, longest,
+            work=users * longest * heads * head_dim,
+        )  # fmt: skip
         return result
 
     return attend

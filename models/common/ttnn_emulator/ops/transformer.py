@@ -164,9 +164,9 @@ def _causal(q, k, v, start, scale, window=None):
     end = start + q.shape[2]
     q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
     result = torch.empty(q.shape, dtype=torch.bfloat16)
-    tasks = numpy.arange(k.shape[0] * k.shape[1] * -(-q.shape[2] // SLAB))
+    tasks = k.shape[0] * k.shape[1] * -(-q.shape[2] // SLAB)
     arrays = [*map(patterns, (q, k, v, result)), start, end if window is None else window, numpy.float32(scale)]
-    in_threads(attend_causally, [tasks], *arrays, work=q.numel() * end // _MULTIPLIED_AT_ONCE)
+    in_threads(attend_causally, tasks, *arrays, work=q.numel() * end // _MULTIPLIED_AT_ONCE)
     return result
 
 
