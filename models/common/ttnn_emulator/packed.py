@@ -80,16 +80,17 @@ class PackedMatrix(KeptTensor):
         else:
             size = rows.element_size()
             strides = size * depth, size * CHUNK
-        arguments = _Arguments(
-            0, bits, rows.data_ptr(), mantissas, exponents, product.data_ptr(), magnitude_bits, count, depth, tiles, *strides
-        )
         work = depth * COLUMNS * tiles * (_ONE_WEIGHT + count)
-        threads = min(torch.get_num_threads(), tiles, work // _PER_THREAD)
+        threads = max(1, min(torch.get_num_threads(), tiles, work // _PER_THREAD))
+        arguments = _Arguments(
+            0, bits, rows.data_ptr(), mantissas, exponents, product.data_ptr(), magnitude_bits, count, depth, tiles,
+            *strides, threads,
+        )  # fmt: skip
         openmp.call(entry(kernel.multiply), arguments, threads)
         return product if width == COLUMNS * tiles else product[..., :width]
 
 
-_Arguments = ctypes.c_int64 * 12  # of `kernel.multiply`
+_Arguments = ctypes.c_int64 * 13  # of `kernel.multiply`
 
 
 def _in_chunks(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:

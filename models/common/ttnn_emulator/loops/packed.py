@@ -43,7 +43,7 @@ SHIFT_8, SHIFT_4 = 24, 28
 CHUNK = 64  # k rows that are unpacked at once
 _PANEL = 512  # rows that use an unpacked chunk
 _SHUFFLE_BYTES = "+avx2" in FEATURES and "+avx512f" not in FEATURES
-_AHEAD = 2048  # bytes; one row is so fast that the weights have to be asked for before they are needed
+_AHEAD = 2  # chunks; one row is so fast that the weights have to be asked for long before they are needed
 
 
 def _scales(builder, exponents):
@@ -93,6 +93,7 @@ def _scale_row(builder, x, exponents, scaled, quads):
 
     def body(k, _):
         each_four_times = ir.Constant(INTS, [lane // GROUPS for lane in range(BLOCK)])
+        prefetch(builder, exponents, builder.add(times(builder, k, 16), INT64(512)), keep=False)
         values = load(builder, x, times(builder, k, 16), four, align=4)
         values = builder.shuffle_vector(values, ir.Constant(four, ir.Undefined), each_four_times)
         scales = _scales(builder, builder.zext(load(builder, exponents, times(builder, k, 16), BYTES), INTS))
@@ -104,16 +105,15 @@ def _scale_row(builder, x, exponents, scaled, quads):
 
 def _one_row_by(bits):
     @emitted
-    def multiply(builder, tile, scaled, sums, pairs):
-        """sums[64] += one row times 2 * pairs rows of a tile. `scaled` is from `_scale_row`."""
-        tile, scaled, sums = pointers(builder, tile, scaled, sums)
+    def multiply(builder, tile, ahead, scaled, sums, pairs):
+        """sums[64] += one row times 2 * pairs rows of a tile. `scaled` is from `_scale_row`, `ahead` the rows to ask for."""
+        tile, ahead, scaled, sums = pointers(builder, tile, ahead, scaled, sums)
 
         def body(pair, totals):
             for odd in (1, 0):
                 k = builder.add(times(builder, pair, 2), INT64(odd))
-                if odd:
-                    ahead = builder.add(times(builder, k, COLUMNS * bits // 8), INT64(_AHEAD))
-                    prefetch(builder, tile, ahead, keep=False)
+                if odd or bits == 8:  # a cache line has one row or two
+                    prefetch(builder, ahead, times(builder, k, COLUMNS * bits // 8), keep=False)
                 factors = [
                     load(builder, scaled, builder.add(times(builder, k, 16), INT64(4 * group)), FLOAT, align=4)
                     for group in range(GROUPS)
@@ -222,7 +222,7 @@ def _finish_row(sums, row, target, magnitude_bits, extremes):
 
 
 @compiled()
-def _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth, tiles, counter):
+def _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth, tiles, threads, counter):
     values = numpy.empty(depth, numpy.float32)
     widen_row(halves(x, depth), values)
     scaled = numpy.empty(CHUNK * GROUPS, numpy.float32)
@@ -233,14 +233,17 @@ def _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth,
         tile = next_of(counter)
         if tile >= tiles:
             return
+        following = tile + threads  # a guess: while this tile is multiplied, each other thread takes one
         sums[:] = 0
         for start in range(0, depth, CHUNK):
             count, at = min(CHUNK, depth - start), tile * depth + start
+            later = start + _AHEAD * CHUNK
+            ahead = mantissas + row_bytes * (tile * depth + later if later < depth else following * depth + later % CHUNK)
             _scale_row(values.ctypes.data + 4 * start, exponents + GROUPS * at, scaled.ctypes.data, count // ROWS_AT_ONCE)
             if bits == 8:
-                _one_row_by_8(mantissas + row_bytes * at, scaled.ctypes.data, sums.ctypes.data, count // 2)
+                _one_row_by_8(mantissas + row_bytes * at, ahead, scaled.ctypes.data, sums.ctypes.data, count // 2)
             else:
-                _one_row_by_4(mantissas + row_bytes * at, scaled.ctypes.data, sums.ctypes.data, count // 2)
+                _one_row_by_4(mantissas + row_bytes * at, ahead, scaled.ctypes.data, sums.ctypes.data, count // 2)
         _finish_row(sums.ctypes.data, row, product + 2 * COLUMNS * tile, magnitude_bits, extremes)
 
 
@@ -282,14 +285,14 @@ def multiply(arguments):
     """The entry for C: multiplies as `arguments`, int64, says. Every thread that calls it takes tiles until none is left.
 
     They are: the next tile (0); 8 or 4 bits; the addresses of x, mantissas, exponents and the product, bf16 [rows, N];
-    the bits of a magnitude if the product is rounded to block floats, else 0; rows; K, a multiple of 4; N / 64; and the
-    bytes in x from a row to the next, and from 64 columns to the next 64. x is bf16, or fp32 for more than one row unless
-    `BF16_PAIRS`.
+    the bits of a magnitude if the product is rounded to block floats, else 0; rows; K, a multiple of 4; N / 64; the
+    bytes in x from a row to the next, and from 64 columns to the next 64; and the number of threads. x is bf16, or fp32
+    for more than one row unless `BF16_PAIRS`.
     """
-    given = carray(arguments, 12, numpy.int64)
-    bits, x, mantissas, exponents, product, magnitude_bits, rows, depth, tiles, stride, chunk_stride = given[1:]
+    given = carray(arguments, 13, numpy.int64)
+    bits, x, mantissas, exponents, product, magnitude_bits, rows, depth, tiles, stride, chunk_stride, threads = given[1:]
     if rows == 1:
-        _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth, tiles, arguments)
+        _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth, tiles, threads, arguments)
     else:
         _multiply_many(
             bits, x, mantissas, exponents, product, magnitude_bits, rows, depth, tiles, stride, chunk_stride, arguments
