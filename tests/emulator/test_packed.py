@@ -1,6 +1,5 @@
 """Packed weights: what they keep, what their products are, and who may write to them."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy
 import pytest
 import torch
 import ttnn
-from llvmlite import binding
 
 from models.common.ttnn_emulator.bfp import round_bfp4, round_bfp8
 from models.common.ttnn_emulator.packed import PackedMatrix, packed
@@ -99,25 +97,6 @@ def test_a_row_has_the_same_bits_among_any_number_of_rows_and_threads(bits):
         assert torch.equal(matrix.multiply(rows), together) and torch.equal(matrix.multiply(rows[:1]), together[:1])
     finally:
         torch.set_num_threads(threads)
-
-
-def test_a_cpu_with_shorter_vectors_gives_the_same_bits(tmp_path):
-    matrices = [packed(weight(260, 208), DTYPE[bits]) for bits in (8, 4)]
-    given = [(matrix.mantissas, matrix.exponents, rows_of(rows, 260)) for matrix in matrices for rows in (1, 35)]
-    torch.save(given, tmp_path / "given.pt")
-    program = """
-import torch, models
-from models.common.ttnn_emulator.packed import PackedMatrix
-given = torch.load("given.pt")
-torch.save([PackedMatrix(*packed, (260, 208)).multiply(rows) for *packed, rows in given], "products.pt")
-"""
-    shorter = {name: on and not name.startswith(("avx512", "avx10")) for name, on in binding.get_host_cpu_features().items()}
-    features = ",".join(f"{'+' if on else '-'}{name}" for name, on in shorter.items())
-    added = {"NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, **added}, cwd=tmp_path, check=True)
-    products = [matrix.multiply(rows_of(rows, 260)) for matrix in matrices for rows in (1, 35)]
-    for product, expected in zip(torch.load(tmp_path / "products.pt"), products, strict=True):
-        assert torch.equal(product, expected)
 
 
 def test_torch_reads_an_unpacked_copy_and_cannot_write():

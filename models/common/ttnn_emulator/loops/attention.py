@@ -1,13 +1,13 @@
 """Attention of one query per user over cached positions."""
 
-import math
-
 import numpy
 
 from ..compiled import compiled
-from .bf16 import SUMS, halves, narrow, row_address, widen, words
+from .bf16 import halves, narrow, row_address, widen, words
+from .functions import exp, fp32, larger
 from .vectors import (
-    FLOAT, FLOATS, INT64, emitted, in_all_lanes, load, multiply_add, pointers, prefetch, repeat, store, times, widened,
+    FLOAT, FLOATS, INT64, LANES, emitted, halved, in_all_lanes, load, multiply_add, pointers, prefetch, repeat, store,
+    times, widened,
 )  # fmt: skip
 
 _float = numpy.float32
@@ -15,13 +15,31 @@ _AHEAD = 2048  # bytes; most of the time the CPU waits for keys and values, and 
 _COLUMNS = 32  # of which `_add_rows` keeps the sums in registers
 
 
-@compiled(fastmath=SUMS)
-def _dot(queries, row):
-    """sum(queries * row), where queries are fp32 and row holds bf16 patterns."""
-    total = _float(0)
-    for i in range(row.size):
-        total += queries[i] * widen(row[i])
-    return total
+@emitted
+def _score_rows(builder, rows, stride, values, query, scores, vectors, count):
+    """scores[i] = the sum of query * row i of keys, over 16 * `vectors` columns, for `count` rows of bf16.
+
+    `stride`: bytes of a row. query is fp32. Asks for the rows of `values` too, which are read next.
+    """
+    rows, values, query, scores = pointers(builder, rows, values, query, scores)
+
+    def body(i, _):
+        at = builder.mul(i, stride)
+        row, value = builder.gep(rows, [at]), builder.gep(values, [at])
+
+        def add(vector, totals):
+            own = times(builder, vector, 2 * LANES)
+            # Lines are asked for twice where a vector is half of one: still less than it costs to tell.
+            prefetch(builder, row, builder.add(own, INT64(_AHEAD)), keep=True)
+            prefetch(builder, value, own, keep=True)
+            factor = load(builder, query, times(builder, vector, 4 * LANES), FLOATS, align=4)
+            return [multiply_add(builder, factor, widened(builder, row, own), totals[0])]
+
+        (total,) = repeat(builder, vectors, [fp32(0)], add)
+        store(builder, halved(builder, total, builder.fadd), scores, times(builder, i, 4))
+        return []
+
+    repeat(builder, count, [], body)
 
 
 @emitted
@@ -54,29 +72,33 @@ def _add_weighted(rows, weights, total):
 
 
 @emitted
-def _prefetch_row(builder, row, lines):
-    """Asks for `lines` cache lines from an address on."""
-    (row,) = pointers(builder, row)
+def _softmax(builder, scores, vectors):
+    """In place, of 16 * `vectors` fp32."""
+    (scores,) = pointers(builder, scores)
 
-    def body(line, _):
-        prefetch(builder, row, times(builder, line, 64), keep=True)
+    def at(vector):
+        return times(builder, vector, 4 * LANES)
+
+    def find(vector, found):
+        return [larger(builder, found[0], load(builder, scores, at(vector), FLOATS, align=4))]
+
+    (largest,) = repeat(builder, vectors, [fp32(float("-inf"))], find)
+    largest = in_all_lanes(builder, halved(builder, largest, lambda a, b: larger(builder, a, b)))
+
+    def weigh(vector, totals):
+        weight = exp(builder, builder.fsub(load(builder, scores, at(vector), FLOATS, align=4), largest))
+        store(builder, weight, scores, at(vector))
+        return [builder.fadd(totals[0], weight)]
+
+    (total,) = repeat(builder, vectors, [fp32(0)], weigh)
+    total = in_all_lanes(builder, halved(builder, total, builder.fadd))
+
+    def divide(vector, _):
+        weight = load(builder, scores, at(vector), FLOATS, align=4)
+        store(builder, builder.fdiv(weight, total), scores, at(vector))
         return []
 
-    repeat(builder, lines, [], body)
-
-
-@compiled(fastmath=SUMS)
-def _softmax(scores):
-    """In place."""
-    largest = _float(-numpy.inf)
-    for i in range(scores.size):
-        largest = max(largest, scores[i])
-    total = _float(0)
-    for i in range(scores.size):
-        scores[i] = math.exp(_float(scores[i] - largest))
-        total += scores[i]
-    for i in range(scores.size):
-        scores[i] /= total
+    repeat(builder, vectors, [], divide)
 
 
 @compiled()
@@ -115,29 +137,37 @@ def attend(
     users, rows = (stop + kv_heads - 1) // kv_heads, kv_heads if shared else stop
     keys, values = halves(keys, (rows, stored, width)), halves(values, (rows, stored, width))
     pages, positions = words(pages, (users, pages_each)), words(positions, users)
-    scale = _float(scale)
-    lines = (2 * width + 63) // 64
+    scale, row_bytes, vectors = _float(scale), 2 * width, width // LANES
     query = numpy.empty((group, width), numpy.float32)
     total = numpy.empty((group, width), numpy.float32)
-    scores = numpy.empty((group, most), numpy.float32)
+    scores = numpy.empty((group, (most + LANES - 1) // LANES * LANES), numpy.float32)
     for i in range(start, stop):
         user, row = i // kv_heads, i % kv_heads if shared else i
         count = positions[user] + 1
         first = max(0, count - window)
+        n = count - first
+        total[:] = 0
         for member in range(group):
             for j in range(width):
                 query[member, j] = widen(queries[i, member, j]) * scale
         # Page by page, because a division for each position would take as long as its dot product.
         for page in range(first // page_size, (count + page_size - 1) // page_size):
-            shift = (pages[user, page] - page) * page_size
-            for position in range(max(first, page * page_size), min(count, (page + 1) * page_size)):
-                _prefetch_row(row_address(keys, row, shift + position) + _AHEAD, lines)
-                _prefetch_row(row_address(values, row, shift + position), lines)
-                for member in range(group):
-                    scores[member, position - first] = _dot(query[member], keys[row, shift + position])
-        total[:] = 0
-        for member in range(group):
-            _softmax(scores[member, : count - first])
+            begin, end = max(first, page * page_size), min(count, (page + 1) * page_size)
+            place = (pages[user, page] - page) * page_size + begin
+            keys_at, values_at = row_address(keys, row, place), row_address(values, row, place)
+            for member in range(group):
+                own = scores[member, begin - first : end - first]
+                if vectors:
+                    query_at = row_address(query, member, 0)
+                    _score_rows(keys_at, row_bytes, values_at, query_at, own.ctypes.data, vectors, own.size)
+                else:
+                    own[:] = 0
+                for j in range(vectors * LANES, width):
+                    for position in range(own.size):
+                        own[position] += query[member, j] * widen(keys[row, place + position, j])
+        for member in range(group if n else 0):
+            scores[member, n:] = -numpy.inf
+            _softmax(row_address(scores, member, 0), (n + LANES - 1) // LANES)
         for page in range(first // page_size, (count + page_size - 1) // page_size):
             shift = (pages[user, page] - page) * page_size
             begin, end = max(first, page * page_size), min(count, (page + 1) * page_size)

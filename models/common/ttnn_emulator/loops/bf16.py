@@ -9,9 +9,6 @@ from .vectors import pointer
 # numba widens the result of int32 arithmetic to int64, unless each result is converted back.
 _int, _float = numpy.int32, numpy.float32
 
-# These flags allow sums to be reordered, so that they use vector registers.
-SUMS = {"reassoc", "contract", "nsz"}
-
 
 @compiled()
 def halves(address, shape):

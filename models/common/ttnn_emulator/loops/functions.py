@@ -35,6 +35,11 @@ def exp(builder, x):
     return builder.select(builder.fcmp_unordered("uno", x, x), x, result)
 
 
+def larger(builder, a, b):
+    """The larger of two vectors of fp32, lane by lane. A NaN is the larger one."""
+    return builder.select(builder.fcmp_unordered("ult", a, b), b, a)
+
+
 def silu(builder, x):
     """x / (1 + exp(-x)); -0 where exp(-x) is larger than any fp32."""
     turned = builder.fneg(x)

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from ..compiled import compiled
 from .bf16 import widen, widen_row
-from .functions import exp, fp32
+from .functions import exp, fp32, larger
 from .products import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
 from .vectors import (
     FLOAT, FLOATS, INT32, INT64, INTS, LANES, constant, copy_rows, emitted, in_all_lanes, load, multiply_add, pointers, repeat,
@@ -48,8 +48,8 @@ def _weigh(builder, scores, scale, low, high, state, weights):
     low, high = (in_all_lanes(builder, builder.trunc(limit, INT32)) for limit in (low, high))
     nothing = fp32(float("-inf"))
 
-    def larger(a, b):  # a NaN among them is the larger one
-        return builder.select(builder.fcmp_unordered("ult", a, b), b, a)
+    def largest_of(a, b):
+        return larger(builder, a, b)
 
     scaled = []
     for group in range(_GROUPS):
@@ -57,9 +57,9 @@ def _weigh(builder, scores, scale, low, high, state, weights):
         seen = builder.and_(builder.icmp_signed(">=", place, low), builder.icmp_signed("<", place, high))
         value = builder.fmul(load(builder, scores, INT64(64 * group), FLOATS, align=4), scale)
         scaled.append(builder.select(seen, value, nothing))
-    largest = larger(larger(scaled[0], scaled[1]), larger(scaled[2], scaled[3]))
+    largest = largest_of(largest_of(scaled[0], scaled[1]), largest_of(scaled[2], scaled[3]))
     before = in_all_lanes(builder, load(builder, state, INT64(0), FLOAT, align=4))
-    largest = larger(before, _reduced(builder, largest, larger))
+    largest = largest_of(before, _reduced(builder, largest, largest_of))
     # A row that has seen nothing yet has the maximum -inf, from which no difference can be taken.
     base = builder.select(builder.fcmp_ordered("==", largest, nothing), fp32(0), largest)
     factor = exp(builder, builder.fsub(before, base))

@@ -7,32 +7,71 @@ from llvmlite import ir
 
 from ..compiled import compiled
 from ..dtypes import TILE_SIZE
-from .bf16 import SUMS, halves, narrow, narrow_row, row_address, widen, widen_row, words
+from .bf16 import halves, narrow, narrow_row, row_address, widen, widen_row, words
 from .block_float import BLOCK, round_row
+from .functions import fp32
 from .vectors import (
-    FLOATS, INT8, INTS, LANES, call, copy_rows, emitted, load, pointers, repeat, store_narrowed, times, widened,
+    FLOAT, FLOATS, INT8, INT64, INTS, LANES, call, copy_rows, emitted, halved, in_all_lanes, load, multiply_add, pointers,
+    repeat, store, store_narrowed, times, widened,
 )  # fmt: skip
 
 _float = numpy.float32
 _SUMMED_AT_ONCE = 1024  # elements, few enough that their sums stay in the CPU's cache
 
 
-@compiled(fastmath=SUMS)
+@emitted
+def _add_squares(builder, row, total, vectors):
+    """total[0] = the sum of squares of 16 * `vectors` bf16."""
+    row, total = pointers(builder, row, total)
+
+    def body(vector, sums):
+        value = widened(builder, row, times(builder, vector, 2 * LANES))
+        return [multiply_add(builder, value, value, sums[0])]
+
+    (sums,) = repeat(builder, vectors, [fp32(0)], body)
+    store(builder, halved(builder, sums, builder.fadd), total, INT64(0))
+
+
+@emitted
+def _normalise_row(builder, row, scale, weight, normalised, vectors):
+    """normalised = row * scale[0] * weight for 16 * `vectors` bf16; the scale is fp32."""
+    row, scale, weight, normalised = pointers(builder, row, scale, weight, normalised)
+    scale = in_all_lanes(builder, load(builder, scale, INT64(0), FLOAT, align=4))
+
+    def body(vector, _):
+        at = times(builder, vector, 2 * LANES)
+        value = builder.fmul(widened(builder, row, at), scale)
+        store_narrowed(builder, builder.fmul(value, widened(builder, weight, at)), normalised, at)
+        return []
+
+    repeat(builder, vectors, [], body)
+
+
+@compiled()
 def rms_norm(start, stop, values, normalised, weight, width, epsilon):
     """x / sqrt(mean(x^2) + epsilon) * weight for some rows of `values` `[rows, width]`; weight is `[width]`.
 
     values, normalised and weight are addresses of bf16.
     """
-    values, normalised, weight = halves(values, (stop, width)), halves(normalised, (stop, width)), halves(weight, width)
-    epsilon = _float(epsilon)
+    vectors = width // LANES
+    whole, state = vectors * LANES, numpy.zeros(1, numpy.float32)
+    shape, weights = (stop, width), halves(weight, width)
+    all_values, all_normalised = halves(values, shape), halves(normalised, shape)
     for row in range(start, stop):
-        squares = _float(0)
-        for i in range(width):
-            value = widen(values[row, i])
+        at = 2 * row * width
+        if vectors:
+            _add_squares(values + at, state.ctypes.data, vectors)
+        squares = state[0]
+        for i in range(whole, width):
+            value = widen(all_values[row, i])
             squares += value * value
-        scale = _float(1) / _float(math.sqrt(squares / _float(width) + epsilon))
-        for i in range(width):
-            normalised[row, i] = narrow(_float(widen(values[row, i]) * scale) * widen(weight[i]))
+        scale = _float(1) / _float(math.sqrt(squares / _float(width) + _float(epsilon)))
+        for i in range(whole, width):
+            all_normalised[row, i] = narrow(_float(widen(all_values[row, i]) * scale) * widen(weights[i]))
+        state[0] = scale
+        if vectors:
+            _normalise_row(values + at, state.ctypes.data, weight, normalised + at, vectors)
+        state[0] = 0
 
 
 @compiled()
@@ -108,10 +147,9 @@ def rotate(start, stop, values, rotated, rows, width, cos, sin, n_angles, angle_
         for row in range(rows):
             row_cos = 0 if all_first else row
             if pairs:
-                _rotate_pairs(
-                    row_address(values, b, row), row_address(cos, b_cos, row_cos), row_address(sin, b_cos, row_cos), first_entries,
-                    row_address(rotated, b, row), width // LANES,
-                )  # fmt: skip
+                angles = row_address(cos, b_cos, row_cos), row_address(sin, b_cos, row_cos)
+                target = row_address(rotated, b, row)
+                _rotate_pairs(row_address(values, b, row), *angles, first_entries, target, width // LANES)
                 continue
             own_cos, own_sin = cos[b_cos, row_cos], sin[b_cos, row_cos]
             widen_row(values[b, row], value)

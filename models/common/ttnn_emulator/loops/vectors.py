@@ -68,6 +68,15 @@ def multiply_add(builder, a, b, total):
     return call(builder, "llvm.fma.v16f32", FLOATS, a, b, total)
 
 
+def halved(builder, vector, combine):
+    """The lanes of a vector combined to one value: those of its halves, then of the halves of that, and so on."""
+    undefined, count = ir.Constant(vector.type, ir.Undefined), vector.type.count
+    if count == 1:
+        return builder.extract_element(vector, INT32(0))
+    parts = (ir.Constant(ir.VectorType(INT32, count // 2), [*range(start, start + count // 2)]) for start in (0, count // 2))
+    return halved(builder, combine(*(builder.shuffle_vector(vector, undefined, part) for part in parts)), combine)
+
+
 def widened(builder, base, offset):
     """16 bf16 as fp32."""
     patterns = builder.zext(load(builder, base, offset, SHORTS, align=2), INTS)
