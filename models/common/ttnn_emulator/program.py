@@ -7,8 +7,8 @@ running the Python code of their ops.
 from . import bfp, oplog
 from .allocator import Buffer
 from .dtypes import DataType, storage_dtype
-from .side_by_side import side_by_side
-from .tensor import Replicated, Storage, Tensor, TensorSpec, meta_shards
+from .steps import as_it_is, collective_step, in_place_step, plain_step, shape_only_step
+from .tensor import Storage, Tensor, TensorSpec
 
 
 class Program:
@@ -65,7 +65,7 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
     if program.in_place is not None:
         outputs, result = (), program.in_place
         changed = result if type(result) is tuple else (result,)
-        step = _in_place_step(program.kernel, storages, [tensor.storage for tensor in changed], device.num_devices)
+        step = in_place_step(program.kernel, storages, [tensor.storage for tensor in changed], device.num_devices)
     else:
         single = type(specs) is TensorSpec
         if single:
@@ -78,15 +78,15 @@ def run(name: str, program: Program, form, args: tuple, kwargs: dict):
         targets = [output.storage for output in outputs]
         rounders = None
         if program.rounds:
-            rounders = [_as_it_is] * len(specs)
+            rounders = [as_it_is] * len(specs)
         elif not (program.exact or program.view):
             rounders = [_ROUNDINGS[spec.dtype] for spec in specs]
         if program.groups is not None:
-            step = _collective_step(program.kernel, storages, targets, rounders, program.groups)
+            step = collective_step(program.kernel, storages, targets, rounders, program.groups)
         else:
-            step = _step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
+            step = plain_step(program.kernel, storages, targets, rounders, device.num_devices, program.exact)
     if device.shape_only:
-        step = _shape_only_step(outputs, device.num_devices)
+        step = shape_only_step(outputs, device.num_devices)
     if oplog.active:
         oplog.add(name, program, outputs or changed, form.bind(args, kwargs), device)
     if device.capture is not None:
@@ -130,10 +130,6 @@ def rounding(dtype: DataType):
     return _ROUNDINGS[dtype]
 
 
-def _as_it_is(tensor):
-    return tensor
-
-
 def _to_storage(dtype):
     torch_dtype = storage_dtype(dtype)
     return lambda tensor: tensor if tensor.dtype is torch_dtype else tensor.to(torch_dtype)
@@ -142,140 +138,3 @@ def _to_storage(dtype):
 _ROUNDINGS = {dtype: _to_storage(dtype) for dtype in DataType}
 _ROUNDINGS[DataType.BFLOAT8_B] = bfp.round_bfp8
 _ROUNDINGS[DataType.BFLOAT4_B] = bfp.round_bfp4
-
-
-def _step(kernel, inputs, targets, rounders, num_devices, aliases):
-    """The op's computation as a function without arguments. It reads and writes storages, so a trace can repeat it."""
-    single = len(targets) == 1
-    if num_devices == 1 and single and None not in inputs and rounders is not None:
-        # A fast path for the most common case: a replayed decode step makes hundreds of these calls.
-        target, rounder = targets[0], rounders[0]
-
-        def step():
-            target.shards = Replicated((rounder(kernel(*[storage.shards[0] for storage in inputs])),))
-
-        return step
-
-    def compute(index):
-        result = kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
-        if rounders is None:
-            return result
-        return rounders[0](result) if single else [rounder(part) for rounder, part in zip(rounders, result)]
-
-    live = [storage for storage in inputs if storage is not None]
-
-    def step():
-        for storage in live:
-            if type(storage.shards) is not Replicated:
-                keys = list(zip(*[map(id, storage.shards) for storage in live]))
-                results = _once_each(compute, range(num_devices), keys, 0 if aliases else _elements(live))
-                break
-        else:
-            results = Replicated((compute(0),) * num_devices)
-        _store(results, targets)
-        if aliases:
-            for storage in (*live, *targets):
-                storage.aliased = True
-
-    return step
-
-
-def _shape_only_step(outputs, num_devices):
-    """As `_step`, without the kernel, whose results have no values: torch takes longer for these than for small ones."""
-    results = [(output.storage, meta_shards(output.shape, output.dtype, num_devices)) for output in outputs]
-
-    def step():
-        for storage, shards in results:
-            storage.shards = shards
-
-    return step
-
-
-# Computations that read fewer elements than this take as long side by side as one after another: most of their time is
-# Python's, which one thread runs at a time.
-_WORTH_A_THREAD = 1 << 17
-
-
-def _elements(storages) -> int:
-    """Elements of one device."""
-    return sum([storage.shards[0].numel() for storage in storages])
-
-
-def _once_each(compute, items, keys, elements: int):
-    """The results of `compute` for all items. Those with the same key share one computation of so many elements."""
-    distinct = {}
-    for key, item in zip(keys, items):
-        distinct.setdefault(key, item)
-    run_all = side_by_side if elements >= _WORTH_A_THREAD else map
-    results = dict(zip(distinct, run_all(compute, list(distinct.values()))))
-    results = [results[key] for key in keys]
-    return Replicated(results) if len(distinct) == 1 else results
-
-
-def _collective_step(kernel, inputs, targets, rounders, groups):
-    """As `_step`, for a kernel that takes the tensors of a group of devices."""
-
-    def compute(group):
-        results = kernel(*[[storage.shards[index] for index in group] for storage in inputs])
-        if rounders is None:
-            return results
-        rounded = {id(result): rounders[0](result) for result in {id(result): result for result in results}.values()}
-        return [rounded[id(result)] for result in results]
-
-    def step():
-        ids = list(zip(*[map(id, storage.shards) for storage in inputs]))
-        keys = [tuple([ids[index] for index in group]) for group in groups]
-        of_devices = [None] * len(ids)
-        for group, results in zip(groups, _once_each(compute, groups, keys, _elements(inputs) * len(groups[0]))):
-            for index, result in zip(group, results):
-                of_devices[index] = result
-        _store(Replicated(of_devices) if all(result is of_devices[0] for result in of_devices) else of_devices, targets)
-        if rounders is None:
-            for storage in (*inputs, *targets):
-                storage.aliased = True
-
-    return step
-
-
-def _store(results, targets):
-    if len(targets) == 1:
-        targets[0].shards = results
-    else:
-        for index, target in enumerate(targets):
-            target.shards = type(results)([result[index] for result in results])
-
-
-def _in_place_step(kernel, inputs, targets, num_devices):
-    """As `_step`, for a kernel that changes `targets`. Devices that shared an object and now differ get copies."""
-    others = [storage for storage in inputs if storage is not None and storage not in targets]
-
-    def step():
-        for target in targets:
-            if target.aliased:
-                _unalias(target)
-        before = [target.shards for target in targets]
-        shards_of, first_device, claimed = {}, {}, set()
-        after = []
-        for index in range(num_devices):
-            shards = [of_target[index] for of_target in before]
-            key = (*map(id, shards), *[id(storage.shards[index]) for storage in others])
-            if key not in shards_of:
-                shards_of[key] = [
-                    target.copied(shard) if id(shard) in claimed else shard for target, shard in zip(targets, shards)
-                ]
-                claimed.update(map(id, shards))
-                first_device[key] = index
-            after.append(shards_of[key])
-        for target, shards in zip(targets, zip(*after)):
-            target.shards = Replicated(shards) if len(shards_of) == 1 else list(shards)
-            target.zeroed = False
-        for index in first_device.values():
-            kernel(*[None if storage is None else storage.shards[index] for storage in inputs])
-
-    return step
-
-
-def _unalias(storage):
-    copies = {id(shard): storage.copied(shard) for shard in storage.shards}
-    storage.shards = type(storage.shards)([copies[id(shard)] for shard in storage.shards])
-    storage.aliased = False

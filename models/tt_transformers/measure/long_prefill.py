@@ -34,6 +34,8 @@ from models.tt_transformers.tt.reference import model_identity
 SYSTEMS = ("emulator", "hugging_face")
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 BLOCK_SIZE = 64
+# For both processes: without these, glibc keeps up to 64 MB of freed blocks, by chance, which are not a prefill's memory.
+RETURN_MEMORY = {name: str(128 << 10) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")}
 
 
 def serve(mode: str, threads: int) -> None:
@@ -72,7 +74,8 @@ def run(rounds: int, mode: str, lengths=LENGTHS):
     command = [sys.executable, "-m", __spec__.name, "--mode", mode, "--threads", str(threads), "--serve"]
     with open_mesh("N150") as mesh_device:
         args = make_args(mesh_device, mode)
-    with plain_hugging_face.served(command) as emulator, plain_hugging_face.process(args, threads) as hugging_face:
+    ours = plain_hugging_face.served(command, {**os.environ, **RETURN_MEMORY})
+    with ours as emulator, plain_hugging_face.process(args, threads, RETURN_MEMORY) as hugging_face:
         ask = dict(zip(SYSTEMS, (emulator, hugging_face)))
         for length in (128, *lengths):  # the first warms up and is not counted
             request = {"prompts": [prompt(length - 1, args.arch.vocab_size)], "steps": 0}

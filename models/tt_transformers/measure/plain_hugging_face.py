@@ -59,8 +59,8 @@ def peak_memory() -> int:
     raise OSError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
 
 
-def process(args, threads: int | None = None):
-    """`served` for a process of this file with the checkpoint of `args` (`ModelArgs`).
+def process(args, threads: int | None = None, variables: dict | None = None):
+    """`served` for a process of this file with the checkpoint of `args` (`ModelArgs`), with more environment `variables`.
 
     It waits for its threads as torch does by default, not as `models` sets it in this process.
     """
@@ -69,7 +69,8 @@ def process(args, threads: int | None = None):
         command += ["--random-layers", str(args.arch.n_layers)]
     if threads is not None:
         command += ["--threads", str(threads)]
-    return served(command, {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"})
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return served(command, {**inherited, **(variables or {})})
 
 
 @contextmanager

@@ -46,8 +46,8 @@ LIBRARY_CODE = (
 )  # fmt: skip
 EMULATOR_CODE = (
     "bfp.py", "compiled.py", "distributed.py", "dtypes.py", "kept.py", "loops/bf16.py", "loops/block_float.py",
-    "loops/packed.py", "loops/products.py", "loops/vectors.py", "op.py", "packed.py", "program.py", "shapes.py", "table.py",
-    "tensor.py", "ops/creation.py", "ops/files.py", "ops/transfer.py",
+    "loops/packed.py", "loops/products.py", "loops/vectors.py", "op.py", "packed.py", "program.py", "shapes.py", "steps.py",
+    "table.py", "tensor.py", "ops/creation.py", "ops/files.py", "ops/transfer.py",
 )  # fmt: skip
 
 
