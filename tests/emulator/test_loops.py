@@ -101,7 +101,7 @@ def test_rms_norm_of_a_row_that_is_not_finite_is_torchs(value, expected):
     values, weight = torch.randn(3, 64).bfloat16(), torch.rand(64).bfloat16()
     values[1, 5] = value
     normalised = torch.empty_like(values)
-    rows.rms_norm(0, 3, *addresses(values, normalised, weight), 64, 1e-5)
+    rows.rms_norm(0, 3, *addresses(values, normalised, weight), 64, compiled.fp32_bits(1e-5))
     torch.testing.assert_close(
         normalised, torch.nn.functional.rms_norm(values, (64,), weight, 1e-5), equal_nan=True, rtol=2**-8, atol=0
     )
@@ -117,7 +117,7 @@ def test_rotate_takes_any_matrix_of_each_user(shared_angles):
     cos, sin = torch.randn(angles).bfloat16(), torch.randn(angles).bfloat16()
     rotated = torch.empty_like(values)
     source, target, *angles_at, matrices_at = addresses(values, rotated, cos, sin, matrices)
-    rows.rotate(0, 3, source, target, 5, 96, *angles_at, *angles[:2], not shared_angles, matrices_at, 3)
+    rows.rotate(0, 3, source, target, 5, 96, *angles_at, *angles[:2], int(not shared_angles), matrices_at, 3)
     turned = torch.einsum("brki,bij->brkj", values.double().unflatten(-1, (3, 32)), matrices.double()).flatten(-2)
     expected = values.double() * cos.double() + turned * sin.double()
     torch.testing.assert_close(rotated.double(), expected, rtol=2**-8, atol=1e-4)
@@ -143,8 +143,8 @@ def test_threads_change_no_value(two_threads, loop):
     shared, alone = torch.empty_like(values), torch.empty_like(values)
     source, target, expected, *others = addresses(values, shared, alone, weight, cos, sin, matrix)
     count, others = {
-        "rms_norm": (5600, (others[0], 128, 1e-5)),
-        "rotate": (8, (700, 128, others[1], others[2], 1, 700, False, others[3], 1)),
+        "rms_norm": (5600, (others[0], 128, compiled.fp32_bits(1e-5))),
+        "rotate": (8, (700, 128, others[1], others[2], 1, 700, 0, others[3], 1)),
     }[loop]
     compiled.in_threads(getattr(rows, loop), count, source, target, *others, work=1 << 30)
     getattr(rows, loop)(0, count, source, expected, *others)
@@ -161,8 +161,8 @@ def test_attend_reads_a_users_pages_in_their_order_within_its_window(two_threads
     attended = torch.full_like(q, 7)
     q_at, attended_at, k_at, v_at, pages_at, positions_at = addresses(q, attended, k, v, pages, positions)
     compiled.in_threads(
-        attention.attend, users * kv_heads, q_at, attended_at, kv_heads, group, 96, k_at, v_at, k.shape[1], True, page_size,
-        pages_at, pages_each, positions_at, window, 0.1, 128, work=1 << 30,
+        attention.attend, users * kv_heads, q_at, attended_at, kv_heads, group, 96, k_at, v_at, k.shape[1], 1, page_size,
+        pages_at, pages_each, positions_at, window, compiled.fp32_bits(0.1), 128, work=1 << 30,
     )  # fmt: skip
     pages, positions = pages.numpy(), positions.numpy()
     for user, position in enumerate(positions):

@@ -9,15 +9,20 @@ from pathlib import Path
 import numba
 import numpy
 import torch
-from numba import types
+from numba import carray, types
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.dispatcher import Dispatcher
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from . import openmp
 from .kept import KeptTensor
+from .loops.vectors import next_of
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-_PER_THREAD = 1 << (20 if openmp.SLEEPS else 19)  # elements of work that are worth a thread: at 8 per ns, 130 or 65 us
+# Elements of work that are worth a thread, at 8 per ns: 130 or 16 us, and for a loop that Python calls 130 or 65.
+_PER_THREAD = 1 << (20 if openmp.SLEEPS else 17)
+_PER_PYTHON_THREAD = 1 << (20 if openmp.SLEEPS else 19)
 
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:
@@ -37,16 +42,51 @@ def in_memory(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.plain() if isinstance(tensor, KeptTensor) else tensor).contiguous()
 
 
-def in_threads(loop, count: int, *others, work: int) -> None:
-    """Runs loop(0, count, *others). For much work, each of torch's threads runs it for a part, loop(start, stop, *others).
+def fp32_bits(value: float) -> int:
+    """The bit pattern of the nearest fp32, for loops that take integers only."""
+    return int(numpy.float32(value).view(numpy.int32))
 
-    work: number of elements that the loop reads.
+
+def in_threads(loop, count: int, *others, work: int) -> None:
+    """Runs loop(0, count, *others). For much work, each of torch's threads runs it for parts, loop(start, stop, *others).
+
+    work: number of elements that the loop reads. A thread takes a part in a tenth of the time if the loop is compiled and
+    the other arguments are integers, such as addresses.
     """
-    parts = min(torch.get_num_threads(), count, work // _PER_THREAD)
-    if parts < 2:
-        loop(0, count, *others)
-        return
-    bounds = [count * part // parts for part in range(parts + 1)]
+    threads = min(torch.get_num_threads(), count)
+    if threads > 1 and isinstance(loop, Dispatcher) and all(type(other) is int for other in others):
+        threads = min(threads, work // _PER_THREAD)
+        if threads > 1:
+            arguments = (ctypes.c_int64 * (3 + len(others)))(0, threads, count, *others)
+            openmp.call(_parts(loop, len(others)), arguments, threads)
+            return
+    elif threads > 1:
+        threads = min(threads, work // _PER_PYTHON_THREAD)
+        if threads > 1:
+            _by_python(loop, count, others, threads)
+            return
+    loop(0, count, *others)
+
+
+@lru_cache(maxsize=None)
+def _parts(loop: Dispatcher, n: int):
+    """The entry for C that takes parts of a loop with n integers until none is left. Arguments, int64: the next part (0),
+    the number of parts, the count, and the integers."""
+
+    def take_parts(arguments):
+        given = carray(arguments, 3 + n, numpy.int64)
+        parts, count, others = given[1], given[2], to_fixed_tuple(given[3:], n)
+        while True:
+            part = next_of(arguments)
+            if part >= parts:
+                return
+            loop(count * part // parts, count * (part + 1) // parts, *others)
+
+    return _for_c(take_parts, loop.py_func)
+
+
+def _by_python(loop, count, others, threads):
+    bounds = [count * part // threads for part in range(threads + 1)]
     ranges, errors = iter(list(zip(bounds, bounds[1:]))), []
 
     @_FOR_C
@@ -57,7 +97,7 @@ def in_threads(loop, count: int, *others, work: int) -> None:
         except BaseException as error:
             errors.append(error)
 
-    openmp.call(take_parts, ctypes.c_int64(), parts)
+    openmp.call(take_parts, ctypes.c_int64(), threads)
     if errors:
         raise errors[0]
 
@@ -79,15 +119,20 @@ def compiled(**options):
 @lru_cache(maxsize=None)
 def entry(function):
     """A function of one address, compiled so that C can call it, as a ctypes function. It is kept on disk as above."""
+    return _for_c(function, function)
+
+
+def _for_c(function, kept_for):
+    """`function` as above, kept on disk among what is compiled of `kept_for`."""
     options = {"nopython": True, "error_model": "numpy"}
     callback = CFunc(function, ((types.voidptr,), types.void), locals={}, options=options)
-    callback._cache = _kept_on_disk(function) or callback._cache
+    callback._cache = _kept_on_disk(kept_for) or callback._cache
     callback.compile()
     return callback.ctypes
 
 
 class _Cache(FunctionCache):
-    """numba's cache, which knows the file of the function only: here a change in any file of its folder counts.
+    """numba's cache, which knows the file of the function only: here a change in any file of its folder, or in this one, counts.
 
     A disk that cannot be written to, such as a full one, is a warning: this process goes on, the next one has to compile
     again.
@@ -95,7 +140,7 @@ class _Cache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        files = sorted(Path(inspect.getfile(function)).parent.glob("*.py"))
+        files = [Path(__file__), *sorted(Path(inspect.getfile(function)).parent.glob("*.py"))]
         self._cache_file._source_stamp = [(file.name, *_time_and_size(file)) for file in files]
 
     def save_overload(self, *arguments):

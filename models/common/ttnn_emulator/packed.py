@@ -94,7 +94,7 @@ _Arguments = ctypes.c_int64 * 13  # of `kernel.multiply`
 
 
 def _in_chunks(rows: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Rows as `[K / 64, M, 64]`, and the bytes from a row to the next and from 64 columns to the next.
+    """Rows as `[K / 128, M, 128]`, and the bytes from a row to the next and from 128 columns to the next.
 
     Rows far apart would displace each other in the CPU's caches.
     """

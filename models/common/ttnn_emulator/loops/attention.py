@@ -3,14 +3,13 @@
 import numpy
 
 from ..compiled import compiled
-from .bf16 import halves, narrow, row_address, widen, words
+from .bf16 import fp32_of, halves, narrow, row_address, widen, words
 from .functions import exp, fp32, larger
 from .vectors import (
     FLOAT, FLOATS, INT64, LANES, emitted, halved, in_all_lanes, load, multiply_add, pointers, prefetch, repeat, store,
     times, widened,
 )  # fmt: skip
 
-_float = numpy.float32
 _AHEAD = 2048  # bytes; most of the time the CPU waits for keys and values, and alone it asks for too few of them
 _COLUMNS = 32  # of which `_add_rows` keeps the sums in registers
 
@@ -131,13 +130,13 @@ def attend(
     are taken; keys and values, bf16 `[rows, stored, width]`, of which an entry reads the row of its kv head if they are
     `shared`, else its own; pages, int32 `[users, pages_each]`; and positions, int32 `[users]`. A user's position p is
     stored at `pages[user, p // page_size] * page_size + p % page_size`. A user attends to its last `window` positions up
-    to its own. A user with position -1 gets zeros.
+    to its own. A user with position -1 gets zeros. scale is the bit pattern of an fp32.
     """
     queries, attended = halves(queries, (stop, group, width)), halves(attended, (stop, group, width))
     users, rows = (stop + kv_heads - 1) // kv_heads, kv_heads if shared else stop
     keys, values = halves(keys, (rows, stored, width)), halves(values, (rows, stored, width))
     pages, positions = words(pages, (users, pages_each)), words(positions, users)
-    scale, row_bytes, vectors = _float(scale), 2 * width, width // LANES
+    scale, row_bytes, vectors = fp32_of(scale), 2 * width, width // LANES
     query = numpy.empty((group, width), numpy.float32)
     total = numpy.empty((group, width), numpy.float32)
     scores = numpy.empty((group, (most + LANES - 1) // LANES * LANES), numpy.float32)

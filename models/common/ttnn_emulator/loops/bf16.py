@@ -29,6 +29,12 @@ def row_address(array, b, row):
 
 
 @compiled()
+def fp32_of(pattern):
+    """The fp32 value of its bit pattern, an integer."""
+    return _int(pattern).view(numpy.float32)
+
+
+@compiled()
 def widen(pattern):
     """The fp32 value of a bf16 bit pattern."""
     return _int(_int(pattern) << 16).view(numpy.float32)

@@ -40,10 +40,9 @@ ROWS_AT_ONCE = 4  # k rows that `_scale_row` takes; K must be a multiple
 
 SHIFT_8, SHIFT_4 = 24, 28
 
-CHUNK = 64  # k rows that are unpacked at once
+CHUNK = 128  # k rows that are unpacked, or asked for, at once
 _PANEL = 512  # rows that use an unpacked chunk
 _SHUFFLE_BYTES = "+avx2" in FEATURES and "+avx512f" not in FEATURES
-_AHEAD = 2  # chunks; one row is so fast that the weights have to be asked for long before they are needed
 
 
 def _scales(builder, exponents):
@@ -106,7 +105,10 @@ def _scale_row(builder, x, exponents, scaled, quads):
 def _one_row_by(bits):
     @emitted
     def multiply(builder, tile, ahead, scaled, sums, pairs):
-        """sums[64] += one row times 2 * pairs rows of a tile. `scaled` is from `_scale_row`, `ahead` the rows to ask for."""
+        """sums[64] += one row times 2 * pairs rows of a tile. `scaled` is from `_scale_row`.
+
+        One row is so fast that weights have to be asked for long before they are needed: as many rows from `ahead` on.
+        """
         tile, ahead, scaled, sums = pointers(builder, tile, ahead, scaled, sums)
 
         def body(pair, totals):
@@ -237,8 +239,7 @@ def _multiply_one(bits, x, mantissas, exponents, product, magnitude_bits, depth,
         sums[:] = 0
         for start in range(0, depth, CHUNK):
             count, at = min(CHUNK, depth - start), tile * depth + start
-            later = start + _AHEAD * CHUNK
-            ahead = mantissas + row_bytes * (tile * depth + later if later < depth else following * depth + later % CHUNK)
+            ahead = mantissas + row_bytes * (at + CHUNK if start + CHUNK < depth else following * depth)
             _scale_row(values.ctypes.data + 4 * start, exponents + GROUPS * at, scaled.ctypes.data, count // ROWS_AT_ONCE)
             if bits == 8:
                 _one_row_by_8(mantissas + row_bytes * at, ahead, scaled.ctypes.data, sums.ctypes.data, count // 2)
@@ -286,7 +287,7 @@ def multiply(arguments):
 
     They are: the next tile (0); 8 or 4 bits; the addresses of x, mantissas, exponents and the product, bf16 [rows, N];
     the bits of a magnitude if the product is rounded to block floats, else 0; rows; K, a multiple of 4; N / 64; the
-    bytes in x from a row to the next, and from 64 columns to the next 64; and the number of threads. x is bf16, or fp32
+    bytes in x from a row to the next, and from 128 columns to the next 128; and the number of threads. x is bf16, or fp32
     for more than one row unless `BF16_PAIRS`.
     """
     given = carray(arguments, 13, numpy.int64)

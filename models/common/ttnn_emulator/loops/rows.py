@@ -7,7 +7,7 @@ from llvmlite import ir
 
 from ..compiled import compiled
 from ..dtypes import TILE_SIZE
-from .bf16 import halves, narrow, narrow_row, row_address, widen, widen_row, words
+from .bf16 import fp32_of, halves, narrow, narrow_row, row_address, widen, widen_row, words
 from .block_float import BLOCK, round_row
 from .functions import fp32
 from .vectors import (
@@ -51,9 +51,9 @@ def _normalise_row(builder, row, scale, weight, normalised, vectors):
 def rms_norm(start, stop, values, normalised, weight, width, epsilon):
     """x / sqrt(mean(x^2) + epsilon) * weight for some rows of `values` `[rows, width]`; weight is `[width]`.
 
-    values, normalised and weight are addresses of bf16.
+    values, normalised and weight are addresses of bf16. epsilon is the bit pattern of an fp32.
     """
-    vectors = width // LANES
+    vectors, epsilon = width // LANES, fp32_of(epsilon)
     whole, state = vectors * LANES, numpy.zeros(1, numpy.float32)
     shape, weights = (stop, width), halves(weight, width)
     all_values, all_normalised = halves(values, shape), halves(normalised, shape)
@@ -65,7 +65,7 @@ def rms_norm(start, stop, values, normalised, weight, width, epsilon):
         for i in range(whole, width):
             value = widen(all_values[row, i])
             squares += value * value
-        scale = _float(1) / _float(math.sqrt(squares / _float(width) + _float(epsilon)))
+        scale = _float(1) / _float(math.sqrt(squares / _float(width) + epsilon))
         for i in range(whole, width):
             all_normalised[row, i] = narrow(_float(widen(all_values[row, i]) * scale) * widen(weights[i]))
         state[0] = scale
@@ -230,18 +230,25 @@ def write_rows(
 
 
 @compiled()
-def fill_pages(cache, rows, pages):
-    """Copies `rows` [heads, n, width] into `pages` of `cache` [pages, heads, page_size, width]; a page of -1 is skipped.
+def fill_pages(cache, n_pages, page_size, cache_strides, rows, heads, n, row_bytes, row_strides, pages):
+    """Copies `rows` [heads, n, width] into pages of `cache` [n_pages, heads, page_size, width] and returns -1.
 
-    Elements of a row are neighbours in memory.
+    pages is int32, a page for each `page_size` rows; a page of -1 is skipped. If one is outside, nothing is written, and
+    the first such is returned. cache, rows and pages are addresses. Strides are in bytes: of a page and a head of the
+    cache, of a head and a row of `rows`. The elements of a row are neighbours in memory.
     """
-    _, heads, page_size, width = cache.shape
-    n = rows.shape[1]
-    for index in range((n + page_size - 1) // page_size):
+    needed = (n + page_size - 1) // page_size
+    pages = words(pages, needed)
+    for index in range(needed):
+        if not -1 <= pages[index] < n_pages:
+            return index
+    for index in range(needed):
         if pages[index] >= 0:
             start = index * page_size
             for head in range(heads):
                 copy_rows(
-                    row_address(rows, head, start), rows.strides[1], row_address(cache, pages[index], head), cache.strides[2],
-                    rows.itemsize * width, min(page_size, n - start),
+                    rows + head * row_strides[0] + start * row_strides[1], row_strides[1],
+                    cache + pages[index] * cache_strides[0] + head * cache_strides[1], row_bytes, row_bytes,
+                    min(page_size, n - start),
                 )  # fmt: skip
+    return -1

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compiled import in_memory, in_threads
+from ..compiled import fp32_bits, in_memory, in_threads
 from ..cores import CoreCoord, CoreRange, CoreRangeSet
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import (
@@ -141,13 +141,16 @@ def _rms(values, weight, epsilon):
     return torch.nn.functional.rms_norm(values, values.shape[-1:], weight, epsilon)
 
 
+_WORK = 2  # elements in the time that `in_threads` takes one to need
+
+
 def _rms_of_bf16(values, weight, epsilon):
     result = torch.empty_like(values, memory_format=torch.contiguous_format)
     if not values.is_meta:
         values, weight = in_memory(values), in_memory(weight)
         size, width = values.numel(), values.shape[-1]
         addresses = values.data_ptr(), result.data_ptr(), weight.data_ptr()
-        in_threads(loops.rms_norm, size // width, *addresses, width, epsilon, work=size)
+        in_threads(loops.rms_norm, size // width, *addresses, width, fp32_bits(epsilon), work=_WORK * size)
     return result
 
 

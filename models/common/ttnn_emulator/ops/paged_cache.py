@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..compiled import in_memory, patterns
+from ..compiled import in_memory
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import MAGNITUDE_BITS, TILE_SIZE, DataType, TensorMemoryLayout
 from ..loops import rows as loops
@@ -117,28 +117,30 @@ def paged_fill_cache(
     def kernel(cache, rows, table, users):
         if cache.is_meta:
             return
-        users = [batch_idx] if users is None else users.tolist()
-        for user, values in zip(users, rows):
-            _fill_pages(cache, values, table, user)
+        for index, user in enumerate([batch_idx] if users is None else users.tolist()):
+            _fill_pages(cache, rows[index], table, user)
 
     inputs = [cache_tensor, input_tensor, page_table, batch_idx_tensor]
     return Program(kernel, inputs, in_place=cache_tensor)
 
 
-def _fill_pages(cache, values, table, user):
+def _fill_pages(cache, rows, table, user):
     """Copies `[kv_heads, S, head_dim]` into the pages of row `user` of the page table."""
     if not 0 <= user < table.shape[0]:
         raise RuntimeError(f"user {user} is not in a page table of {table.shape[0]} users")
-    pages = table[user, : -(-values.shape[1] // cache.shape[2])]
-    for page in pages.tolist():
-        _check_page(page, cache)
-    values = values if values.stride(-1) == 1 else values.contiguous()
-    loops.fill_pages(patterns(cache), patterns(values), pages.numpy())
-
-
-def _check_page(page, cache):
-    if not -1 <= page < cache.shape[0]:
-        raise RuntimeError(f"page {page} is not in a cache of {cache.shape[0]} pages")
+    rows = rows if rows.stride(-1) == 1 else rows.contiguous()
+    pages = in_memory(table[user])
+    n_pages, _, page_size, _ = cache.shape
+    heads, n, width = rows.shape
+    size = rows.element_size()
+    head_bytes, row_bytes, _ = (size * stride for stride in rows.stride())
+    page_bytes, cache_head_bytes, *_ = (size * stride for stride in cache.stride())
+    bad = loops.fill_pages(
+        cache.data_ptr(), n_pages, page_size, (page_bytes, cache_head_bytes), rows.data_ptr(), heads, n, size * width,
+        (head_bytes, row_bytes), pages.data_ptr(),
+    )  # fmt: skip
+    if bad != -1:
+        raise RuntimeError(f"page {int(pages[bad])} is not in a cache of {n_pages} pages")
 
 
 def _update(cache, rows, update_idxs, positions, page_table):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..declaration import NoEffect, NotEmulated
-from ..dtypes import TILE_SIZE, DataType, Layout
+from ..dtypes import TILE_SIZE, DataType, Layout, StorageType
 from ..memory import MemoryConfig
 from ..op import op
 from ..program import Program
@@ -15,7 +15,9 @@ from .common import config_for, moves_exactly, normalise_dim
 
 def _resolved(tensor, shape):
     """`shape` with the computed size in place of -1."""
-    shape = tuple(int(size) for size in shape)
+    shape = tuple(map(int, shape))
+    if min(shape, default=0) >= 0:
+        return shape
     elements = tensor.logical_volume()
     if shape.count(-1) > 1 or any(size < -1 for size in shape):
         raise RuntimeError(f"shape {list(shape)} may have one -1 and no other negative size")
@@ -69,16 +71,16 @@ def reshape(
     Another form takes a `logical_shape` and a `padded_shape`, which must be the tensor's own. A larger logical shape
     includes padding, as zeros. A smaller one turns elements into padding.
     """
-    shape = _resolved(input_tensor, shape)
+    shape, kept = _resolved(input_tensor, shape), input_tensor.memory_config()
+    on_host = input_tensor.storage_type() is StorageType.HOST
+    if shape == input_tensor.shape and not on_host and memory_config in (None, kept):
+        return input_tensor
     if volume(shape) != input_tensor.logical_volume():
         raise RuntimeError(f"{list(input_tensor.shape)} cannot become {list(shape)}: volumes differ")
-    if input_tensor.storage_type().name == "HOST":
+    if on_host:
         check_host(memory_config=memory_config)
         return _reshaped_host(input_tensor, shape)
-    kept = input_tensor.memory_config()
     if memory_config in (None, kept) and _is_view(input_tensor, shape):
-        if shape == tuple(input_tensor.shape):
-            return input_tensor
         return _viewed(input_tensor, shape)
     if input_tensor.dtype in (DataType.UINT16, DataType.UINT8):
         raise RuntimeError(f"{input_tensor.dtype} is not supported unless nothing moves")

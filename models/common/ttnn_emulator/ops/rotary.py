@@ -82,6 +82,9 @@ def rotary_embedding_llama_fused_qk(
     return Program(kernel, [q_input_tensor, k_input_tensor, cos_cache, sin_cache, trans_mat], specs)
 
 
+_WORK = 2  # elements in the time that `in_threads` takes one to need
+
+
 def _llama_kernel(is_decode_mode):
     def kernel(values, cos, sin, matrix):
         result = torch.empty_like(values, memory_format=torch.contiguous_format)
@@ -92,10 +95,10 @@ def _llama_kernel(is_decode_mode):
         _, n_angles, angle_rows, _ = cos.shape
         n_matrices = matrix.shape[2] // TILE_SIZE
         source, target = values.data_ptr(), result.data_ptr()
-        angles = cos.data_ptr(), sin.data_ptr(), n_angles, angle_rows, is_decode_mode
+        angles = cos.data_ptr(), sin.data_ptr(), n_angles, angle_rows, int(is_decode_mode)
         others = rows, width, *angles, matrix.data_ptr(), n_matrices
         if n_angles == n_matrices == 1:
-            in_threads(loops.rotate, batch * heads, source, target, *others, work=values.numel())
+            in_threads(loops.rotate, batch * heads, source, target, *others, work=_WORK * values.numel())
         else:
             for start in range(0, 2 * values.numel(), 2 * heads * rows * width):
                 loops.rotate(0, heads, source + start, target + start, *others)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..compiled import in_memory, in_threads
+from ..compiled import fp32_bits, in_memory, in_threads
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import TILE_SIZE, DataType, Layout, TensorMemoryLayout
 from ..loops import attention as loops
@@ -125,7 +125,7 @@ def _attention(q, k, capacity, scale, window, paged):
     kv_heads = k.shape[1]
     heads_each = kv_heads, heads // kv_heads, head_dim
     stored = k.shape[0] * k.shape[2] if paged else capacity
-    scale = float(default_scale(q) if scale is None else scale)
+    scale = fp32_bits(default_scale(q) if scale is None else scale)
     window = capacity if window is None else window
 
     def attend(q, k, v, page_size, pages, positions):
@@ -139,7 +139,7 @@ def _attention(q, k, capacity, scale, window, paged):
                 raise RuntimeError(f"user {user}'s position {position} is past the cache's {capacity} positions")
             raise RuntimeError(f"user {user}'s pages are not all in a cache of {n_pages}: {pages[user].tolist()}")
         result = torch.empty(q.shape, dtype=torch.bfloat16)
-        cache = k.data_ptr(), v.data_ptr(), stored, paged, page_size
+        cache = k.data_ptr(), v.data_ptr(), stored, int(paged), page_size
         in_threads(
             loops.attend, users * kv_heads, q.data_ptr(), result.data_ptr(), *heads_each, *cache, *table, scale, longest,
             work=users * longest * heads * head_dim,
