@@ -1,19 +1,17 @@
 """The compiled loops against torch, for cases that the tests of the ops do not reach."""
 
-import gc
 import importlib
 import sys
-import threading
-import weakref
 
 import numba
 import numpy
 import pytest
 import torch
 
-from models.common.ttnn_emulator import compiled
+from models.common.ttnn_emulator import compiled, openmp
 from models.common.ttnn_emulator.bfp import round_bfp4, round_bfp8
 from models.common.ttnn_emulator.loops import attention, functions, rows
+from models.common.ttnn_emulator.loops.bf16 import halves
 
 
 def addresses(*tensors):
@@ -28,44 +26,22 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_threads_share_the_rows_of_a_large_tensor(two_threads):
-    """Each part waits until both are being computed."""
-    barrier, seen = threading.Barrier(2), []
-
-    def loop(start, stop, other):
-        barrier.wait(60)
-        seen.append((threading.get_native_id(), start, stop, other))
-
-    compiled.in_threads(loop, 4099, "other", work=1 << 30)
-    assert len({thread for thread, *_ in seen}) == 2
-    assert sorted(part for _, *part in seen) == [[0, 2049, "other"], [2049, 4099, "other"]]
+def test_threads_share_the_rows_of_a_large_tensor(two_threads, monkeypatch):
+    """Every row is taken once, and both threads are asked."""
+    threads, call = [], openmp.call
+    monkeypatch.setattr(openmp, "call", lambda function, given, count: (threads.append(count), call(function, given, count)))
+    taken = numpy.zeros(4099, numpy.int16)
+    compiled.in_threads(_count, 4099, taken.ctypes.data, 3, work=1 << 30)
+    assert threads == [2] and (taken == 3).all()
     values = torch.randn(1 << 13, 512).bfloat16()
     assert torch.equal(round_bfp8(values), torch.cat([round_bfp8(part) for part in values.split(100)]))
+    assert threads[1] == 2
 
 
-def test_threads_let_go_of_the_arrays(two_threads):
-    """At once, not when Python next looks for cycles: they may be large."""
-    gc.disable()
-    try:
-        array = numpy.zeros((1 << 20, 2)).view(_Watched)
-        watched = weakref.ref(array)
-        compiled.in_threads(lambda start, stop, values: None, 1 << 20, array, work=1 << 30)
-        del array
-        assert watched() is None
-    finally:
-        gc.enable()
-
-
-class _Watched(numpy.ndarray):
-    """An array that a weak reference can watch."""
-
-
-def test_what_a_loop_raises_in_a_thread_is_raised(two_threads):
-    def loop(start, stop):
-        raise ArithmeticError("in a thread")
-
-    with pytest.raises(ArithmeticError, match="in a thread"):
-        compiled.in_threads(loop, 1 << 20, work=1 << 30)
+@compiled.compiled()
+def _count(start, stop, taken, added):
+    for row in range(start, stop):
+        halves(taken, stop)[row] += added
 
 
 def test_a_place_that_cannot_be_written_leaves_a_loop_uncached(monkeypatch):

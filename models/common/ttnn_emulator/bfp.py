@@ -11,7 +11,7 @@ Zero has no sign, and subnormal inputs count as zero.
 
 import torch
 
-from .compiled import bits, in_memory, in_threads
+from .compiled import in_memory, in_threads
 from .loops.block_float import BLOCK, round_blocks, round_blocks_down
 from .tensor import is_transposed
 
@@ -40,14 +40,13 @@ def _round(tensor: torch.Tensor, magnitude_bits: int) -> torch.Tensor:
     if width % BLOCK:
         padded = torch.nn.functional.pad(tensor.reshape(-1, width), (0, -width % BLOCK))
         return _round(padded, magnitude_bits)[:, :width].reshape(tensor.shape)
-    if is_transposed(tensor):
-        rounded = torch.empty_like(tensor.mT, dtype=torch.bfloat16)
-        blocks = [bits(matrix).reshape(-1, BLOCK, tensor.shape[-2]) for matrix in (tensor.mT, rounded)]
-        in_threads(round_blocks_down, len(blocks[0]), *blocks, magnitude_bits, work=tensor.numel())
+    turned = is_transposed(tensor)
+    tensor = in_memory(tensor.mT if turned else tensor)
+    rounded = torch.empty(tensor.shape, dtype=torch.bfloat16)
+    addresses, count = (tensor.data_ptr(), rounded.data_ptr(), tensor.element_size()), tensor.numel()
+    if turned:
+        below = tensor.shape[-1]
+        in_threads(round_blocks_down, count // BLOCK // below, *addresses, below, magnitude_bits, work=count)
         return rounded.mT
-    tensor, rounded = in_memory(tensor), torch.empty(tensor.shape, dtype=torch.bfloat16)
-    count, itemsize = tensor.numel(), tensor.element_size()
-    in_threads(
-        round_blocks, count // BLOCK, tensor.data_ptr(), rounded.data_ptr(), itemsize, magnitude_bits, work=count
-    )
+    in_threads(round_blocks, count // BLOCK, *addresses, magnitude_bits, work=count)
     return rounded

@@ -20,21 +20,13 @@ from .kept import KeptTensor
 from .loops.vectors import next_of
 
 _PATTERNS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-# Elements of work that are worth a thread, at 8 per ns: 130 or 16 us, and for a loop that Python calls 130 or 65.
-_PER_THREAD = 1 << (20 if openmp.SLEEPS else 17)
-_PER_PYTHON_THREAD = 1 << (20 if openmp.SLEEPS else 19)
+_PER_THREAD = 1 << (20 if openmp.SLEEPS else 15)  # elements of work that are worth a thread; loops read 2 to 8 in a ns
 
 
 def bits(tensor: torch.Tensor) -> numpy.ndarray:
     """The bit patterns of a bf16 (as int16) or fp32 (as int32) tensor. They share its memory if it is contiguous."""
-    return patterns(tensor.contiguous())
-
-
-def patterns(tensor: torch.Tensor) -> numpy.ndarray:
-    """As `bits`, with the tensor's strides: the array always shares its memory."""
-    if tensor.requires_grad:
-        tensor = tensor.detach()
-    return tensor.view(_PATTERNS[tensor.dtype]).numpy()
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    return tensor.contiguous().view(_PATTERNS[tensor.dtype]).numpy()
 
 
 def in_memory(tensor: torch.Tensor) -> torch.Tensor:
@@ -47,25 +39,17 @@ def fp32_bits(value: float) -> int:
     return int(numpy.float32(value).view(numpy.int32))
 
 
-def in_threads(loop, count: int, *others, work: int) -> None:
+def in_threads(loop: Dispatcher, count: int, *others: int, work: int) -> None:
     """Runs loop(0, count, *others). For much work, each of torch's threads runs it for parts, loop(start, stop, *others).
 
-    work: number of elements that the loop reads. A thread takes a part in a tenth of the time if the loop is compiled and
-    the other arguments are integers, such as addresses.
+    work: number of elements that the loop reads.
     """
-    threads = min(torch.get_num_threads(), count)
-    if threads > 1 and isinstance(loop, Dispatcher) and all(type(other) is int for other in others):
-        threads = min(threads, work // _PER_THREAD)
-        if threads > 1:
-            arguments = (ctypes.c_int64 * (3 + len(others)))(0, threads, count, *others)
-            openmp.call(_parts(loop, len(others)), arguments, threads)
-            return
-    elif threads > 1:
-        threads = min(threads, work // _PER_PYTHON_THREAD)
-        if threads > 1:
-            _by_python(loop, count, others, threads)
-            return
-    loop(0, count, *others)
+    threads = min(torch.get_num_threads(), count, work // _PER_THREAD)
+    if threads < 2:
+        loop(0, count, *others)
+        return
+    arguments = (ctypes.c_int64 * (3 + len(others)))(0, threads, count, *others)
+    openmp.call(_parts(loop, len(others)), arguments, threads)
 
 
 @lru_cache(maxsize=None)
@@ -83,26 +67,6 @@ def _parts(loop: Dispatcher, n: int):
             loop(count * part // parts, count * (part + 1) // parts, *others)
 
     return _for_c(take_parts, loop.py_func)
-
-
-def _by_python(loop, count, others, threads):
-    bounds = [count * part // threads for part in range(threads + 1)]
-    ranges, errors = iter(list(zip(bounds, bounds[1:]))), []
-
-    @_FOR_C
-    def take_parts(_):
-        try:
-            for start, stop in ranges:
-                loop(start, stop, *others)
-        except BaseException as error:
-            errors.append(error)
-
-    openmp.call(take_parts, ctypes.c_int64(), threads)
-    if errors:
-        raise errors[0]
-
-
-_FOR_C = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def compiled(**options):

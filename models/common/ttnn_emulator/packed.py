@@ -126,8 +126,9 @@ def packed(values: torch.Tensor, dtype: DataType) -> torch.Tensor | None:
         some = torch.nn.functional.pad(some, (0, 0, 0, -len(some) % COLUMNS)).unflatten(0, (-1, COLUMNS))
         fits = torch.empty(len(some), dtype=torch.bool)
         part = slice(start, start + _AT_ONCE)
-        arrays = [some.view(torch.int16).numpy(), mantissas[part].numpy(), exponents[part].numpy(), fits.numpy()]
-        in_threads(kernel.pack, len(some), *arrays, _BITS[dtype], work=some.numel())
+        some = in_memory(some)
+        addresses = some.data_ptr(), depth, mantissas[part].data_ptr(), exponents[part].data_ptr(), fits.data_ptr()
+        in_threads(kernel.pack, len(some), *addresses, _BITS[dtype], work=some.numel())
         if not fits.all():
             return None
     return PackedMatrix(mantissas, exponents, values.shape)

@@ -2,6 +2,7 @@
 
 import numpy
 from numba import carray
+from numpy.lib.stride_tricks import as_strided
 
 from ..compiled import compiled
 from .vectors import pointer
@@ -20,6 +21,18 @@ def halves(address, shape):
 def words(address, shape):
     """As `halves`, of 32 bits."""
     return carray(pointer(address), shape, numpy.int32)
+
+
+@compiled()
+def bytes_at(address, shape):
+    """As `halves`, of 8 bits."""
+    return carray(pointer(address), shape, numpy.int8)
+
+
+@compiled()
+def strided(address, shape, strides):
+    """As `halves`, with strides in bytes."""
+    return as_strided(carray(pointer(address), 1, numpy.int16), shape, strides)
 
 
 @compiled()

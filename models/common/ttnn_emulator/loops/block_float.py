@@ -80,11 +80,20 @@ def round_blocks(start, stop, values, rounded, itemsize, magnitude_bits):
 
 
 @compiled()
-def round_blocks_down(first_row, end_row, values, rounded, magnitude_bits):
-    """As `round_blocks`, of blocks that run down the columns of arrays: `values` and `rounded` are `[n, 16, width]`."""
+def round_blocks_down(start, stop, values, rounded, itemsize, width, magnitude_bits):
+    """As `round_blocks`, of blocks that run down the columns: values and rounded are `[n, 16, width]`."""
+    rounded = halves(rounded, (stop, BLOCK, width))
+    if itemsize == 4:
+        _round_columns(start, words(values, (stop, BLOCK, width)), rounded, magnitude_bits)
+    else:
+        _round_columns(start, halves(values, (stop, BLOCK, width)), rounded, magnitude_bits)
+
+
+@compiled()
+def _round_columns(first_row, values, rounded, magnitude_bits):
     width, at_once = values.shape[2], _AT_ONCE * BLOCK
     maxima, powers = numpy.empty(at_once, numpy.int16), numpy.empty(at_once, numpy.float32)
-    for row in range(first_row, end_row):
+    for row in range(first_row, values.shape[0]):
         for start in range(0, width, at_once):
             some, target = values[row, :, start : start + at_once], rounded[row, :, start : start + at_once]
             if values.itemsize == 2 and _find_powers_down(some, maxima, powers):

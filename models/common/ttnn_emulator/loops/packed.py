@@ -27,7 +27,7 @@ from llvmlite import ir
 from numba import carray
 
 from ..compiled import compiled
-from .bf16 import halves, widen_row
+from .bf16 import bytes_at, halves, widen_row
 from .block_float import round_row
 from .products import BF16_PAIRS, COLUMNS, FEATURES, GROUPS, ROWS, VECTORS, multiply_rows, narrow_sums
 from .vectors import (
@@ -177,12 +177,15 @@ _unpack_8, _unpack_4 = _unpack_of(8), _unpack_of(4)
 
 
 @compiled()
-def pack(start_tile, stop_tile, columns, mantissas, exponents, fits, bits):
-    """Packs tiles of `columns` [n, 64, K], bit patterns of bf16 that are block floats. `fits[n]`: whether each can be.
+def pack(start_tile, stop_tile, columns, depth, mantissas, exponents, fits, bits):
+    """Packs tiles of `columns` [n, 64, depth], bf16 that are block floats. `fits[n]`, bytes: whether each can be.
 
     A tile cannot if it has an infinity, a NaN, or a block, not of zeros, whose largest value is below 2^-96.
     """
-    depth, point = columns.shape[2], bits - 2
+    columns = halves(columns, (stop_tile, COLUMNS, depth))
+    mantissas = bytes_at(mantissas, (stop_tile, depth, COLUMNS * bits // 8))
+    exponents, fits = bytes_at(exponents, (stop_tile, depth, GROUPS)), bytes_at(fits, stop_tile)
+    point = bits - 2
     shift = SHIFT_8 if bits == 8 else SHIFT_4
     shared, inverse = numpy.empty(CHUNK, numpy.int16), numpy.empty(CHUNK, numpy.float32)
     for tile in range(start_tile, stop_tile):

@@ -13,7 +13,7 @@ import numpy
 from llvmlite import ir
 
 from ..compiled import compiled
-from .bf16 import widen, widen_row
+from .bf16 import halves, strided, widen, widen_row
 from .functions import exp, fp32, larger
 from .products import BF16_PAIRS, ROWS, VECTORS, multiply_rows, multiply_rows_by_2
 from .vectors import (
@@ -206,15 +206,22 @@ def _finish(sums, states, attended, batch, heads, first, count, each):
 
 
 @compiled()
-def attend_causally(first_task, end_task, queries, keys, values, attended, start, window, scale):
+def attend_causally(
+    first_task, end_task, queries, query_batch, query_head, query_row, keys, key_batch, key_head, key_row, values, value_batch,
+    value_head, value_row, attended, batches, heads, kv_heads, n, width, start, window, scale,
+):  # fmt: skip
     """softmax(q k^T * scale) v, where the query at position p sees the keys at the last `window` positions up to p.
 
-    queries and attended are `[batch, heads, n, width]`, at the positions from `start` on; keys and values are
-    `[batch, kv_heads, start + n, width]`. Elements of a row are neighbours in memory. A task is the number of a slab of
+    queries and attended are addresses of bf16 `[batches, heads, n, width]`, at the positions from `start` on; keys and values
+    of `[batches, kv_heads, start + n, width]`. The strides of a batch, a head and a row follow, in bytes; attended has none,
+    and elements of a row are neighbours in memory. scale is the bit pattern of an fp32. A task is the number of a slab of
     queries: that of its batch and kv head, times the slabs of each, plus its own. Tasks up to `end_task` are done.
     """
-    _, heads, n, width = queries.shape
-    kv_heads = keys.shape[1]
+    shape, kept = (batches, heads, n, width), (batches, kv_heads, start + n, width)
+    queries = strided(queries, shape, (query_batch, query_head, query_row, 2))
+    keys = strided(keys, kept, (key_batch, key_head, key_row, 2))
+    values = strided(values, kept, (value_batch, value_head, value_row, 2))
+    attended = halves(attended, shape)
     group = heads // kv_heads
     slabs = (n + SLAB - 1) // SLAB
     wide = (width + _PAIRS - 1) // _PAIRS * _PAIRS
@@ -231,7 +238,6 @@ def attend_causally(first_task, end_task, queries, keys, values, attended, start
     scores = numpy.empty((_BLOCK, _BLOCK), numpy.float32)
     weights = numpy.empty((_BLOCK, _BLOCK * _VALUE_BYTES), numpy.uint8)
     states = numpy.empty((rows, 3), numpy.float32)
-    scale_bits = numpy.array([scale], numpy.float32).view(numpy.int32)[0]
     x_bytes, weights_bytes = _VALUE_BYTES * wide, _VALUE_BYTES * _BLOCK
     for task in range(first_task, end_task):
         # Views would take as long as what is done with a row, so rows are named by their addresses. These are taken here,
@@ -265,7 +271,7 @@ def attend_causally(first_task, end_task, queries, keys, values, attended, start
                 for i in range(own):
                     last = position + i - key
                     _weigh(
-                        scores_at + 4 * _BLOCK * i, scale_bits, last - window + 1, last + 1, states_at + 12 * (row + i),
+                        scores_at + 4 * _BLOCK * i, scale, last - window + 1, last + 1, states_at + 12 * (row + i),
                         weights_at + weights_bytes * i,
                     )  # fmt: skip
                 for tile in range(tiles):

@@ -4,10 +4,9 @@ Softmax and accumulation are in fp32. No tensor of size queries x keys is made: 
 is torch's flash kernel for CPUs.
 """
 
-import numpy
 import torch
 
-from ..compiled import in_threads, patterns
+from ..compiled import fp32_bits, in_threads
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
 from ..loops.prefill import SLAB, attend_causally
@@ -165,8 +164,10 @@ def _causal(q, k, v, start, scale, window=None):
     q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
     result = torch.empty(q.shape, dtype=torch.bfloat16)
     tasks = k.shape[0] * k.shape[1] * -(-q.shape[2] // SLAB)
-    arrays = [*map(patterns, (q, k, v, result)), start, end if window is None else window, numpy.float32(scale)]
-    in_threads(attend_causally, tasks, *arrays, work=q.numel() * end // _MULTIPLIED_AT_ONCE)
+    given = [part for tensor in (q, k, v) for part in (tensor.data_ptr(), *[2 * stride for stride in tensor.stride()[:3]])]
+    sizes = q.shape[0], q.shape[1], k.shape[1], *q.shape[2:], start
+    others = result.data_ptr(), *sizes, end if window is None else window, fp32_bits(scale)
+    in_threads(attend_causally, tasks, *given, *others, work=q.numel() * end // _MULTIPLIED_AT_ONCE)
     return result
 
 
