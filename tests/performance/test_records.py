@@ -52,18 +52,8 @@ def test_what_was_measured_with_trained_weights_was_with_these(records, referenc
     assert records[name]["facts"]["identity"] == reference.facts["identity"]
 
 
-# The aims that the committed records miss. One row by AVX2 is bound by instructions where memory gives 70 GB/s, which
-# Hugging Face's bf16 weights need; a small model is bound by Python.
-MISSED = {
-    "bench-bundled-performance-active": {"batch-1/prefill"},
-    "bench-bundled-performance-avx2-active": {"batch-1/decode"},
-    "bench-full-width-performance-avx2": {"batch-1/decode"},
-    "bench-full-width-performance-avx2-active": {"batch-1/decode"},
-}
-
-
 @pytest.mark.parametrize("name", [name for name in report.read_records() if name.startswith("bench-") and "bf16" not in name])
-def test_speed_and_memory_against_hugging_face_meet_their_aims_but_for_the_known_ones(records, name):
+def test_speed_and_memory_against_hugging_face_meet_their_aims(records, name):
     """Compares medians of the rounds' ratios, rounded to two places as in PERF.md."""
     measured = values(records[name])
     missed = set()
@@ -72,7 +62,7 @@ def test_speed_and_memory_against_hugging_face_meet_their_aims_but_for_the_known
             ratio = round(measured[f"{what}/ratio"], 2)
             if ratio > aim if "memory" in what else ratio < aim:
                 missed.add(what)
-    assert missed == MISSED.get(name, set())
+    assert not missed
 
 
 @pytest.mark.parametrize("name", [name for name in report.read_records() if name.startswith("bench-")])
