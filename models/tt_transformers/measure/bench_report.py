@@ -150,12 +150,15 @@ def _label(record: dict) -> str:
 
 def _work(records: dict) -> str:
     """The workloads of each benchmark among the records, as sentences."""
-    works = {}
+    works, rounds = {}, {}
     for record in records.values():
-        facts = record["facts"]
+        facts, model = record["facts"], record["model"]
         work = "; ".join(f"batch-{w['users']}: prompts of {w['prompt']} tokens, {w['steps']} decode steps" for w in facts["workloads"])
         weights = "random weights" if facts["random_weights"] else "trained weights"
-        works[record["model"]] = f"{record['model']} has {weights} and runs {facts['rounds']} rounds of {work}."
+        rounds.setdefault(model, set()).add(facts["rounds"])
+        least, most = min(rounds[model]), max(rounds[model])
+        times = f"{most} rounds" if least == most else f"{least} to {most} rounds"
+        works[model] = f"{model} has {weights} and runs {times} of {work}."
     return " ".join(works.values())
 
 
