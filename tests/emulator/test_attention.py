@@ -92,7 +92,7 @@ def test_a_page_of_minus_one_is_skipped_when_filling(device):
     assert not written[:, 32:64].any()
 
 
-@pytest.mark.parametrize("dtype", [ttnn.bfloat16, ttnn.bfloat8_b, ttnn.bfloat4_b])
+@pytest.mark.parametrize("dtype", [ttnn.float32, ttnn.bfloat16, ttnn.bfloat8_b, ttnn.bfloat4_b])
 def test_an_update_writes_one_rounded_row_per_user_and_skips_minus_one(device, dtype):
     pages = Pages(device, users=4, dtype=dtype)
     k, v = random(1, 4, 8, HEAD_DIM), random(1, 4, 8, HEAD_DIM)

@@ -29,7 +29,12 @@ def two_threads():
 def test_threads_share_the_rows_of_a_large_tensor(two_threads, monkeypatch):
     """Every row is taken once, and both threads are asked."""
     threads, call = [], openmp.call
-    monkeypatch.setattr(openmp, "call", lambda function, given, count: (threads.append(count), call(function, given, count)))
+
+    def watched(function, arguments, count):
+        threads.append(count)
+        call(function, arguments, count)
+
+    monkeypatch.setattr(openmp, "call", watched)
     taken = numpy.zeros(4099, numpy.int16)
     compiled.in_threads(_count, 4099, taken.ctypes.data, 3, work=1 << 30)
     assert threads == [2] and (taken == 3).all()

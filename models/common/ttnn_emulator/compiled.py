@@ -96,7 +96,8 @@ def _for_c(function, kept_for):
 
 
 class _Cache(FunctionCache):
-    """numba's cache, which knows the file of the function only: here a change in any file of its folder, or in this one, counts.
+    """numba's cache, which knows the file of the function only. Here a change in any file of its folder, or in this one,
+    counts.
 
     A disk that cannot be written to, such as a full one, is a warning: this process goes on, the next one has to compile
     again.

@@ -92,7 +92,7 @@ def _scale_row(builder, x, exponents, scaled, quads):
 
     def body(k, _):
         each_four_times = ir.Constant(INTS, [lane // GROUPS for lane in range(BLOCK)])
-        prefetch(builder, exponents, builder.add(times(builder, k, 16), INT64(512)), keep=False)
+        prefetch(builder, exponents, builder.add(times(builder, k, 16), INT64(CHUNK * GROUPS)), keep=False)
         values = load(builder, x, times(builder, k, 16), four, align=4)
         values = builder.shuffle_vector(values, ir.Constant(four, ir.Undefined), each_four_times)
         scales = _scales(builder, builder.zext(load(builder, exponents, times(builder, k, 16), BYTES), INTS))

@@ -201,14 +201,15 @@ def pad_rows(rows, stride, count, padded, row_bytes, padded_count):
 
 @compiled()
 def write_rows(
-    cache, n_pages, page_size, page_stride, head_stride, rows, users, heads, width, positions, pages, pages_each, magnitude_bits
+    cache, n_pages, page_size, page_bytes, head_bytes, rows, users, heads, row_bytes, positions, pages, pages_each,
+    magnitude_bits,
 ):  # fmt: skip
-    """Writes bf16 `rows` [users, heads, width] into `cache` [n_pages, heads, page_size, width] and returns -1.
+    """Writes `rows` [users, heads, width] into `cache` [n_pages, heads, page_size, width] and returns -1.
 
     A user's position p is in page `pages[user, p // page_size]`; pages is int32 [users, pages_each], positions int32
     [users]. A user with position -1 is skipped. If a position or a page is outside, nothing is written, and the first
-    such user is returned. Rows are rounded to block floats if `magnitude_bits` is not 0. All are addresses; the strides
-    of a page and a head are in elements.
+    such user is returned. Rows of bf16 are rounded to block floats if `magnitude_bits` is not 0. All are addresses. The
+    strides of a page and a head of the cache, and the size of a row, are in bytes.
     """
     positions, pages = words(positions, users), words(pages, (users, pages_each))
     for user in range(users):
@@ -219,13 +220,13 @@ def write_rows(
     for user in range(users):
         if positions[user] != -1:
             page, at = pages[user, positions[user] // page_size], positions[user] % page_size
-            target, source = cache + 2 * (page * page_stride + at * width), rows + 2 * user * heads * width
+            target, source = cache + page * page_bytes + at * row_bytes, rows + user * heads * row_bytes
             if magnitude_bits:
                 for head in range(heads):
-                    own = target + 2 * head * head_stride
-                    round_row(source + 2 * head * width, own, width // BLOCK, magnitude_bits, extremes)
+                    blocks = row_bytes // (2 * BLOCK)
+                    round_row(source + head * row_bytes, target + head * head_bytes, blocks, magnitude_bits, extremes)
             else:
-                copy_rows(source, 2 * width, target, 2 * head_stride, 2 * width, heads)
+                copy_rows(source, row_bytes, target, head_bytes, row_bytes, heads)
     return -1
 
 

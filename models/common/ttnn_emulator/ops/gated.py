@@ -21,8 +21,8 @@ def gated(kept_as: DataType, otherwise):
     of_bf16 = magnitude_bits or kept_as is DataType.BFLOAT16
 
     def kernel(a, b):
-        bf16 = a.dtype is b.dtype is torch.bfloat16
-        if not (of_bf16 and bf16 and a.shape == b.shape and a.shape[-1] % BLOCK == 0) or a.is_meta:
+        alike = a.dtype is b.dtype is torch.bfloat16 and a.shape == b.shape
+        if not (of_bf16 and alike and a.dim() and a.shape[-1] % BLOCK == 0) or a.is_meta:
             return round_to(otherwise(a, b))
         a, b = in_memory(a), in_memory(b)
         result = torch.empty(a.shape, dtype=torch.bfloat16)

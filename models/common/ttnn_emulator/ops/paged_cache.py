@@ -181,9 +181,10 @@ def _update(cache, rows, update_idxs, positions, page_table):
         places = fixed if positions is None else in_memory(positions)
         pages = one_page_each if table is None else in_memory(table)
         rows = in_memory(rows if magnitude_bits and rows.dtype is torch.bfloat16 else round_to(rows))
-        page_stride, head_stride, *_ = cache.stride()
+        size = cache.element_size()
+        page_bytes, head_bytes, *_ = (size * stride for stride in cache.stride())
         user = loops.write_rows(
-            cache.data_ptr(), n_pages, page_size, page_stride, head_stride, rows.data_ptr(), batch, heads, width,
+            cache.data_ptr(), n_pages, page_size, page_bytes, head_bytes, rows.data_ptr(), batch, heads, size * width,
             places.data_ptr(), pages.data_ptr(), pages_each, magnitude_bits,
         )  # fmt: skip
         if user == -1:
