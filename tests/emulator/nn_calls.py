@@ -154,6 +154,7 @@ tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 128, 2304], config=s.L1), num_
 tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 128, 1152]), num_heads=8, num_kv_heads=2, transpose_k_heads=False)[2]
 tt.experimental.nlp_create_qkv_heads(s.new([2, 1, 100, 2304], "bfloat8_b"), num_heads=8, transpose_k_heads=False)[2]
 tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 128, 768]), s.new([1, 1, 128, 384]), num_heads=8, num_kv_heads=2, transpose_k_heads=False)[2]
+tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 128, 768]), s.new([1, 1, 128, 384], "float32"), num_heads=8, num_kv_heads=2, transpose_k_heads=False)[2]
 tt.experimental.nlp_create_qkv_heads(s.new([1, 1, 128, 2304], layout="ROW_MAJOR"), num_heads=8, transpose_k_heads=False)[2]
 tt.experimental.nlp_create_qkv_heads(s.new([1, 2, 128, 2304]), num_heads=8, transpose_k_heads=False)[2]
 tt.experimental.nlp_concat_heads(s.new([1, 8, 128, 96]))

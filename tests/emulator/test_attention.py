@@ -222,3 +222,49 @@ def test_shapes_without_values_pass_through(device):
     meta = torch.empty(1, 8, 4096, HEAD_DIM, dtype=torch.bfloat16, device="meta")
     q = ttnn.from_torch(meta, dtype=ttnn.bfloat16, layout=TILE, device=device)
     assert ttnn.transformer.scaled_dot_product_attention(q, q, q).shards[0].is_meta
+
+
+@pytest.mark.parametrize("dtype", [ttnn.float32, ttnn.bfloat16, ttnn.bfloat8_b])
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("dims", [(0, 1), (0, 2), (1, 2), (2, 3)])
+def test_a_cache_that_is_a_transpose_is_written_where_it_reads(device, dims, traced, dtype):
+    """Its elements lie in another order in memory. In a trace, paged caches are not put in order before."""
+    shape = [4, 8, 32, 64]
+    shape[dims[0]], shape[dims[1]] = shape[dims[1]], shape[dims[0]]
+    source, rows, filled = on(device, random(*shape), dtype), random(1, 4, 8, 64), random(1, 8, 40, 64)
+    inputs = [per_user(device, rows), on(device, filled, dtype)]
+    positions, pages, table = ints(device, [0, 5, -1, 31]), ints(device, [[2], [1], [0], [3]]), ints(device, [[2, 1], [0, 3]])
+    trace = ttnn.begin_trace_capture(device, cq_id=0) if traced else None
+    caches = [ttnn.transpose(source, *dims) for _ in range(3)]
+    ttnn.experimental.paged_update_cache(caches[0], inputs[0], update_idxs_tensor=positions)
+    ttnn.experimental.paged_update_cache(caches[1], inputs[0], update_idxs_tensor=positions, page_table=pages)
+    ttnn.experimental.paged_fill_cache(caches[2], inputs[1], table, batch_idx=1)
+    if traced:
+        ttnn.end_trace_capture(device, trace, cq_id=0)
+        ttnn.execute_trace(device, trace, cq_id=0)
+    start = ttnn.to_torch(source).transpose(*dims)
+    start = ttnn.to_torch(on(device, start, dtype)) if dims[1] == 3 else start  # rounded along another dimension
+    rounded, rounded_fill = (ttnn.to_torch(on(device, each, dtype)) for each in (rows, filled))
+    for cache, order in zip(caches, ([0, 1, 2, 3], [2, 1, 0, 3])):
+        expected = start.clone()
+        for user, position in ((0, 0), (1, 5), (3, 31)):
+            expected[order[user], :, position] = rounded[0, user]
+        assert torch.equal(ttnn.to_torch(cache), expected)
+    start[0], start[3, :, :8] = rounded_fill[0, :, :32], rounded_fill[0, :, 32:]
+    assert torch.equal(ttnn.to_torch(caches[2]), start)
+
+
+def test_causal_attention_takes_packed_tensors_and_a_window_of_any_size(device):
+    q, k, v = (on(device, random(1, 1, 64, 64), dtype) for dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b, ttnn.bfloat8_b))
+    values = [ttnn.to_torch(each).float() for each in (q, k, v)]
+    expected = scaled_dot_product_attention(*values, is_causal=True)
+    for window in (None, 2**32 + 100):
+        found = ttnn.transformer.scaled_dot_product_attention(q, k, v, is_causal=True, sliding_window_size=window)
+        torch.testing.assert_close(ttnn.to_torch(found).float(), expected, atol=0.04, rtol=0)
+
+
+def test_a_norms_weight_must_have_an_element_for_each_column(device):
+    weight = ttnn.from_torch(random(1, 1, 2, 32), dtype=ttnn.bfloat16, layout=ROWS, device=device)
+    weight = ttnn.reshape(weight, [1, 1, 2, 20], [1, 1, 2, 32])
+    with pytest.raises(RuntimeError, match=r"must be \[1, 1, 2, 32\], got \[1, 1, 2, 20\]"):
+        ttnn.rms_norm(on(device, random(1, 1, 32, 64)), weight=weight)

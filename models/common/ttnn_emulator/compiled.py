@@ -31,7 +31,17 @@ def bits(tensor: torch.Tensor) -> numpy.ndarray:
 
 def in_memory(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, or a contiguous copy, so that its `data_ptr()` is the address of its values in their order."""
-    return (tensor.plain() if isinstance(tensor, KeptTensor) else tensor).contiguous()
+    return _plain(tensor).contiguous()
+
+
+def rows_in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """As `in_memory`, where only the elements of a row, the last dimension, have to be neighbours."""
+    tensor = _plain(tensor)
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _plain(tensor):
+    return tensor.plain() if isinstance(tensor, KeptTensor) else tensor
 
 
 def fp32_bits(value: float) -> int:

@@ -44,6 +44,8 @@ def nlp_create_qkv_heads(
         head_dim = head_dim_of(input, num_heads)
         if head_dim_of(input_kv, 2 * num_kv_heads) != head_dim or input_kv.shape[2] != input.shape[2]:
             raise RuntimeError(f"input {list(input.shape)} and input_kv {list(input_kv.shape)} do not match")
+        if input_kv.dtype is not input.dtype:
+            raise RuntimeError(f"input_kv must have input's dtype {input.dtype.name}, got {input_kv.dtype.name}")
     batch, _, seq_len, _ = input.shape
     counts = (num_heads, num_kv_heads, num_kv_heads)
 

@@ -205,7 +205,8 @@ def check_scale(argument, scale, tensor):
         return
     width = tensor.padded_shape[-1]
     if scale.layout is Layout.ROW_MAJOR:
-        if scale.padded_shape[-1] != TILE_SIZE or volume(scale.padded_shape) != width:
+        too_small = volume(scale.shape) < tensor.shape[-1]  # its logical shape may leave some out
+        if scale.padded_shape[-1] != TILE_SIZE or volume(scale.padded_shape) != width or too_small:
             raise RuntimeError(
                 f"{argument} in ROW_MAJOR layout must be [1, 1, {width // TILE_SIZE}, {TILE_SIZE}], "
                 f"got {list(scale.shape)}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..compiled import in_memory
+from ..compiled import in_memory, rows_in_memory
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import MAGNITUDE_BITS, TILE_SIZE, DataType, TensorMemoryLayout
 from ..loops import rows as loops
@@ -128,19 +128,26 @@ def _fill_pages(cache, rows, table, user):
     """Copies `[kv_heads, S, head_dim]` into the pages of row `user` of the page table."""
     if not 0 <= user < table.shape[0]:
         raise RuntimeError(f"user {user} is not in a page table of {table.shape[0]} users")
-    rows = rows if rows.stride(-1) == 1 else rows.contiguous()
-    pages = in_memory(table[user])
+    rows, pages = rows_in_memory(rows), in_memory(table[user])
+    target = _with_whole_pages(cache)
     n_pages, _, page_size, _ = cache.shape
     heads, n, width = rows.shape
     size = rows.element_size()
     head_bytes, row_bytes, _ = (size * stride for stride in rows.stride())
-    page_bytes, cache_head_bytes, *_ = (size * stride for stride in cache.stride())
+    page_bytes, cache_head_bytes, *_ = (size * stride for stride in target.stride())
     bad = loops.fill_pages(
-        cache.data_ptr(), n_pages, page_size, (page_bytes, cache_head_bytes), rows.data_ptr(), heads, n, size * width,
+        target.data_ptr(), n_pages, page_size, (page_bytes, cache_head_bytes), rows.data_ptr(), heads, n, size * width,
         (head_bytes, row_bytes), pages.data_ptr(),
     )  # fmt: skip
     if bad != -1:
         raise RuntimeError(f"page {int(pages[bad])} is not in a cache of {n_pages} pages")
+    if target is not cache:
+        cache.copy_(target)
+
+
+def _with_whole_pages(cache):
+    """The cache, or a copy, in which a head's rows of a page are neighbours in memory: not so in one that is a transpose."""
+    return cache if cache.stride()[2:] == (cache.shape[3], 1) else cache.contiguous()
 
 
 def _update(cache, rows, update_idxs, positions, page_table):
@@ -181,13 +188,15 @@ def _update(cache, rows, update_idxs, positions, page_table):
         places = fixed if positions is None else in_memory(positions)
         pages = one_page_each if table is None else in_memory(table)
         rows = in_memory(rows if magnitude_bits and rows.dtype is torch.bfloat16 else round_to(rows))
-        size = cache.element_size()
-        page_bytes, head_bytes, *_ = (size * stride for stride in cache.stride())
+        target, size = _with_whole_pages(cache), cache.element_size()
+        page_bytes, head_bytes, *_ = (size * stride for stride in target.stride())
         user = loops.write_rows(
-            cache.data_ptr(), n_pages, page_size, page_bytes, head_bytes, rows.data_ptr(), batch, heads, size * width,
+            target.data_ptr(), n_pages, page_size, page_bytes, head_bytes, rows.data_ptr(), batch, heads, size * width,
             places.data_ptr(), pages.data_ptr(), pages_each, magnitude_bits,
         )  # fmt: skip
         if user == -1:
+            if target is not cache:
+                cache.copy_(target)
             return
         position = int(places[user])
         if not 0 <= position < capacity:

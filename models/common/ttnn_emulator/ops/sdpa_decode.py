@@ -126,7 +126,7 @@ def _attention(q, k, capacity, scale, window, paged):
     heads_each = kv_heads, heads // kv_heads, head_dim
     stored = k.shape[0] * k.shape[2] if paged else capacity
     scale = fp32_bits(default_scale(q) if scale is None else scale)
-    window = capacity if window is None else window
+    window = capacity if window is None else min(window, capacity)
 
     def attend(q, k, v, page_size, pages, positions):
         q, k, v, pages, positions = map(in_memory, (q, k, v, pages, positions))

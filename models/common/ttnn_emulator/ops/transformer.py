@@ -6,7 +6,7 @@ is torch's flash kernel for CPUs.
 
 import torch
 
-from ..compiled import fp32_bits, in_threads
+from ..compiled import fp32_bits, in_threads, rows_in_memory
 from ..declaration import NoEffect, NotEmulated
 from ..dtypes import BLOCK_FLOAT, TILE_SIZE, DataType, Layout
 from ..loops.prefill import SLAB, attend_causally
@@ -161,12 +161,13 @@ def chunked_scaled_dot_product_attention(
 def _causal(q, k, v, start, scale, window=None):
     """Causal attention of S queries from position `start` on to `start + S` keys. Each sees its last `window` keys."""
     end = start + q.shape[2]
-    q, k, v = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (q, k, v))
+    q, k, v = map(rows_in_memory, (q, k, v))
     result = torch.empty(q.shape, dtype=torch.bfloat16)
     tasks = k.shape[0] * k.shape[1] * -(-q.shape[2] // SLAB)
     given = [part for tensor in (q, k, v) for part in (tensor.data_ptr(), *[2 * stride for stride in tensor.stride()[:3]])]
     sizes = q.shape[0], q.shape[1], k.shape[1], *q.shape[2:], start
-    others = result.data_ptr(), *sizes, end if window is None else window, fp32_bits(scale)
+    seen = end if window is None else min(window, end)
+    others = result.data_ptr(), *sizes, seen, fp32_bits(scale)
     in_threads(attend_causally, tasks, *given, *others, work=q.numel() * end // _MULTIPLIED_AT_ONCE)
     return result
 
